@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/log.h"
+#include "lib/printf.h"
+#include "lib/spinlock.h"
+#include "lib/string.h"
+
+#define LOG_RING 65536u /* a power of two: the index is a free-running count */
+
+void (*log_sink)(enum log_level level, const char *line, size_t len);
+u64 (*log_clock_ns)(void);
+u32 (*log_cpu)(void);
+enum log_level log_sink_level = LOG_INFO;
+
+/* Lines with '\n', oldest overwritten first. written counts all bytes ever. */
+static char ring[LOG_RING];
+static u64 written;
+static u64 dropped;
+static struct spinlock log_lock = SPINLOCK_INIT(RANK_LOG);
+u64 (*log_irq_save_hook)(void);
+void (*log_irq_restore_hook)(u64 flags);
+
+static u64 log_irq_save(void)
+{
+	return log_irq_save_hook ? log_irq_save_hook() : 0;
+}
+
+static void log_irq_restore(u64 flags)
+{
+	if (log_irq_restore_hook)
+		log_irq_restore_hook(flags);
+}
+
+static size_t format_line(char *buf, size_t size, enum log_level level, const char *fmt, va_list ap)
+{
+	static const char mark[] = { 'E', 'W', 'I', 'D' };
+	u64 us = log_clock_ns ? log_clock_ns() / 1000 : 0;
+	int n = fmt_snprintf(buf, size, "[%5lu.%06lu %u %c] ", us / 1000000, us % 1000000, log_cpu ? log_cpu() : 0,
+			     mark[level]);
+
+	n += fmt_vsnprintf(buf + n, size - (size_t)n, fmt, ap);
+	return MIN((size_t)n, size - 1);
+}
+
+static void ring_put(const char *line, size_t len)
+{
+	for (size_t i = 0; i <= len; i++)
+		ring[written++ % LOG_RING] = i < len ? line[i] : '\n';
+}
+
+void log_at(enum log_level level, const char *fmt, ...)
+{
+	char line[256];
+	va_list ap;
+	size_t len;
+	u64 flags;
+
+	va_start(ap, fmt);
+	len = format_line(line, sizeof(line), level, fmt, ap);
+	va_end(ap);
+	flags = log_irq_save();
+	/* NMI and crash context may have interrupted the holder: give up after a while rather than hang. */
+	for (u32 tries = 0; !spin_trylock(&log_lock); tries++) {
+		if (tries > 10000000) {
+			dropped++;
+			log_irq_restore(flags);
+			return;
+		}
+		__builtin_ia32_pause();
+	}
+	ring_put(line, len);
+	if (log_sink && level <= log_sink_level)
+		log_sink(level, line, len);
+	spin_unlock(&log_lock);
+	log_irq_restore(flags);
+}
+
+/* Copies the line that starts at *pos; moves *pos past it. False at the end. */
+static bool next_line(u64 *pos, char *line, size_t size, size_t *len)
+{
+	u64 flags = log_irq_save();
+	bool found = false;
+
+	spin_lock(&log_lock);
+	if (written > LOG_RING && *pos < written - LOG_RING) {
+		/* Overwritten: go on at the oldest whole line. */
+		*pos = written - LOG_RING;
+		while (*pos < written && ring[(*pos)++ % LOG_RING] != '\n')
+			;
+	}
+	for (*len = 0; *pos < written && !found;) {
+		char c = ring[(*pos)++ % LOG_RING];
+
+		if (c == '\n')
+			found = true;
+		else if (*len < size)
+			line[(*len)++] = c;
+	}
+	spin_unlock(&log_lock);
+	log_irq_restore(flags);
+	return found;
+}
+
+void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg)
+{
+	char line[256];
+	u64 pos = 0;
+	size_t len;
+
+	while (next_line(&pos, line, sizeof(line), &len))
+		emit(arg, line, len);
+}

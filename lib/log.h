@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The log: lines with a time, a CPU and a level, kept in a ring and handed to a sink (serial, screen).
+ *
+ * Callable on every CPU, in every context; in NMI context a line is dropped and counted when the lock is taken.
+ * One call is one line; no trailing newline in the format.
+ */
+#pragma once
+
+#include "lib/types.h"
+
+enum log_level { LOG_ERR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+void log_at(enum log_level level, const char *fmt, ...) PRINTF(2, 3);
+#define log_err(...)   log_at(LOG_ERR, __VA_ARGS__)
+#define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)
+#define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)
+#define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
+
+/* Where finished lines go besides the ring: text without newline. Owned by lib, set once by boot. */
+extern void (*log_sink)(enum log_level level, const char *line, size_t len);
+/* Stamps of a line; set by arch/x86 once there is a clock and a per-CPU area. */
+extern u64 (*log_clock_ns)(void);
+extern u32 (*log_cpu)(void);
+/* How interrupts are kept off while the log's lock is held; set by arch/x86. */
+extern u64 (*log_irq_save_hook)(void);
+extern void (*log_irq_restore_hook)(u64 flags);
+/* Lines up to this level reach the sink; all reach the ring. */
+extern enum log_level log_sink_level;
+
+/*
+ * Copy of the ring, oldest line first: calls emit once a line, with the stamp as text.
+ * No lock is held during emit, lines that are overwritten meanwhile are skipped.
+ */
+void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg);

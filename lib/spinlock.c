@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/assert.h"
+#include "lib/spinlock.h"
+
+void (*spin_poll_hook)(void);
+u32 *(*spin_held_hook)(void);
+
+static void order_check(const struct spinlock *l)
+{
+	u32 *held = spin_held_hook ? spin_held_hook() : NULL;
+
+	if (!held)
+		return;
+	MMU_WARN_ON(*held >> l->rank); /* this rank or a later one is held already */
+	*held |= 1u << l->rank;
+}
+
+static void order_release(const struct spinlock *l)
+{
+	u32 *held = spin_held_hook ? spin_held_hook() : NULL;
+
+	if (held)
+		*held &= ~(1u << l->rank);
+}
+
+void spin_lock(struct spinlock *l)
+{
+	u16 ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+
+	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
+		if (spin_poll_hook)
+			spin_poll_hook();
+		__builtin_ia32_pause();
+	}
+	order_check(l);
+}
+
+bool spin_trylock(struct spinlock *l)
+{
+	u16 owner = __atomic_load_n(&l->owner, __ATOMIC_RELAXED);
+	u16 expected = owner;
+
+	if (!__atomic_compare_exchange_n(&l->next, &expected, (u16)(owner + 1), false, __ATOMIC_ACQUIRE,
+					 __ATOMIC_RELAXED))
+		return false;
+	order_check(l);
+	return true;
+}
+
+void spin_unlock(struct spinlock *l)
+{
+	order_release(l);
+	__atomic_store_n(&l->owner, (u16)(l->owner + 1), __ATOMIC_RELEASE);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Ticket spin locks with one order for the whole machine: a lock may only be taken while every lock that the CPU holds has
+ * a smaller rank. PROVE_MMU builds check that on each lock; others only keep the rank.
+ *
+ * Locks that interrupt or IPI handlers take must be taken with interrupts off elsewhere (spin_lock_irqsave in
+ * arch/x86/irqflags.h). No wait for an IPI while holding a lock. NMI context: spin_trylock only.
+ */
+#pragma once
+
+#include "lib/types.h"
+
+enum lock_rank {
+	RANK_VM_LIST = 1,
+	RANK_VM,
+	RANK_SLOTS,
+	RANK_BACKING,
+	RANK_STAGE2,
+	RANK_EXTENT,
+	RANK_FRAMES,
+	RANK_DEVICE,
+	RANK_RUNQ,
+	RANK_LOG, /* one may log under any lock above */
+	RANK_CONSOLE, /* the log's sink takes it; its holder must not log */
+};
+
+struct spinlock {
+	u16 next;  /* the ticket that the next comer draws */
+	u16 owner; /* the ticket that holds the lock */
+	u8 rank;   /* enum lock_rank */
+};
+
+#define SPINLOCK_INIT(r) { .rank = (r) }
+
+static inline void spin_init(struct spinlock *l, enum lock_rank rank)
+{
+	*l = (struct spinlock)SPINLOCK_INIT((u8)rank);
+}
+
+void spin_lock(struct spinlock *l);
+bool spin_trylock(struct spinlock *l);
+void spin_unlock(struct spinlock *l);
+
+/*
+ * Called while a CPU spins with the lock not free, so that it can answer calls from other CPUs. Owned by lib, set by
+ * arch/x86; may be NULL.
+ */
+extern void (*spin_poll_hook)(void);
+/* The calling CPU's mask of held ranks, for the order check; set by arch/x86, NULL: no check. */
+extern u32 *(*spin_held_hook)(void);
