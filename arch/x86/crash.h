@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When Corbel itself is broken: stop the other CPUs, say everything, halt. One CPU crashes at a time; what fails during the
+ * report does not hide the first reason.
+ */
+#pragma once
+
+#include "arch/x86/trap.h"
+
+/* Sinks that work with interrupts off and locks held by the dead; set by boot. */
+extern void (*crash_output_hook)(void);
+/* More to print after the registers and the backtrace (VMs and their state); may be NULL. */
+extern void (*crash_report_hook)(void);
+
+void crash_trap(struct trap_frame *f, const char *name) NORETURN;
+void crash_message(const char *message) NORETURN; /* panic_hook */
+/* NMI handler: a crash elsewhere stops this CPU; otherwise counted. */
+void crash_nmi(struct trap_frame *f);

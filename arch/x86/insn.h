@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/* Single instructions as functions. CR and EFLAGS bits: asm/processor-flags.h of linux-libc-dev. */
+#pragma once
+
+#include <asm/processor-flags.h>
+#include "lib/types.h"
+
+struct cpuid_regs {
+	u32 eax, ebx, ecx, edx;
+};
+
+static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
+{
+	struct cpuid_regs r;
+	asm volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
+	return r;
+}
+
+static inline u64 rdtsc(void)
+{
+	u32 lo, hi;
+	asm volatile("rdtsc" : "=a"(lo), "=d"(hi));
+	return lo | (u64)hi << 32;
+}
+
+#define READ_CR(n)                                                                                 \
+	static inline u64 read_cr##n(void)                                                         \
+	{                                                                                          \
+		u64 x;                                                                             \
+		asm volatile("mov %%cr" #n ", %0" : "=r"(x) : : "memory");                          \
+		return x;                                                                          \
+	}                                                                                          \
+	static inline void write_cr##n(u64 x)                                                      \
+	{                                                                                          \
+		asm volatile("mov %0, %%cr" #n : : "r"(x) : "memory");                              \
+	}
+READ_CR(0)
+READ_CR(2)
+READ_CR(3)
+READ_CR(4)
+#undef READ_CR
+
+#define DR_ACCESS(n)                                                                               \
+	static inline u64 read_dr##n(void)                                                         \
+	{                                                                                          \
+		u64 x;                                                                             \
+		asm volatile("mov %%dr" #n ", %0" : "=r"(x));                                       \
+		return x;                                                                          \
+	}                                                                                          \
+	static inline void write_dr##n(u64 x)                                                      \
+	{                                                                                          \
+		asm volatile("mov %0, %%dr" #n : : "r"(x));                                         \
+	}
+DR_ACCESS(0)
+DR_ACCESS(1)
+DR_ACCESS(2)
+DR_ACCESS(3)
+DR_ACCESS(6)
+DR_ACCESS(7)
+#undef DR_ACCESS
+
+#define PORT_ACCESS(suffix, type)                                                                  \
+	static inline type in##suffix(u16 port)                                                    \
+	{                                                                                          \
+		type v;                                                                            \
+		asm volatile("in %1, %0" : "=a"(v) : "Nd"(port));                                   \
+		return v;                                                                          \
+	}                                                                                          \
+	static inline void out##suffix(u16 port, type v)                                           \
+	{                                                                                          \
+		asm volatile("out %0, %1" : : "a"(v), "Nd"(port));                                  \
+	}
+PORT_ACCESS(b, u8)
+PORT_ACCESS(w, u16)
+PORT_ACCESS(l, u32)
+#undef PORT_ACCESS
+
+static inline u64 xgetbv0(void)
+{
+	u32 lo, hi;
+	asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return lo | (u64)hi << 32;
+}
+
+static inline void xsetbv0(u64 v)
+{
+	asm volatile("xsetbv" : : "c"(0), "a"((u32)v), "d"((u32)(v >> 32)) : "memory");
+}
+
+static inline void invlpg(const void *p)
+{
+	asm volatile("invlpg (%0)" : : "r"(p) : "memory");
+}
+
+static inline void cpu_pause(void)
+{
+	asm volatile("pause" : : : "memory");
+}
+
+static inline void irq_disable(void)
+{
+	asm volatile("cli" : : : "memory");
+}
+
+static inline void irq_enable(void)
+{
+	asm volatile("sti" : : : "memory");
+}
+
+static inline u64 read_flags(void)
+{
+	u64 f;
+	asm volatile("pushfq; pop %0" : "=r"(f) : : "memory");
+	return f;
+}
+
+static inline bool irqs_enabled(void)
+{
+	return read_flags() & X86_EFLAGS_IF;
+}
+
+static inline u64 irq_save(void)
+{
+	u64 f = read_flags();
+	irq_disable();
+	return f;
+}
+
+static inline void irq_restore(u64 flags)
+{
+	if (flags & X86_EFLAGS_IF)
+		irq_enable();
+}
+
+/* Take whatever interrupts are pending, then go on with interrupts off. (STI's shadow covers the NOP.) */
+static inline void irq_window(void)
+{
+	asm volatile("sti; nop; cli" : : : "memory");
+}
+
+/* Wait for an interrupt with no gap between enabling and halting; interrupts off on return. */
+static inline void irq_wait(void)
+{
+	asm volatile("sti; hlt; cli" : : : "memory");
+}
+
+struct PACKED desc_ptr {
+	u16 limit;
+	u64 base;
+};
