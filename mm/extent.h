@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The descriptor of a 2 MiB extent, and the page of heads of one that is split. Private to the frame allocator (frames.c,
+ * frames_init.c) and, later, the reverse map. Everything here: under frames_lock, or on the boot CPU before frames_init returns.
+ *
+ *	extents[pfn >> 9]
+ *	+--------------------+
+ *	| whole: kind, vm    |   all 512 frames have this owner; kind FRAME_FREE: in the list of whole free extents
+ *	+--------------------+
+ *	| split: heads ------|-> [ head of frame 0 | 1 | ... | 511 ]
+ *	+--------------------+   free ones form a list in both directions; with any, the extent is in the list of partial ones
+ *
+ * The page of heads is a frame of the extent itself, of kind FRAME_META. Only where the boot memory map leaves no free frame
+ * in a mixed extent, it comes from elsewhere.
+ */
+#pragma once
+
+#include "lib/spinlock.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+
+#define EXTENT_END 0xffffffffu /* no extent, in links */
+#define FRAME_END  0xffffu     /* no frame, in links of heads */
+
+struct extent {
+	u64 heads;	/* pfn of the page of heads; 0: the extent is whole */
+	u32 prev, next; /* neighbours in the list that it is in, if any */
+	u16 vm;		/* whole: the owner */
+	u8 kind;	/* whole: the owner */
+	u16 free;	/* split: free frames, and the first of their list */
+	u16 first_free;
+};
+_Static_assert(sizeof(struct extent) <= 128, "16 GiB of memory may cost 1 MiB of descriptors");
+
+/* Owner of a frame in a split extent; prev and next link free ones. */
+struct frame_head {
+	u8 kind;
+	u8 reserved;
+	u16 vm;
+	u16 prev, next;
+};
+_Static_assert(sizeof(struct frame_head) * EXTENT_FRAMES == PAGE_SIZE, "heads fill one page");
+
+struct extent_list {
+	u32 first;
+};
+
+/* The allocator's state, defined in frames.c. */
+struct frames {
+	struct spinlock lock;
+	struct extent *extents;
+	u64 extent_count;
+	struct extent_list whole;   /* whole and free */
+	struct extent_list partial; /* split, with a free frame */
+	struct frame_stats stats;
+};
+extern struct frames frames;
+
+static inline struct frame_head *extent_heads(const struct extent *e)
+{
+	return pfn_ptr(PFN(e->heads));
+}
+
+static inline struct frame_owner owner_of(u8 kind, u16 vm)
+{
+	return (struct frame_owner){ .kind = kind, .vm = vm };
+}
+
+/* A whole extent gets another owner as a whole; lists and figures follow. */
+void extent_set_whole(struct extent *e, struct frame_owner owner);
+void extent_list_add(struct extent_list *list, struct extent *e);
+
+/*
+ * Make a whole extent that is in no list a split one: every frame keeps the extent's owner, except that the page of heads is
+ * `heads`. It joins the list of partial extents if it was free.
+ */
+void extent_split(struct extent *e, pfn_t heads);
+/* A frame of a split extent gets another owner; lists and figures follow, the extent stays split. */
+void extent_set_owner(struct extent *e, u32 index, struct frame_owner owner);

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The frame allocator: whole extents and, inside split ones, frames. See mm/extent.h for the
+ * picture.
+ *
+ * A frame comes from a partial extent if there is one, otherwise a whole free one is split. An
+ * extent whose frames are all free again becomes whole at once, so that large allocations find what
+ * they need and the figures come out even.
+ */
+#include "lib/assert.h"
+#include "lib/error.h"
+#include "lib/string.h"
+#include "mm/extent.h"
+
+struct frames frames = { .lock = SPINLOCK_INIT(RANK_FRAMES) };
+
+static bool same_owner(struct frame_owner a, struct frame_owner b)
+{
+	return a.kind == b.kind && a.vm == b.vm;
+}
+
+static bool may_own(enum frame_kind kind)
+{
+	return kind > FRAME_FREE && kind < FRAME_KINDS;
+}
+
+static struct extent *extent_of(pfn_t f)
+{
+	u64 index = f.v / EXTENT_FRAMES;
+
+	return index < frames.extent_count ? &frames.extents[index] : NULL;
+}
+
+static u64 extent_pfn(const struct extent *e)
+{
+	return (u64)(e - frames.extents) * EXTENT_FRAMES;
+}
+
+static void count_frames(u8 from, u8 to, u64 n)
+{
+	frames.stats.frames[from] -= n;
+	frames.stats.frames[to] += n;
+}
+
+/* --- lists --- */
+
+void extent_list_add(struct extent_list *list, struct extent *e)
+{
+	u32 index = (u32)(e - frames.extents);
+
+	e->prev = EXTENT_END;
+	e->next = list->first;
+	if (e->next != EXTENT_END)
+		frames.extents[e->next].prev = index;
+	list->first = index;
+}
+
+static void extent_list_del(struct extent_list *list, struct extent *e)
+{
+	if (e->prev == EXTENT_END)
+		list->first = e->next;
+	else
+		frames.extents[e->prev].next = e->next;
+	if (e->next != EXTENT_END)
+		frames.extents[e->next].prev = e->prev;
+}
+
+static struct extent *extent_list_first(const struct extent_list *list)
+{
+	return list->first == EXTENT_END ? NULL : &frames.extents[list->first];
+}
+
+static void free_list_add(struct extent *e, u32 index)
+{
+	struct frame_head *heads = extent_heads(e);
+
+	heads[index].prev = FRAME_END;
+	heads[index].next = e->first_free;
+	if (e->first_free != FRAME_END)
+		heads[e->first_free].prev = (u16)index;
+	e->first_free = (u16)index;
+	if (!e->free++)
+		extent_list_add(&frames.partial, e);
+}
+
+static void free_list_del(struct extent *e, u32 index)
+{
+	struct frame_head *heads = extent_heads(e);
+	struct frame_head *h = &heads[index];
+
+	if (h->prev == FRAME_END)
+		e->first_free = h->next;
+	else
+		heads[h->prev].next = h->next;
+	if (h->next != FRAME_END)
+		heads[h->next].prev = h->prev;
+	if (!--e->free)
+		extent_list_del(&frames.partial, e);
+}
+
+/* --- states of an extent --- */
+
+void extent_set_whole(struct extent *e, struct frame_owner owner)
+{
+	count_frames(e->kind, owner.kind, EXTENT_FRAMES);
+	if (e->kind == FRAME_FREE) {
+		extent_list_del(&frames.whole, e);
+		frames.stats.whole_free_extents--;
+	}
+	e->kind = owner.kind;
+	e->vm = owner.vm;
+	if (e->kind == FRAME_FREE) {
+		extent_list_add(&frames.whole, e);
+		frames.stats.whole_free_extents++;
+	}
+}
+
+void extent_set_owner(struct extent *e, u32 index, struct frame_owner owner)
+{
+	struct frame_head *h = &extent_heads(e)[index];
+
+	count_frames(h->kind, owner.kind, 1);
+	if (h->kind == FRAME_FREE)
+		free_list_del(e, index);
+	h->kind = owner.kind;
+	h->vm = owner.vm;
+	if (h->kind == FRAME_FREE)
+		free_list_add(e, index);
+}
+
+void extent_split(struct extent *e, pfn_t heads)
+{
+	e->heads = heads.v;
+	e->free = 0;
+	e->first_free = FRAME_END;
+	memset(extent_heads(e), 0, PAGE_SIZE);
+	for (u32 i = EXTENT_FRAMES; i-- > 0;) {
+		struct frame_head *h = &extent_heads(e)[i];
+
+		h->kind = e->kind;
+		h->vm = e->vm;
+		if (e->kind == FRAME_FREE)
+			free_list_add(e, i);
+	}
+	if (heads.v / EXTENT_FRAMES == extent_pfn(e) / EXTENT_FRAMES)
+		extent_set_owner(e, heads.v % EXTENT_FRAMES, owner_of(FRAME_META, VM_NONE));
+}
+
+static void free_frame(struct extent *e, u32 index);
+
+/* If nothing but its own page of heads is in use, a split extent becomes whole and free. */
+static void extent_try_join(struct extent *e)
+{
+	u64 heads = e->heads;
+	bool own = heads / EXTENT_FRAMES == extent_pfn(e) / EXTENT_FRAMES;
+
+	if (e->free + own < EXTENT_FRAMES)
+		return;
+	if (own)
+		extent_set_owner(e, heads % EXTENT_FRAMES, owner_of(FRAME_FREE, VM_NONE));
+	extent_list_del(&frames.partial, e);
+	e->heads = 0;
+	e->kind = FRAME_FREE;
+	e->vm = VM_NONE;
+	extent_list_add(&frames.whole, e);
+	frames.stats.whole_free_extents++;
+	if (!own)
+		free_frame(extent_of(PFN(heads)), heads % EXTENT_FRAMES);
+}
+
+/*
+ * A frame with an owner becomes free. In a whole extent it becomes the page of heads that is needed
+ * now: it is the one frame of the extent that nobody uses.
+ */
+static void free_frame(struct extent *e, u32 index)
+{
+	if (!e->heads) {
+		extent_split(e, PFN(extent_pfn(e) + index));
+		return;
+	}
+	extent_set_owner(e, index, owner_of(FRAME_FREE, VM_NONE));
+	extent_try_join(e);
+}
+
+/* --- allocate --- */
+
+static void split_free_extent(struct extent *e)
+{
+	extent_list_del(&frames.whole, e);
+	frames.stats.whole_free_extents--;
+	extent_split(e, PFN(extent_pfn(e)));
+}
+
+static struct extent *partial_extent(void)
+{
+	struct extent *e = extent_list_first(&frames.partial);
+
+	if (e)
+		return e;
+	e = extent_list_first(&frames.whole);
+	if (e)
+		split_free_extent(e);
+	return e;
+}
+
+/* Index of the first of n free frames in a row, aligned to n; or EXTENT_FRAMES. */
+static u32 find_block(const struct extent *e, u32 n)
+{
+	const struct frame_head *heads = extent_heads(e);
+	u32 base = 0, i = 0;
+
+	while (base < EXTENT_FRAMES && i < n) {
+		if (heads[base + i].kind == FRAME_FREE) {
+			i++;
+		} else {
+			base += n;
+			i = 0;
+		}
+	}
+	return base;
+}
+
+static pfn_t take_block(struct extent *e, u32 index, u32 n, struct frame_owner owner)
+{
+	for (u32 i = 0; i < n; i++)
+		extent_set_owner(e, index + i, owner);
+	return PFN(extent_pfn(e) + index);
+}
+
+/*
+ * A block of 2 to 256 frames: from one of the first partial extents, else from a whole one; the
+ * other partial ones are searched only when there is no whole one left.
+ */
+static pfn_t alloc_block(u32 n, struct frame_owner owner)
+{
+	u32 patience = extent_list_first(&frames.whole) ? 8 : ~0u;
+	struct extent *e = extent_list_first(&frames.partial);
+	u32 index;
+
+	for (; e && patience--; e = e->next == EXTENT_END ? NULL : &frames.extents[e->next]) {
+		index = find_block(e, n);
+		if (index < EXTENT_FRAMES)
+			return take_block(e, index, n, owner);
+	}
+	e = extent_list_first(&frames.whole);
+	if (!e)
+		return PFN_NONE;
+	split_free_extent(e);
+	return take_block(e, find_block(e, n), n, owner);
+}
+
+pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm)
+{
+	struct frame_owner owner = owner_of(kind, vm);
+	struct extent *e;
+	pfn_t f = PFN_NONE;
+
+	if (order == EXTENT_SHIFT - PAGE_SHIFT)
+		return extent_alloc(1, 1, kind, vm);
+	if (WARN_ON(order > EXTENT_SHIFT - PAGE_SHIFT || !may_own(kind)))
+		return PFN_NONE;
+
+	spin_lock(&frames.lock);
+	if (order) {
+		f = alloc_block(1u << order, owner);
+	} else {
+		e = partial_extent();
+		if (e)
+			f = take_block(e, e->first_free, 1, owner);
+	}
+	spin_unlock(&frames.lock);
+	return f;
+}
+
+pfn_t frame_alloc(enum frame_kind kind, u16 vm)
+{
+	return frame_alloc_order(0, kind, vm);
+}
+
+void *frame_alloc_zero(enum frame_kind kind, u16 vm)
+{
+	pfn_t f = frame_alloc(kind, vm);
+
+	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE) : NULL;
+}
+
+static bool whole_owned(const struct extent *e, struct frame_owner owner)
+{
+	return !e->heads && same_owner(owner_of(e->kind, e->vm), owner);
+}
+
+/* First of `count` whole free extents in a row, the first aligned; NULL if there are none. */
+static struct extent *find_extents(u64 count, u64 align)
+{
+	struct frame_owner free = owner_of(FRAME_FREE, VM_NONE);
+	u64 start = 0, n = 0;
+
+	if (count == 1 && align == 1)
+		return extent_list_first(&frames.whole);
+	while (count <= frames.extent_count && start <= frames.extent_count - count) {
+		if (n == count)
+			return &frames.extents[start];
+		if (whole_owned(&frames.extents[start + n], free)) {
+			n++;
+		} else {
+			start = ALIGN_UP(start + n + 1, align);
+			n = 0;
+		}
+	}
+	return NULL;
+}
+
+pfn_t extent_alloc(u64 count, u64 align, enum frame_kind kind, u16 vm)
+{
+	struct extent *e;
+
+	if (WARN_ON(!count || !align || (align & (align - 1)) || !may_own(kind)))
+		return PFN_NONE;
+	spin_lock(&frames.lock);
+	e = find_extents(count, align);
+	for (u64 i = 0; e && i < count; i++)
+		extent_set_whole(e + i, owner_of(kind, vm));
+	spin_unlock(&frames.lock);
+	return e ? PFN(extent_pfn(e)) : PFN_NONE;
+}
+
+/* --- free --- */
+
+static struct frame_owner owner_locked(pfn_t f)
+{
+	const struct extent *e = extent_of(f);
+	const struct frame_head *h;
+
+	if (!e)
+		return owner_of(FRAME_NONE, VM_NONE);
+	if (!e->heads)
+		return owner_of(e->kind, e->vm);
+	h = &extent_heads(e)[f.v % EXTENT_FRAMES];
+	return owner_of(h->kind, h->vm);
+}
+
+/* All or nothing: the owners are looked at before anything is freed. */
+static bool free_frames(pfn_t f, u32 n, struct frame_owner owner)
+{
+	for (u32 i = 0; i < n; i++) {
+		if (!same_owner(owner_locked(PFN(f.v + i)), owner))
+			return false;
+	}
+	for (u32 i = 0; i < n; i++)
+		free_frame(extent_of(f), (f.v + i) % EXTENT_FRAMES);
+	return true;
+}
+
+int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
+{
+	bool ok = false;
+
+	if (order == EXTENT_SHIFT - PAGE_SHIFT)
+		return extent_free(f, 1, kind, vm);
+	if (order < EXTENT_SHIFT - PAGE_SHIFT && !(f.v & ((1u << order) - 1)) && may_own(kind)) {
+		spin_lock(&frames.lock);
+		ok = free_frames(f, 1u << order, owner_of(kind, vm));
+		spin_unlock(&frames.lock);
+	}
+	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
+}
+
+int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
+{
+	return frame_free_order(f, 0, kind, vm);
+}
+
+static bool free_extents(u64 first, u64 count, struct frame_owner owner)
+{
+	if (first >= frames.extent_count || count > frames.extent_count - first)
+		return false;
+	for (u64 i = 0; i < count; i++) {
+		if (!whole_owned(&frames.extents[first + i], owner))
+			return false;
+	}
+	while (count--)
+		extent_set_whole(&frames.extents[first + count], owner_of(FRAME_FREE, VM_NONE));
+	return true;
+}
+
+int extent_free(pfn_t f, u64 count, enum frame_kind kind, u16 vm)
+{
+	bool ok = false;
+
+	if (!(f.v % EXTENT_FRAMES) && may_own(kind)) {
+		spin_lock(&frames.lock);
+		ok = free_extents(f.v / EXTENT_FRAMES, count, owner_of(kind, vm));
+		spin_unlock(&frames.lock);
+	}
+	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
+}
+
+static void release_in_extent(u64 first, u64 end, struct frame_owner from)
+{
+	struct extent *e = extent_of(PFN(first));
+
+	if (end - first == EXTENT_FRAMES && whole_owned(e, from)) {
+		extent_set_whole(e, owner_of(FRAME_FREE, VM_NONE));
+		return;
+	}
+	for (u64 f = first; f < end; f++) {
+		if (same_owner(owner_locked(PFN(f)), from))
+			free_frame(e, f % EXTENT_FRAMES);
+	}
+}
+
+u64 frames_release(hpa_t base, u64 size, enum frame_kind from)
+{
+	u64 first = ALIGN_UP(base.v, PAGE_SIZE) >> PAGE_SHIFT;
+	u64 end = (base.v + size) >> PAGE_SHIFT;
+	u64 before, grown;
+
+	if (WARN_ON(!may_own(from) || from == FRAME_META))
+		return 0;
+	spin_lock(&frames.lock);
+	before = frames.stats.frames[FRAME_FREE];
+	end = MIN(end, frames.extent_count * EXTENT_FRAMES);
+	while (first < end) {
+		u64 stop = MIN(end, ALIGN_DOWN(first, EXTENT_FRAMES) + EXTENT_FRAMES);
+
+		release_in_extent(first, stop, owner_of(from, VM_NONE));
+		first = stop;
+	}
+	grown = frames.stats.frames[FRAME_FREE] - before;
+	spin_unlock(&frames.lock);
+	return grown;
+}
+
+/* --- look --- */
+
+struct frame_owner frame_owner(pfn_t f)
+{
+	struct frame_owner owner;
+
+	spin_lock(&frames.lock);
+	owner = owner_locked(f);
+	spin_unlock(&frames.lock);
+	return owner;
+}
+
+void frames_stats(struct frame_stats *out)
+{
+	spin_lock(&frames.lock);
+	*out = frames.stats;
+	spin_unlock(&frames.lock);
+}
+
+static u64 vm_frames_in(const struct extent *e, u16 vm)
+{
+	u64 n = 0;
+
+	if (!e->heads)
+		return e->vm == vm ? EXTENT_FRAMES : 0;
+	for (u32 i = 0; i < EXTENT_FRAMES; i++)
+		n += extent_heads(e)[i].vm == vm;
+	return n;
+}
+
+/* The lock is taken once an extent: other CPUs may allocate meanwhile, and the sum is that much
+ * off. */
+u64 frames_of_vm(u16 vm)
+{
+	u64 n = 0;
+
+	for (u64 i = 0; i < frames.extent_count; i++) {
+		spin_lock(&frames.lock);
+		n += vm_frames_in(&frames.extents[i], vm);
+		spin_unlock(&frames.lock);
+	}
+	return n;
+}
+
+const char *frame_kind_name(enum frame_kind kind)
+{
+	static const char *const names[FRAME_KINDS] = {
+		[FRAME_NONE] = "none",	   [FRAME_FREE] = "free", [FRAME_IMAGE] = "image",
+		[FRAME_MODULE] = "module", [FRAME_META] = "meta", [FRAME_HOST_PT] = "host-pt",
+		[FRAME_HEAP] = "heap",	   [FRAME_HW] = "hw",	  [FRAME_STAGE2] = "stage2",
+		[FRAME_GUEST] = "guest",
+	};
+
+	return (u32)kind < FRAME_KINDS ? names[kind] : "?";
+}

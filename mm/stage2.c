@@ -1,0 +1,784 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The stage-2 engine. mm/stage2.h has the picture and the promises.
+ *
+ * An entry is in one of four states: empty (0), leaf, table, or frozen. Frozen entries are not
+ * present, so the hardware faults on them, and they belong to whoever froze them: a merge that is
+ * under way, or the removal of the table that they are in. Whoever else meets one starts again from
+ * the root, where a removed table is not to be found any more and a merge is over soon.
+ *
+ * Every change is a compare-and-swap from a value that was read once, because three parties write
+ * beside us: other CPUs that map, other CPUs that remove, and the hardware, which sets A and D bits
+ * at any moment as long as an entry is present.
+ */
+#include "lib/assert.h"
+#include "lib/error.h"
+#include "mm/stage2.h"
+
+#define ENTRIES	   512
+#define MAX_LEVELS 5
+#define MAX_GFN	   (1ull << 36)
+
+/* Ignored by the hardware in entries that are not present, under EPT and NPT alike. */
+#define FROZEN BIT(52)
+
+static bool is_frozen(const struct pt_format *fmt, u64 entry)
+{
+	return (entry & FROZEN) && !s2_present(fmt, entry);
+}
+
+static u64 hw_bits(const struct pt_format *fmt)
+{
+	return fmt->accessed | fmt->dirty;
+}
+
+/* Acquire: the contents of a table are seen by whoever sees the entry that links it. */
+static u64 entry_read(const u64 *slot)
+{
+	return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
+
+/* What no entry that we write may ever look like. */
+static void prove_entry(const struct stage2 *s, u8 level, u64 entry)
+{
+	const struct pt_format *fmt = s->fmt;
+	u64 frame = s2_entry_hpa(fmt, entry).v >> PAGE_SHIFT;
+
+	if (s2_is_leaf(fmt, entry, level)) {
+		MMU_WARN_ON(level > s->max_leaf || (frame & (s2_level_frames(level) - 1)));
+		MMU_WARN_ON(level == 1 && (entry & fmt->large_bit));
+		MMU_WARN_ON(!s2_leaf_prot(fmt, entry) ||
+			    s2_leaf_memtype(fmt, entry) == S2_MEMTYPES);
+	} else if (s2_is_table(fmt, entry, level)) {
+		MMU_WARN_ON((entry & fmt->table_bits) != fmt->table_bits ||
+			    (entry & fmt->large_bit));
+	} else {
+		MMU_WARN_ON(frame); /* L1TF: what is not present points at no memory */
+	}
+}
+
+/*
+ * The single writer: every store to a stage-2 entry is this one, and what must keep step with the
+ * entries hangs here. False if the entry is not *old any more; *old is then what it is now.
+ */
+static bool entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new)
+{
+	const struct pt_format *fmt = s->fmt;
+	u64 before = *old;
+
+	prove_entry(s, level, new);
+	if (!__atomic_compare_exchange_n(slot, old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
+		return false;
+
+	int more = s2_is_leaf(fmt, new, level) - s2_is_leaf(fmt, before, level);
+
+	if (more)
+		__atomic_fetch_add(&s->leaves[level], (u64)(s64)more, __ATOMIC_RELAXED);
+	if (s->env->changed && (s2_present(fmt, before) || s2_present(fmt, new)))
+		s->env->changed(s, GFN(ALIGN_DOWN(gfn, s2_level_frames(level))), level, before,
+				new);
+	return true;
+}
+
+static int table_new(struct stage2 *s, hpa_t *table)
+{
+	int err = s->env->table_alloc(s, table);
+
+	if (!err)
+		__atomic_fetch_add(&s->tables, 1, __ATOMIC_RELAXED);
+	return err;
+}
+
+static void table_release(struct stage2 *s, hpa_t table)
+{
+	__atomic_fetch_sub(&s->tables, 1, __ATOMIC_RELAXED);
+	s->env->table_free(s, table);
+}
+
+/*
+ * Garbage: tables that were unlinked and that stale walks, of hardware and software, may still
+ * read. Their first words hold the list: next table, and the generation of the first flush debt
+ * that is sure to be made after the unlinking. To a stale walk these words must stay frozen
+ * entries, so each carries its value in the address bits, inverted (L1TF: no memory is up there).
+ */
+enum garbage_word { GARBAGE_NEXT, GARBAGE_STAMP_LOW, GARBAGE_STAMP_HIGH };
+
+static void garbage_put(struct stage2 *s, hpa_t table, enum garbage_word which, u64 value)
+{
+	u64 word = FROZEN | ((~value << PAGE_SHIFT) & s->fmt->addr_mask);
+
+	__atomic_store_n(&s->env->table_ptr(s, table)[which], word, __ATOMIC_RELAXED);
+}
+
+static u64 garbage_get(struct stage2 *s, hpa_t table, enum garbage_word which)
+{
+	u64 word = __atomic_load_n(&s->env->table_ptr(s, table)[which], __ATOMIC_RELAXED);
+
+	return (~word & s->fmt->addr_mask) >> PAGE_SHIFT;
+}
+
+static u64 garbage_stamp(struct stage2 *s, hpa_t table)
+{
+	u64 high = garbage_get(s, table, GARBAGE_STAMP_HIGH);
+
+	return high << 32 | garbage_get(s, table, GARBAGE_STAMP_LOW);
+}
+
+/*
+ * The table is unlinked and all its entries are frozen. The stamp is taken after that and under the
+ * lock: a debt with at least this number was made, and so is flushed, after the unlinking; and the
+ * list is ordered, newest first.
+ */
+static void garbage_add(struct stage2 *s, hpa_t table)
+{
+	spin_lock(&s->garbage_lock);
+
+	u64 stamp = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) + 1;
+
+	garbage_put(s, table, GARBAGE_NEXT, hpa_pfn(s->garbage).v);
+	garbage_put(s, table, GARBAGE_STAMP_LOW, (u32)stamp);
+	garbage_put(s, table, GARBAGE_STAMP_HIGH, stamp >> 32);
+	s->garbage = table;
+	spin_unlock(&s->garbage_lock);
+}
+
+/* Free what debts up to this generation cover. */
+static void garbage_free(struct stage2 *s, u64 generation)
+{
+	hpa_t newer = HPA(0), ripe;
+
+	spin_lock(&s->garbage_lock);
+	for (ripe = s->garbage; ripe.v && garbage_stamp(s, ripe) > generation;) {
+		newer = ripe;
+		ripe = pfn_hpa(PFN(garbage_get(s, ripe, GARBAGE_NEXT)));
+	}
+	if (newer.v)
+		garbage_put(s, newer, GARBAGE_NEXT, 0);
+	else
+		s->garbage = HPA(0);
+	spin_unlock(&s->garbage_lock);
+
+	while (ripe.v) {
+		hpa_t next = pfn_hpa(PFN(garbage_get(s, ripe, GARBAGE_NEXT)));
+
+		table_release(s, ripe);
+		ripe = next;
+	}
+}
+
+/*
+ * The iterator: stands on one entry, and knows the tables above it. `entry` is read once when it
+ * steps there, and again only when a store fails. Steps: down into the table, on to the next entry
+ * (and up where a table ends), or back to the root.
+ */
+struct s2_iter {
+	struct stage2 *s;
+	u64 start, end; /* the range of the whole walk; end exclusive */
+	u64 gfn;	/* first frame of the range that the entry covers; end: the walk is over */
+	u64 entry;
+	u64 *slot;
+	u64 *tables[MAX_LEVELS + 1]; /* by level, from the root to where it stands */
+	u8 level;
+	bool stale; /* something was taken away that a CPU may still know: there will be a debt */
+};
+
+static void iter_load(struct s2_iter *it)
+{
+	it->slot = &it->tables[it->level][(it->gfn >> (9 * (it->level - 1))) % ENTRIES];
+	it->entry = entry_read(it->slot);
+}
+
+static void iter_begin(struct s2_iter *it, u64 start, u64 end)
+{
+	it->start = it->gfn = start;
+	it->end = end;
+	it->level = it->s->fmt->levels;
+	it->tables[it->level] = it->s->env->table_ptr(it->s, it->s->root);
+	iter_load(it);
+}
+
+/* After a frozen entry: what froze it is under way on another CPU. */
+static void iter_restart(struct s2_iter *it)
+{
+	__builtin_ia32_pause();
+	it->level = it->s->fmt->levels;
+	iter_load(it);
+}
+
+static void iter_down(struct s2_iter *it)
+{
+	it->level--;
+	it->tables[it->level] = it->s->env->table_ptr(it->s, s2_entry_hpa(it->s->fmt, it->entry));
+	iter_load(it);
+}
+
+static void iter_next(struct s2_iter *it)
+{
+	u64 next = (it->gfn | (s2_level_frames(it->level) - 1)) + 1;
+
+	it->gfn = MIN(next, it->end);
+	if (next >= it->end)
+		return;
+	while (it->level < it->s->fmt->levels && !(next & (s2_level_frames(it->level + 1) - 1)))
+		it->level++;
+	iter_load(it);
+}
+
+static bool iter_cas(struct s2_iter *it, u64 new)
+{
+	if (!entry_cas(it->s, it->slot, it->gfn, it->level, &it->entry, new))
+		return false;
+	it->entry = new;
+	return true;
+}
+
+static bool on_leaf(const struct s2_iter *it)
+{
+	return s2_is_leaf(it->s->fmt, it->entry, it->level);
+}
+
+static bool on_table(const struct s2_iter *it)
+{
+	return s2_is_table(it->s->fmt, it->entry, it->level);
+}
+
+static u64 entry_first_gfn(const struct s2_iter *it)
+{
+	return ALIGN_DOWN(it->gfn, s2_level_frames(it->level));
+}
+
+/* Does the range contain all that the entry covers? */
+static bool entry_in_range(const struct s2_iter *it)
+{
+	u64 first = entry_first_gfn(it);
+
+	return first >= it->start && first + s2_level_frames(it->level) <= it->end;
+}
+
+/* --- map --- */
+
+static bool range_ok(const struct stage2 *s, u64 gfn, u64 count)
+{
+	return gfn <= s->max_gfn && count <= s->max_gfn - gfn;
+}
+
+static bool pfn_range_ok(const struct stage2 *s, u64 pfn, u64 count)
+{
+	u64 limit = (s->fmt->addr_mask >> PAGE_SHIFT) + 1;
+
+	return pfn <= limit && count <= limit - pfn;
+}
+
+static bool prot_ok(const struct stage2 *s, u8 prot)
+{
+	return prot <= S2_RWX && s->fmt->prot_bits[prot];
+}
+
+static int link_table(struct s2_iter *it)
+{
+	hpa_t table;
+	int err = table_new(it->s, &table);
+
+	if (err)
+		return err;
+	/* If another CPU was faster, go on with what it installed. */
+	if (!iter_cas(it, table.v | it->s->fmt->table_bits))
+		table_release(it->s, table);
+	return 0;
+}
+
+/* The largest level, at most `level`, whose leaves fit the count and the alignment of both sides. */
+static u8 largest_level(u64 gfn, u64 pfn, u64 count, u8 level)
+{
+	for (; level > 1; level--) {
+		u64 frames = s2_level_frames(level);
+
+		if (!((gfn | pfn) & (frames - 1)) && count >= frames)
+			break;
+	}
+	return level;
+}
+
+/* Is the leaf that stands here what stage2_map would put here? */
+static bool same_mapping(const struct s2_iter *it, u64 pfn, u64 wanted)
+{
+	const struct pt_format *fmt = it->s->fmt;
+	u64 offset = it->gfn - entry_first_gfn(it);
+
+	return (s2_entry_hpa(fmt, it->entry).v >> PAGE_SHIFT) + offset == pfn &&
+	       !((it->entry ^ wanted) & (fmt->prot_mask | fmt->memtype_mask));
+}
+
+/* What stage2_map wants of the whole range. */
+struct map_wish {
+	u64 pfn; /* of the range's first frame */
+	u8 prot, type, largest;
+};
+
+/* A step of stage2_map where no table stands: a leaf, a table to go on in, or past what is there. */
+static int map_step(struct s2_iter *it, const struct map_wish *wish)
+{
+	u64 pfn = wish->pfn + (it->gfn - it->start);
+	u8 level = largest_level(it->gfn, pfn, it->end - it->gfn, wish->largest);
+	u64 leaf;
+
+	/* Where tables stood above, this entry may cover less than the range would allow. */
+	level = MIN(level, it->level);
+	leaf = s2_make_leaf(it->s->fmt, level, PFN(pfn), wish->prot, wish->type);
+
+	if (on_leaf(it)) {
+		if (!same_mapping(it, pfn, leaf))
+			return -EEXIST;
+		iter_next(it);
+	} else if (it->entry) {
+		iter_restart(it);
+	} else if (it->level > level) {
+		return link_table(it);
+	} else if (iter_cas(it, leaf)) {
+		iter_next(it);
+	}
+	return 0;
+}
+
+int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum s2_memtype type,
+	       u8 largest)
+{
+	struct map_wish wish = { pfn.v, prot, (u8)type, MIN(largest, s->max_leaf) };
+	struct s2_iter it = { .s = s };
+	int err = 0;
+
+	if (!range_ok(s, gfn.v, count) || !pfn_range_ok(s, pfn.v, count) || !prot_ok(s, prot))
+		return trace_error(-EINVAL);
+	if ((u32)type >= S2_MEMTYPES || largest < 1 || largest > 3)
+		return trace_error(-EINVAL);
+
+	iter_begin(&it, gfn.v, gfn.v + count);
+	while (!err && it.gfn < it.end) {
+		if (on_table(&it))
+			iter_down(&it);
+		else
+			err = map_step(&it, &wish);
+	}
+	return err;
+}
+
+/* --- split --- */
+
+/* Entry i of a table below `level` that maps what the leaf at `level` maps, A and D included. */
+static u64 child_of(const struct pt_format *fmt, u64 leaf, u8 level, u32 i)
+{
+	u64 child = leaf + (i * s2_level_frames(level - 1) << PAGE_SHIFT);
+
+	return level == 2 ? child & ~fmt->large_bit : child;
+}
+
+/* Fill a table that nobody sees yet with the children of a leaf; leaf 0: empty it again. */
+static void fill_table(struct s2_iter *it, hpa_t table, u64 leaf)
+{
+	u64 *entries = it->s->env->table_ptr(it->s, table);
+	u8 level = it->level - 1;
+
+	for (u32 i = 0; i < ENTRIES; i++) {
+		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(level);
+		u64 old = entry_read(&entries[i]);
+		u64 new = leaf ? child_of(it->s->fmt, leaf, it->level, i) : 0;
+
+		if (old != new)
+			entry_cas(it->s, &entries[i], gfn, level, &old, new);
+	}
+}
+
+/*
+ * Replace the leaf on which the iterator stands by a table of the same translations. When the
+ * hardware sets A or D in it meanwhile, the new table is brought up to date first. When somebody
+ * else changes it, nothing is done: look again.
+ */
+static int split_leaf(struct s2_iter *it)
+{
+	hpa_t table;
+	u64 leaf;
+	int err = table_new(it->s, &table);
+
+	if (err)
+		return err;
+	do {
+		leaf = it->entry;
+		fill_table(it, table, leaf);
+		if (iter_cas(it, table.v | it->s->fmt->table_bits)) {
+			it->stale = true;
+			return 0;
+		}
+	} while (!((it->entry ^ leaf) & ~hw_bits(it->s->fmt)));
+
+	fill_table(it, table, 0);
+	table_release(it->s, table);
+	return 0;
+}
+
+/* What protect (or with prot 0: unmap) makes of a leaf. */
+static u64 leaf_after(const struct pt_format *fmt, u64 leaf, u8 prot)
+{
+	return prot ? (leaf & ~fmt->prot_mask) | fmt->prot_bits[prot] : 0;
+}
+
+/* Split the leaf that covers gfn down to `level`, unless it has these permissions already. */
+static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
+{
+	for (iter_begin(it, gfn, gfn + 1); it->level > level;) {
+		int err;
+
+		if (on_table(it)) {
+			iter_down(it);
+		} else if (is_frozen(it->s->fmt, it->entry)) {
+			iter_restart(it);
+		} else if (!it->entry || leaf_after(it->s->fmt, it->entry, prot) == it->entry) {
+			break;
+		} else {
+			err = split_leaf(it);
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+/* Make an edge of a range also an edge between leaves. */
+static int split_edge(struct s2_iter *it, u64 edge, u8 prot)
+{
+	if (edge == it->s->max_gfn)
+		return 0;
+	return split_down(it, edge, largest_level(edge, 0, ~0ull, it->s->max_leaf), prot);
+}
+
+static void no_debt(struct stage2 *s, struct flush_debt *debt)
+{
+	*debt = (struct flush_debt){ .stage2 = s };
+}
+
+static void make_debt(const struct s2_iter *it, struct flush_debt *debt)
+{
+	no_debt(it->s, debt);
+	if (!it->stale)
+		return;
+	__atomic_fetch_add(&it->s->unpaid, 1, __ATOMIC_RELAXED);
+	debt->generation = __atomic_add_fetch(&it->s->generation, 1, __ATOMIC_SEQ_CST);
+}
+
+int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
+{
+	struct s2_iter it = { .s = s };
+	int err;
+
+	no_debt(s, debt);
+	if (!range_ok(s, gfn.v, 1) || level < 1 || level > 2)
+		return trace_error(-EINVAL);
+	err = split_down(&it, gfn.v, level, 0);
+	make_debt(&it, debt);
+	return err;
+}
+
+/* --- unmap and protect --- */
+
+/*
+ * Take an entry out of a table that is unlinked. If it is frozen already, a merge that found the
+ * table while it was linked is not over: it ends by a store to this very entry, for which we wait.
+ */
+static u64 freeze(struct stage2 *s, u64 *slot, u64 gfn, u8 level)
+{
+	u64 old = entry_read(slot);
+
+	for (;;) {
+		if (is_frozen(s->fmt, old)) {
+			__builtin_ia32_pause();
+			old = entry_read(slot);
+		} else if (entry_cas(s, slot, gfn, level, &old, FROZEN)) {
+			return old;
+		}
+	}
+}
+
+/*
+ * The table was unlinked by this CPU: empty it, and all below. A CPU that found its way here before
+ * may still install a leaf: that map came before this removal. The recursion is as deep as there
+ * are levels.
+ */
+static void drop_table(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
+{
+	u64 *entries = s->env->table_ptr(s, table);
+
+	for (u32 i = 0; i < ENTRIES; i++) {
+		u64 at = gfn + i * s2_level_frames(level);
+		u64 old = freeze(s, &entries[i], at, level);
+
+		if (s2_is_table(s->fmt, old, level))
+			drop_table(s, s2_entry_hpa(s->fmt, old), at, level - 1);
+	}
+	garbage_add(s, table);
+}
+
+static void unlink_table(struct s2_iter *it)
+{
+	hpa_t table = s2_entry_hpa(it->s->fmt, it->entry);
+
+	if (!iter_cas(it, 0))
+		return;
+	drop_table(it->s, table, entry_first_gfn(it), it->level - 1);
+	it->stale = true;
+	iter_next(it);
+}
+
+static int change_leaf(struct s2_iter *it, u8 prot)
+{
+	const struct pt_format *fmt = it->s->fmt;
+	u64 old = it->entry;
+	u64 new = leaf_after(fmt, old, prot);
+
+	if (new != old) {
+		if (!entry_in_range(it))
+			return split_leaf(it);
+		if (!iter_cas(it, new))
+			return 0;
+		if (s2_leaf_prot(fmt, old) & ~prot)
+			it->stale = true;
+	}
+	iter_next(it);
+	return 0;
+}
+
+/* Unmap is protect to nothing. */
+static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
+{
+	int err = split_edge(it, start, prot);
+
+	if (!err)
+		err = split_edge(it, end, prot);
+	if (err)
+		return err;
+
+	iter_begin(it, start, end);
+	while (!err && it->gfn < it->end) {
+		if (on_leaf(it))
+			err = change_leaf(it, prot);
+		else if (!on_table(it) && it->entry)
+			iter_restart(it);
+		else if (!it->entry)
+			iter_next(it);
+		else if (!prot && entry_in_range(it))
+			unlink_table(it);
+		else
+			iter_down(it);
+	}
+	return err;
+}
+
+int stage2_unmap(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt)
+{
+	struct s2_iter it = { .s = s };
+	int err = 0;
+
+	no_debt(s, debt);
+	if (!range_ok(s, gfn.v, count))
+		return trace_error(-EINVAL);
+	if (count)
+		err = change_range(&it, gfn.v, gfn.v + count, 0);
+	make_debt(&it, debt);
+	return err;
+}
+
+int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush_debt *debt)
+{
+	struct s2_iter it = { .s = s };
+	int err = 0;
+
+	no_debt(s, debt);
+	if (!range_ok(s, gfn.v, count) || !prot_ok(s, prot))
+		return trace_error(-EINVAL);
+	if (count)
+		err = change_range(&it, gfn.v, gfn.v + count, prot);
+	make_debt(&it, debt);
+	return err;
+}
+
+/* --- merge --- */
+
+/* Give back what merge_freeze took from the first `count` entries. */
+static void merge_thaw(struct s2_iter *it, u64 *entries, u64 merged, u32 count)
+{
+	for (u32 i = 0; i < count; i++) {
+		u64 old = entry_read(&entries[i]);
+		u64 ad = old & hw_bits(it->s->fmt);
+		u64 child = child_of(it->s->fmt, merged, it->level, i) | ad;
+		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(it->level - 1);
+		bool ours = entry_cas(it->s, &entries[i], gfn, it->level - 1, &old, child);
+
+		MMU_WARN_ON(!ours);
+	}
+}
+
+/*
+ * Freeze the children of the entry, which is frozen itself, as long as each is the child that
+ * `merged` would have. Returns the A and D bits that they had together in *hw. If one differs, all
+ * is as before and false comes back. Frozen children keep their own A and D bits, for merge_thaw.
+ */
+static bool merge_freeze(struct s2_iter *it, u64 *entries, u64 merged, u64 *hw)
+{
+	u64 ad = hw_bits(it->s->fmt);
+
+	*hw = 0;
+	for (u32 i = 0; i < ENTRIES; i++) {
+		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(it->level - 1);
+		u64 old = entry_read(&entries[i]);
+
+		do {
+			if ((old & ~ad) != child_of(it->s->fmt, merged, it->level, i)) {
+				merge_thaw(it, entries, merged, i);
+				return false;
+			}
+		} while (!entry_cas(it->s, &entries[i], gfn, it->level - 1, &old,
+				    FROZEN | (old & ad)));
+		*hw |= old & ad;
+	}
+	return true;
+}
+
+/* The leaf that a table of these entries would make, without A and D; 0 if they don't make one. */
+static u64 merged_leaf(const struct pt_format *fmt, const u64 *entries, u8 level)
+{
+	u64 first = entry_read(&entries[0]) & ~hw_bits(fmt);
+	u64 merged = first | fmt->large_bit;
+
+	if (!s2_is_leaf(fmt, first, level - 1) ||
+	    (s2_entry_hpa(fmt, first).v >> PAGE_SHIFT) & (s2_level_frames(level) - 1))
+		return 0;
+	for (u32 i = 1; i < ENTRIES; i++) {
+		if ((entry_read(&entries[i]) & ~hw_bits(fmt)) != child_of(fmt, merged, level, i))
+			return 0;
+	}
+	return merged;
+}
+
+/*
+ * The iterator stands on a table. The entry above is frozen first: from then on nobody else comes
+ * in, and who is inside already fails on a frozen child or changes one before it freezes, which
+ * ends the merge. The hardware can't set D in a child that is frozen, so what merge_freeze
+ * harvested is all. A CPU with a stale translation to a clean child looks it up anew to set D.
+ */
+static int merge_table(struct s2_iter *it)
+{
+	const struct pt_format *fmt = it->s->fmt;
+	u64 table_entry = it->entry, hw;
+	hpa_t table = s2_entry_hpa(fmt, table_entry);
+	u64 *entries = it->s->env->table_ptr(it->s, table);
+	u64 merged = merged_leaf(fmt, entries, it->level);
+	bool ok;
+
+	if (!merged || !iter_cas(it, FROZEN))
+		return -EAGAIN;
+	ok = merge_freeze(it, entries, merged, &hw);
+	if (!iter_cas(it, ok ? merged | hw : table_entry))
+		MMU_WARN_ON(true); /* a frozen entry was ours alone */
+	if (!ok)
+		return -EAGAIN;
+	garbage_add(it->s, table);
+	it->stale = true;
+	return 0;
+}
+
+int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
+{
+	struct s2_iter it = { .s = s };
+	int err = -EAGAIN;
+
+	no_debt(s, debt);
+	if (!range_ok(s, gfn.v, 1) || level < 2 || level > s->max_leaf)
+		return trace_error(-EINVAL);
+	iter_begin(&it, gfn.v, gfn.v + 1);
+	while (it.level > level && on_table(&it))
+		iter_down(&it);
+	if (on_leaf(&it))
+		return 0;
+	if (on_table(&it))
+		err = merge_table(&it);
+	make_debt(&it, debt);
+	return err;
+}
+
+/* --- look, begin, end --- */
+
+bool stage2_lookup(struct stage2 *s, gfn_t gfn, struct stage2_leaf *leaf)
+{
+	const struct pt_format *fmt = s->fmt;
+	struct s2_iter it = { .s = s };
+
+	*leaf = (struct stage2_leaf){ .gfn = gfn, .level = fmt->levels };
+	if (gfn.v >= s->max_gfn)
+		return false;
+	iter_begin(&it, gfn.v, gfn.v + 1);
+	while (on_table(&it))
+		iter_down(&it);
+
+	leaf->gfn = GFN(entry_first_gfn(&it));
+	leaf->level = it.level;
+	leaf->entry = it.entry;
+	if (!on_leaf(&it))
+		return false;
+	leaf->pfn = hpa_pfn(s2_entry_hpa(fmt, it.entry));
+	leaf->prot = s2_leaf_prot(fmt, it.entry);
+	leaf->memtype = s2_leaf_memtype(fmt, it.entry);
+	leaf->accessed = it.entry & fmt->accessed;
+	leaf->dirty = it.entry & fmt->dirty;
+	return true;
+}
+
+void stage2_walk(struct stage2 *s, gfn_t gfn,
+		 void (*visit)(void *arg, u8 level, hpa_t table, u32 index, u64 entry), void *arg)
+{
+	struct s2_iter it = { .s = s };
+	hpa_t table = s->root;
+
+	if (gfn.v >= s->max_gfn)
+		return;
+	for (iter_begin(&it, gfn.v, gfn.v + 1);; iter_down(&it)) {
+		visit(arg, it.level, table, (u32)(it.slot - it.tables[it.level]), it.entry);
+		if (!on_table(&it))
+			return;
+		table = s2_entry_hpa(s->fmt, it.entry);
+	}
+}
+
+void stage2_debt_paid(struct flush_debt *debt)
+{
+	struct stage2 *s = debt->stage2;
+
+	if (!debt->generation)
+		return;
+	garbage_free(s, debt->generation);
+	__atomic_fetch_sub(&s->unpaid, 1, __ATOMIC_RELAXED);
+	debt->generation = 0;
+}
+
+int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
+		u8 max_leaf, u64 max_gfn, u16 vm)
+{
+	if (max_leaf < 1 || max_leaf > 3 || max_gfn < 1 || max_gfn > MAX_GFN ||
+	    fmt->levels > MAX_LEVELS)
+		return trace_error(-EINVAL);
+	*s = (struct stage2){
+		.fmt = fmt,
+		.env = env,
+		.max_gfn = max_gfn,
+		.max_leaf = max_leaf,
+		.vm = vm,
+		.garbage_lock = SPINLOCK_INIT(RANK_STAGE2),
+	};
+	return table_new(s, &s->root);
+}
+
+void stage2_destroy(struct stage2 *s)
+{
+	MMU_WARN_ON(s->unpaid);
+	drop_table(s, s->root, 0, s->fmt->levels);
+	garbage_free(s, ~0ull);
+	MMU_WARN_ON(s->tables || s->leaves[1] || s->leaves[2] || s->leaves[3]);
+	s->root = HPA(0);
+}

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT */
+/* Intel extended page tables, as data for mm/stage2.c. Privileged instructions have no place here. */
+#pragma once
+
+#include "mm/pt_format.h"
+
+extern const struct pt_format ept_format;
