@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who answers an access: sorted regions, and per vCPU the region of its last access in each space.
+ * A guest that prints, or that takes interrupts, stays in one region for long runs, so that most
+ * look-ups are two comparisons.
+ *
+ * The hint is only where the search starts: every hit is checked against the region's bounds, so
+ * nothing has to be invalidated when regions are inserted. Unused regions have size 0 and never
+ * match.
+ */
+#include "virt/bus.h"
+#include "lib/error.h"
+#include "virt/vm.h"
+
+static u64 space_limit(enum io_space space)
+{
+	switch (space) {
+	case IO_PORT:
+		return BIT(16);
+	case IO_MSR:
+		return BIT(32);
+	default:
+		return BIT(52); /* the architecture's physical address space */
+	}
+}
+
+/* Index of the first region whose end lies above addr: the only one that can contain it. */
+static u32 bus_search(const struct io_bus *bus, enum io_space space, u64 addr)
+{
+	u32 low = 0, high = bus->count[space];
+
+	while (low < high) {
+		u32 mid = (low + high) / 2;
+		const struct io_region *r = &bus->region[space][mid];
+
+		if (r->base + r->size <= addr)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/* In place of handlers that a device doesn't have. */
+static int no_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value)
+{
+	(void)v, (void)dev, (void)offset, (void)size, (void)value;
+	return -ENXIO;
+}
+
+static int no_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value)
+{
+	(void)v, (void)dev, (void)offset, (void)size, (void)value;
+	return -ENXIO;
+}
+
+int io_register(struct vm *vm, enum io_space space, const struct io_region *region)
+{
+	struct io_bus *bus = &vm->bus;
+	u64 limit = space_limit(space);
+	u32 n = bus->count[space], at;
+
+	if (!region->size || region->base >= limit || region->size > limit - region->base)
+		return trace_error(-EINVAL);
+	if (n >= IO_MAX_REGIONS)
+		return trace_error(-ENOSPC);
+	at = bus_search(bus, space, region->base);
+	if (at < n && bus->region[space][at].base < region->base + region->size)
+		return trace_error(-EEXIST);
+	for (u32 i = n; i > at; i--)
+		bus->region[space][i] = bus->region[space][i - 1];
+	bus->region[space][at] = *region;
+	if (!region->read)
+		bus->region[space][at].read = no_read;
+	if (!region->write)
+		bus->region[space][at].write = no_write;
+	bus->count[space] = n + 1;
+	return 0;
+}
+
+/* Does the whole access lie in the region? (addr - base) wraps to something huge below the base. */
+static inline bool region_has(const struct io_region *r, u64 addr, u64 width)
+{
+	u64 offset = addr - r->base;
+
+	return offset < r->size && width <= r->size - offset;
+}
+
+static NOINLINE const struct io_region *find_slow(struct vcpu *v, enum io_space space, u64 addr,
+						  u64 width)
+{
+	const struct io_bus *bus = &v->vm->bus;
+	u32 i = bus_search(bus, space, addr);
+
+	if (i >= bus->count[space] || !region_has(&bus->region[space][i], addr, width))
+		return NULL;
+	v->io_last[space] = &bus->region[space][i];
+	return v->io_last[space];
+}
+
+static inline const struct io_region *find(struct vcpu *v, enum io_space space, u64 addr, u32 size)
+{
+	const struct io_region *r = v->io_last[space];
+	u64 width = space == IO_MSR ? 1 : size; /* an MSR takes one address, whatever it holds */
+
+	return likely(r && region_has(r, addr, width)) ? r : find_slow(v, space, addr, width);
+}
+
+/* Errors aren't traced: guests probe for devices. */
+int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value)
+{
+	const struct io_region *r = find(v, space, addr, size);
+
+	*value = ~0ull >> (64 - 8 * size); /* stays if the handler fails */
+	if (unlikely(!r))
+		return -ENXIO;
+	return r->read(v, r->dev, addr - r->base, size, value);
+}
+
+int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value)
+{
+	const struct io_region *r = find(v, space, addr, size);
+
+	if (unlikely(!r))
+		return -ENXIO;
+	return r->write(v, r->dev, addr - r->base, size, value);
+}
+
+bool io_claimed(struct vm *vm, enum io_space space, u64 addr)
+{
+	const struct io_bus *bus = &vm->bus;
+	u32 i = bus_search(bus, space, addr);
+
+	return i < bus->count[space] && region_has(&bus->region[space][i], addr, 1);
+}

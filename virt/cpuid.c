@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Building a VM's CPUID from the reference record, and answering it.
+ *
+ * Topology is one thread per core and nr_vcpus cores in one package; a vCPU's index is its APIC id.
+ * Leaves 1, 4, 0xB and 80000008 all say that.
+ */
+#include "virt/cpuid.h"
+#include <asm/kvm_para.h>
+#include "arch/x86/msr.h"
+#include "lib/string.h"
+#include "virt/ops.h"
+#include "virt/vm.h"
+
+#define VENDOR_INTEL 0x49656e69756e6547ull /* "GenuineI" */
+#define VENDOR_AMD   0x69746e6568747541ull /* "Authenti" */
+
+#define F1C_TSC_DEADLINE BIT(24)
+#define F1C_X2APIC	 BIT(21)
+#define F1C_XSAVE	 BIT(26)
+#define F1C_OSXSAVE	 BIT(27)
+#define F1C_HYPERVISOR	 BIT(31)
+#define F1D_APIC	 BIT(9)
+#define F1D_HTT		 BIT(28)
+#define F6A_ARAT	 BIT(2)
+#define FD1A_XSAVEC	 BIT(1)
+#define F81C_CMP_LEGACY	 BIT(1)
+#define F81D_GIB_PAGES	 BIT(26)
+#define F81D_AMD_MIRROR	 0x0183f3ffu /* bits that repeat CPUID.1:EDX (APM "Fn8000_0001_EDX") */
+
+#define XSAVE_LEGACY 576 /* FXSAVE area and XSAVE header */
+
+/* What the allow-list leaves of a word of the record. */
+static u32 allowed(const struct cpuid_policy *p, const struct virt_caps *caps, enum cap_common word)
+{
+	u32 mask = 0;
+
+	for (u32 i = 0; i < cpuid_allow_count; i++) {
+		const struct cpuid_allow *a = &cpuid_allow[i];
+
+		if (a->word == word && (a->xcr0 & p->xcr0) == a->xcr0)
+			mask |= a->mask;
+	}
+	return (u32)caps->value[word] & mask;
+}
+
+static u32 low(u64 x)
+{
+	return (u32)x;
+}
+
+static u32 high(u64 x)
+{
+	return (u32)(x >> 32);
+}
+
+static struct cpuid_regs two_pairs(const struct virt_caps *caps, u32 first)
+{
+	u64 ab = caps->value[first], cd = caps->value[first + 1];
+
+	return (struct cpuid_regs){ low(ab), high(ab), low(cd), high(cd) };
+}
+
+/* Number of bits that hold n different ids. */
+static u32 id_bits(u32 n)
+{
+	return n > 1 ? 32 - (u32)__builtin_clz(n - 1) : 0;
+}
+
+/* x87 and SSE, AVX, and AVX-512 as a whole: SDM "XCR0" allows no other combinations. */
+static u64 guest_xcr0(const struct virt_caps *caps)
+{
+	u64 host = caps->value[CAP_XCR0], xcr0 = 0;
+
+	if (!(caps->value[CAP_1_ECX] & F1C_XSAVE) || (host & MASK(1, 0)) != MASK(1, 0))
+		return 0;
+	xcr0 = MASK(1, 0);
+	if (host & BIT(2))
+		xcr0 |= BIT(2);
+	if (host & BIT(2) && (host & MASK(7, 5)) == MASK(7, 5))
+		xcr0 |= MASK(7, 5);
+	return xcr0;
+}
+
+/*
+ * A LAPIC rate that leaf 0x15 tells exactly: the TSC's own, or half of it where the rate in Hz
+ * wouldn't fit its 32 bits. (Linux multiplies the rate in kHz by the ratio in 32 bits, which only
+ * small ratios survive.)
+ */
+static u32 default_apic_khz(u32 tsc_khz)
+{
+	if (!tsc_khz)
+		return 1000000;
+	return tsc_khz <= ~0u / 1000 ? tsc_khz : tsc_khz / 2;
+}
+
+static void set_feature_leaves(struct cpuid_policy *p, const struct cpuid_params *params)
+{
+	const struct virt_caps *caps = params->caps;
+	u32 n = params->nr_vcpus;
+	struct cpuid_regs *r = &p->basic[1];
+
+	r->eax = low(caps->value[CAP_SIGNATURE]);
+	r->ebx = (low(caps->value[CAP_1_EBX]) & 0xff00) | BIT(id_bits(n)) << 16;
+	/* The LAPIC, x2APIC mode included, is Corbel's own: there whatever the CPU has. */
+	r->ecx = allowed(p, caps, CAP_1_ECX) | F1C_X2APIC | F1C_HYPERVISOR;
+	r->ecx |= params->tsc_deadline ? F1C_TSC_DEADLINE : 0;
+	r->edx = allowed(p, caps, CAP_1_EDX) | F1D_APIC | (n > 1 ? F1D_HTT : 0);
+
+	p->basic[6].eax = F6A_ARAT; /* the emulated timer ticks in every state */
+
+	p->leaf7[0].eax = 1;
+	p->leaf7[0].ebx = allowed(p, caps, CAP_7_EBX);
+	p->leaf7[0].ecx = allowed(p, caps, CAP_7_ECX);
+	p->leaf7[0].edx = allowed(p, caps, CAP_7_EDX);
+	p->leaf7[1].eax = allowed(p, caps, CAP_7_1_EAX);
+}
+
+static void set_topology(struct cpuid_policy *p, const struct virt_caps *caps, u32 n)
+{
+	u32 ids = 1u << id_bits(n);
+
+	/* Type 1: SMT, one thread; type 2: cores. EAX: APIC id bits below the next level. */
+	p->topology[0] = (struct cpuid_regs){ .eax = 0, .ebx = 1, .ecx = 1 << 8 };
+	p->topology[1] = (struct cpuid_regs){ .eax = id_bits(n), .ebx = n, .ecx = 2 << 8 | 1 };
+	for (u32 i = 0; i < CAP_CACHE_LEAVES; i++) {
+		struct cpuid_regs *r = &p->cache[i];
+
+		*r = two_pairs(caps, CAP_4_0_AB + 2 * i);
+		if (!(r->eax & 0x1f))
+			break;
+		r->eax &= 0x3fff; /* level 3 and above is shared by all, the rest private */
+		r->eax |= (ids - 1) << 26 | ((r->eax >> 5 & 7) >= 3 ? (ids - 1) << 14 : 0);
+	}
+}
+
+/* Leaf 0xD; the sizes of subleaves 0 and 1 that depend on XCR0 come in at cpuid_execute. */
+static void set_xsave(struct cpuid_policy *p, const struct virt_caps *caps)
+{
+	static const struct {
+		u8 component, word;
+	} layouts[] = {
+		{ 2, CAP_XSAVE_2 }, { 5, CAP_XSAVE_5 }, { 6, CAP_XSAVE_6 }, { 7, CAP_XSAVE_7 }
+	};
+	u32 size = XSAVE_LEGACY;
+
+	if (!p->xcr0)
+		return;
+	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
+		u64 layout = caps->value[layouts[i].word];
+		struct cpuid_regs *r = &p->xsave[layouts[i].component];
+
+		if (!(p->xcr0 & BIT(layouts[i].component)))
+			continue;
+		r->eax = low(layout);
+		r->ebx = high(layout) & ~BIT(31);
+		r->ecx = layout >> 63 ? 2 : 0;
+		size = MAX(size, r->eax + r->ebx);
+	}
+	p->xsave[0] = (struct cpuid_regs){ .eax = low(p->xcr0), .ecx = size, .edx = high(p->xcr0) };
+	p->xsave[1].eax = allowed(p, caps, CAP_D_1_EAX);
+}
+
+/*
+ * Leaf 0x15 is what Intel guests calibrate TSC and LAPIC timer by (AMD guests ignore it). Offered
+ * where it is exact, and where Linux's 32-bit arithmetic survives it.
+ */
+static void set_frequencies(struct cpuid_policy *p)
+{
+	u32 ratio = p->tsc_khz / p->apic_khz;
+
+	if (!ratio || p->apic_khz > ~0u / 1000 || p->tsc_khz - ratio * p->apic_khz > ratio)
+		return;
+	p->basic[0x15] = (struct cpuid_regs){ .eax = 1, .ebx = ratio, .ecx = p->apic_khz * 1000 };
+	p->basic[0x16] = (struct cpuid_regs){ .eax = p->tsc_khz / 1000, .ebx = p->tsc_khz / 1000 };
+}
+
+static void set_basic(struct cpuid_policy *p, const struct cpuid_params *params)
+{
+	const struct virt_caps *caps = params->caps;
+	bool intel = caps->value[CAP_VENDOR_ID] == VENDOR_INTEL;
+
+	p->basic[0] = (struct cpuid_regs){ .eax = 0xd,
+					   .ebx = low(caps->value[CAP_VENDOR_ID]),
+					   .ecx = low(caps->value[CAP_VENDOR_ID_2]),
+					   .edx = high(caps->value[CAP_VENDOR_ID]) };
+	set_feature_leaves(p, params);
+	set_topology(p, caps, params->nr_vcpus);
+	set_xsave(p, caps);
+	if (!intel)
+		return;
+	p->basic[2].eax = 0xff01; /* "see leaf 4" */
+	set_frequencies(p);
+	if (p->basic[0x15].eax)
+		p->basic[0].eax = 0x16;
+}
+
+static void set_extended(struct cpuid_policy *p, const struct cpuid_params *params)
+{
+	const struct virt_caps *caps = params->caps;
+	bool amd = caps->value[CAP_VENDOR_ID] == VENDOR_AMD;
+	u32 n = params->nr_vcpus;
+	struct cpuid_regs *r = p->ext;
+
+	/* The name of the vendor again: AMD only. */
+	r[0].eax = CPUID_EXT_BASE + (amd && caps->value[CAP_80000021_EAX] ? 0x21 : 8);
+	r[1].ecx = allowed(p, caps, CAP_80000001_ECX);
+	r[1].edx = allowed(p, caps, CAP_80000001_EDX);
+	if (amd) {
+		r[0].ebx = p->basic[0].ebx;
+		r[0].ecx = p->basic[0].ecx;
+		r[0].edx = p->basic[0].edx;
+		r[1].eax = p->basic[1].eax;
+		r[1].ecx |= n > 1 ? F81C_CMP_LEGACY : 0; /* they are cores, not threads */
+		r[1].edx |= p->basic[1].edx & F81D_AMD_MIRROR;
+	}
+	for (u32 i = 0; i < CAP_BRAND_WORDS / 2; i++)
+		r[2 + i] = two_pairs(caps, CAP_BRAND_0 + 2 * i);
+	r[5] = two_pairs(caps, CAP_80000005_AB);
+	r[6] = two_pairs(caps, CAP_80000006_AB);
+	r[7].edx = allowed(p, caps, CAP_80000007_EDX);
+	r[8].eax = p->phys_bits | 48 << 8; /* LA57 is hidden */
+	r[8].ebx = allowed(p, caps, CAP_80000008_EBX);
+	if (amd)
+		r[8].ecx = (n - 1) | id_bits(n) << 12;
+	r[0x21].eax = allowed(p, caps, CAP_80000021_EAX);
+}
+
+static void set_hypervisor(struct cpuid_policy *p, const struct cpuid_params *params)
+{
+	struct cpuid_regs *r = p->hv;
+
+	r[0].eax = CPUID_HV_BASE + CPUID_HV - 1;
+	memcpy(&r[0].ebx, KVM_SIGNATURE, 4);
+	memcpy(&r[0].ecx, KVM_SIGNATURE + 4, 4);
+	memcpy(&r[0].edx, KVM_SIGNATURE + 8, 4);
+	/* kvmclock by its newer MSRs; and no delays by writes to port 0x80, which would be exits.
+	 */
+	r[1].eax = BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_NOP_IO_DELAY);
+	if (params->kvmclock_stable)
+		r[1].eax |= BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT);
+	/* Frequencies in kHz, a convention of several hypervisors. */
+	r[0x10].eax = p->tsc_khz;
+	r[0x10].ebx = p->apic_khz;
+}
+
+/* Register bits that go with the features shown. */
+static void set_registers(struct cpuid_policy *p)
+{
+	static const struct {
+		bool in_7_ecx;
+		u8 feature;
+		u32 cr4;
+	} bits7[] = {
+		{ false, 0, X86_CR4_FSGSBASE },
+		{ false, 7, X86_CR4_SMEP },
+		{ false, 20, X86_CR4_SMAP },
+		{ true, 2, X86_CR4_UMIP },
+	};
+	u32 ecx = p->basic[1].ecx, edx81 = p->ext[1].edx;
+
+	p->cr4 = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
+		 X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
+	/* MCE is the host's affair, but a guest that sets it does no harm; PCE makes RDPMC no less
+	 * of a #GP. */
+	p->cr4 |= X86_CR4_MCE | X86_CR4_PCE;
+	p->cr4 |= ecx & BIT(17) ? X86_CR4_PCIDE : 0;
+	p->cr4 |= ecx & F1C_XSAVE ? X86_CR4_OSXSAVE : 0;
+	for (u32 i = 0; i < ARRAY_SIZE(bits7); i++) {
+		u32 word = bits7[i].in_7_ecx ? p->leaf7[0].ecx : p->leaf7[0].ebx;
+
+		p->cr4 |= word & BIT(bits7[i].feature) ? bits7[i].cr4 : 0;
+	}
+	p->efer = edx81 & BIT(11) ? EFER_SCE : 0;
+	p->efer |= edx81 & BIT(20) ? EFER_NXE : 0;
+	p->efer |= edx81 & BIT(29) ? EFER_LME | EFER_LMA : 0;
+	p->has_gib_pages = edx81 & F81D_GIB_PAGES;
+}
+
+void cpuid_policy_init(struct cpuid_policy *policy, const struct cpuid_params *params)
+{
+	struct cpuid_policy *p = policy;
+
+	memset(p, 0, sizeof(*p));
+	p->xcr0 = guest_xcr0(params->caps);
+	p->tsc_khz = params->tsc_khz;
+	p->apic_khz = params->apic_khz ? params->apic_khz : default_apic_khz(params->tsc_khz);
+	p->phys_bits = (u8)MIN(params->caps->value[CAP_PHYS_BITS], 52ull);
+	set_basic(p, params);
+	set_extended(p, params);
+	set_hypervisor(p, params);
+	set_registers(p);
+}
+
+#define HAS_SUBLEAVES (BIT(4) | BIT(7) | BIT(0xb) | BIT(0xd))
+
+static NOINLINE void sub_lookup(const struct cpuid_policy *p, u32 leaf, u32 sub,
+				struct cpuid_regs *out)
+{
+	*out = (struct cpuid_regs){ 0 };
+	switch (leaf) {
+	case 4:
+		if (sub < CAP_CACHE_LEAVES)
+			*out = p->cache[sub];
+		break;
+	case 7:
+		if (sub < ARRAY_SIZE(p->leaf7))
+			*out = p->leaf7[sub];
+		break;
+	case 0xb:
+		if (sub < ARRAY_SIZE(p->topology))
+			*out = p->topology[sub];
+		else
+			out->ecx =
+				sub & 0xff; /* SDM: ECX tells the subleaf, type 0: no such level */
+		break;
+	case 0xd:
+		if (sub < CPUID_XSAVE_SUBS)
+			*out = p->xsave[sub];
+		break;
+	}
+}
+
+bool cpuid_lookup(const struct cpuid_policy *policy, u32 leaf, u32 subleaf, struct cpuid_regs *out)
+{
+	if (leaf < CPUID_BASIC) {
+		if (unlikely(HAS_SUBLEAVES >> leaf & 1))
+			sub_lookup(policy, leaf, subleaf, out);
+		else
+			*out = policy->basic[leaf];
+		return true;
+	}
+	if (leaf - CPUID_EXT_BASE < CPUID_EXT) {
+		*out = policy->ext[leaf - CPUID_EXT_BASE];
+		return true;
+	}
+	if (leaf - CPUID_HV_BASE < CPUID_HV) {
+		*out = policy->hv[leaf - CPUID_HV_BASE];
+		return true;
+	}
+	*out = (struct cpuid_regs){ 0 };
+	return false;
+}
+
+/* Size of the XSAVE area for these XCR0 bits (SDM "XSAVE-Managed Features: layout"). */
+static u32 xsave_size(const struct cpuid_policy *p, u64 xcr0, bool compact)
+{
+	u32 size = XSAVE_LEGACY;
+
+	for (u32 i = 2; i < CPUID_XSAVE_SUBS; i++) {
+		const struct cpuid_regs *r = &p->xsave[i];
+
+		if (!(xcr0 >> i & 1) || !r->eax)
+			continue;
+		if (compact)
+			size = (r->ecx & 2 ? ALIGN_UP(size, 64u) : size) + r->eax;
+		else
+			size = MAX(size, r->eax + r->ebx);
+	}
+	return size;
+}
+
+#define DYNAMIC (BIT(1) | BIT(0xb) | BIT(0xd))
+
+static NOINLINE void execute_dynamic(struct vcpu *v, u32 leaf, u32 sub, struct cpuid_regs *out)
+{
+	const struct cpuid_policy *p = v->vm->cpuid;
+
+	switch (leaf) {
+	case 1:
+		out->ebx |= v->index << 24;
+		if (out->ecx & F1C_XSAVE && virt_ops->get_reg(v, VR_CR4) & X86_CR4_OSXSAVE)
+			out->ecx |= F1C_OSXSAVE;
+		break;
+	case 0xb:
+		out->edx = v->index;
+		break;
+	case 0xd:
+		if (sub == 0 && p->xcr0)
+			out->ebx = xsave_size(p, v->xcr0, false);
+		else if (sub == 1 && out->eax & FD1A_XSAVEC)
+			out->ebx = xsave_size(p, v->xcr0, true);
+		break;
+	}
+}
+
+void cpuid_execute(struct vcpu *v, u32 leaf, u32 subleaf, struct cpuid_regs *out)
+{
+	cpuid_lookup(v->vm->cpuid, leaf, subleaf, out);
+	if (leaf < CPUID_BASIC && DYNAMIC >> leaf & 1)
+		execute_dynamic(v, leaf, subleaf, out);
+}

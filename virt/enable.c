@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/ipi.h"
+#include "lib/assert.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "virt/enable.h"
+#include "virt/fpu.h"
+
+static struct virt_cpu virt_cpus_[MAX_CPUS];
+static const struct virt_caps *reference;
+static struct cpumask usable;
+static u32 users;
+static char obstacle[160] = "virtualization was not set up";
+static const struct virt_ops *const *backend_list;
+static u32 backend_count;
+
+const struct virt_caps *virt_reference(void)
+{
+	return reference;
+}
+
+const struct virt_cpu *virt_cpu(u32 cpu)
+{
+	return &virt_cpus_[cpu];
+}
+
+const struct cpumask *virt_cpus(void)
+{
+	return &usable;
+}
+
+bool virt_enabled(void)
+{
+	return users > 0;
+}
+
+const char *virt_obstacle(void)
+{
+	return obstacle;
+}
+
+static const struct virt_ops *backend_here(void)
+{
+	for (u32 i = 0; i < backend_count; i++)
+		if (backend_list[i]->present())
+			return backend_list[i];
+	return NULL;
+}
+
+/* In the IPI, on each CPU: its own record from scratch. A CPU without the extension has the common part only. */
+static int read_caps(void *arg)
+{
+	struct virt_cpu *c = &virt_cpus_[this_cpu(cpu_id)];
+	const struct virt_ops *ops = backend_here();
+
+	(void)arg;
+	memset(&c->caps, 0, sizeof(c->caps));
+	c->caps.cpu = this_cpu(cpu_id);
+	caps_read_common(&c->caps);
+	if (ops)
+		ops->caps_read(&c->caps);
+	c->read = true;
+	return ops ? 0 : -ENODEV;
+}
+
+static void log_difference(void *arg, u32 field)
+{
+	const struct virt_cpu *c = arg;
+	const struct cap_field *f = cap_field(virt_ops->caps, field);
+
+	log_warn("CPU %u differs: %s: expected %#lx (CPU %u), seen %#lx", c->caps.cpu, f->name, reference->value[field],
+		 reference->cpu, c->caps.value[field]);
+}
+
+static void missing(const char *what)
+{
+	log_err("virtualization: CPU %u: %s", reference->cpu, what);
+	if (!obstacle[0])
+		fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", reference->cpu, what);
+}
+
+static bool compare_all(void)
+{
+	bool differ = false;
+
+	for_each_cpu (cpu, &cpus_online) {
+		struct virt_cpu *c = &virt_cpus_[cpu];
+
+		c->differences = c->read ? caps_compare(virt_ops->caps, reference, &c->caps, log_difference, c) : 1;
+		c->excluded = c->differences > 0;
+		if (c->excluded) {
+			log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu, c->differences, reference->cpu);
+			differ = true;
+		} else {
+			bitmap_set(usable.bits, cpu);
+		}
+	}
+	return differ;
+}
+
+static u32 choose_reference(u32 wanted, const int results[MAX_CPUS])
+{
+	if (wanted >= MAX_CPUS || !bitmap_test(cpus_online.bits, wanted)) {
+		log_warn("setup_cpu = %u: no such CPU is online, CPU 0 is used", wanted);
+		wanted = 0;
+	}
+	if (!results[wanted])
+		return wanted;
+	for_each_cpu (cpu, &cpus_online) {
+		if (!results[cpu]) {
+			log_warn("CPU %u has neither VMX nor SVM: CPU %u is the reference instead", wanted, cpu);
+			return cpu;
+		}
+	}
+	return wanted;
+}
+
+static int vcpu_fpu_init(void)
+{
+	return fpu_init(reference->value[CAP_XCR0]);
+}
+
+static int virt_cpu_on(void *arg);
+static int virt_cpu_off(void *arg);
+
+/* The backend whose vendor's bit the reference CPU's record shows. */
+static const struct virt_ops *backend_of(u32 cpu)
+{
+	for (u32 i = 0; i < backend_count; i++)
+		if (virt_cpus_[cpu].caps.count == (u32)CAP_VENDOR + backend_list[i]->caps->count)
+			return backend_list[i];
+	return NULL;
+}
+
+int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu, enum virt_mixed mixed)
+{
+	static int results[MAX_CPUS];
+	int err;
+
+	backend_list = backends;
+	backend_count = count;
+	obstacle[0] = '\0';
+	ipi_set_handler(IPI_CAPS, read_caps);
+	ipi_set_handler(IPI_VIRT_ENABLE, virt_cpu_on);
+	ipi_set_handler(IPI_VIRT_DISABLE, virt_cpu_off);
+	ipi_call(IPI_CAPS, &cpus_online, NULL, results);
+	setup_cpu = choose_reference(setup_cpu, results);
+	reference = &virt_cpus_[setup_cpu].caps;
+	ASSERT(reference->cpu == setup_cpu);
+	virt_ops = results[setup_cpu] ? NULL : backend_of(setup_cpu);
+	if (!virt_ops) {
+		missing("the CPU has neither VMX nor SVM");
+		return trace_error(-EOPNOTSUPP);
+	}
+	err = virt_ops->setup(reference, missing);
+	if (!err)
+		err = vcpu_fpu_init();
+	if (err) {
+		if (!obstacle[0])
+			missing("setup failed");
+		return err;
+	}
+	if (compare_all() && mixed == VIRT_MIXED_REFUSE) {
+		fmt_snprintf(obstacle, sizeof(obstacle), "the CPUs differ and mixed_cpus = refuse (see cpus -v)");
+		log_err("virtualization: %s", obstacle);
+		return trace_error(-EOPNOTSUPP);
+	}
+	return 0;
+}
+
+static int virt_cpu_on(void *arg)
+{
+	struct virt_cpu_state *s = &virt_cpus_[this_cpu(cpu_id)].state;
+
+	(void)arg;
+	s->steps = 0;
+	s->why[0] = '\0';
+	s->error = virt_ops->cpu_enable(s);
+	s->enabled = !s->error;
+	return s->error;
+}
+
+static int virt_cpu_off(void *arg)
+{
+	(void)arg;
+	virt_disable_here();
+	return 0;
+}
+
+void virt_disable_here(void)
+{
+	struct virt_cpu_state *s = &virt_cpus_[this_cpu(cpu_id)].state;
+
+	if (!s->enabled)
+		return;
+	virt_ops->cpu_disable(s);
+	s->enabled = false;
+}
+
+/* Regions are allocated here: the IPI handlers allocate nothing. */
+static int prepare_regions(void)
+{
+	for_each_cpu (cpu, &usable) {
+		struct virt_cpu_state *s = &virt_cpus_[cpu].state;
+
+		pfn_t f;
+
+		if (s->region)
+			continue;
+		f = frame_alloc_order(1, FRAME_HW, VM_NONE);
+		if (!pfn_valid(f))
+			return trace_error(-ENOMEM);
+		s->region = pfn_ptr(f);
+		memset(s->region, 0, 2 * PAGE_SIZE);
+	}
+	return 0;
+}
+
+int virt_enable_get(void)
+{
+	int err;
+
+	if (!virt_ops || obstacle[0])
+		return trace_error(-ENODEV);
+	if (users++)
+		return 0;
+	err = prepare_regions();
+	if (!err)
+		err = ipi_call(IPI_VIRT_ENABLE, &usable, NULL, NULL);
+	if (!err)
+		return 0;
+	for_each_cpu (cpu, &usable) {
+		const struct virt_cpu_state *s = &virt_cpus_[cpu].state;
+
+		if (s->error) {
+			log_err("virtualization: CPU %u: %s", cpu, s->why);
+			fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", cpu, s->why);
+		}
+	}
+	ipi_call(IPI_VIRT_DISABLE, &usable, NULL, NULL);
+	users = 0;
+	return err;
+}
+
+void virt_enable_put(void)
+{
+	if (WARN_ON(!users) || --users)
+		return;
+	ipi_call(IPI_VIRT_DISABLE, &usable, NULL, NULL);
+}
+
+struct diff_emit {
+	u32 cpu;
+	void (*emit)(void *arg, const char *field, const char *rule, u64 expected, u64 seen);
+	void *arg;
+};
+
+static void emit_difference(void *arg, u32 field)
+{
+	static const char *const rules[] = { "equal", "superset", "at-least", "info" };
+	const struct diff_emit *d = arg;
+	const struct cap_field *f = cap_field(virt_ops->caps, field);
+
+	d->emit(d->arg, f->name, rules[f->rule], reference->value[field], virt_cpus_[d->cpu].caps.value[field]);
+}
+
+u32 virt_diff(u32 cpu, void (*emit)(void *arg, const char *field, const char *rule, u64 expected, u64 seen), void *arg)
+{
+	struct diff_emit d = { cpu, emit, arg };
+
+	if (!virt_ops || !reference || cpu >= MAX_CPUS || !virt_cpus_[cpu].read)
+		return 0;
+	return caps_compare(virt_ops->caps, reference, &virt_cpus_[cpu].caps, emit_difference, &d);
+}

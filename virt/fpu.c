@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/insn.h"
+#include "lib/error.h"
+#include "lib/string.h"
+#include "mm/frames.h"
+#include "virt/fpu.h"
+#include "virt/vcpu.h"
+
+#define XSAVE_HEADER 512
+#define FCW_RESET    0x37f
+#define MXCSR_RESET  0x1f80
+
+static u64 components;
+
+int fpu_init(u64 xcr0)
+{
+	components = xcr0;
+	if (!xcr0)
+		return 0;
+	xsetbv0(xcr0);
+	if (cpuid(0xd, 0).ebx > PAGE_SIZE << FPU_ORDER)
+		return trace_error(-ENOSPC);
+	return 0;
+}
+
+u64 fpu_components(void)
+{
+	return components;
+}
+
+void fpu_reset(void *area)
+{
+	memset(area, 0, PAGE_SIZE << FPU_ORDER);
+	*(u16 *)area = FCW_RESET;
+	*(u32 *)((u8 *)area + 24) = MXCSR_RESET;
+	*(u64 *)((u8 *)area + XSAVE_HEADER) = 3; /* XSTATE_BV: x87 and SSE from the image, the rest initial */
+}
+
+void fpu_load(struct vcpu *v)
+{
+	if (!components) {
+		asm volatile("fxrstor64 (%0)" : : "r"(v->fpu) : "memory");
+		return;
+	}
+	xsetbv0(components);
+	asm volatile("xrstor64 (%0)" : : "r"(v->fpu), "a"(~0u), "d"(~0u) : "memory");
+	xsetbv0(v->xcr0);
+}
+
+void fpu_put(struct vcpu *v)
+{
+	if (!components) {
+		asm volatile("fxsave64 (%0)" : : "r"(v->fpu) : "memory");
+		return;
+	}
+	v->xcr0 = xgetbv0(); /* where XSETBV is not intercepted, the guest changed it by itself */
+	xsetbv0(components);
+	asm volatile("xsave64 (%0)" : : "r"(v->fpu), "a"(~0u), "d"(~0u) : "memory");
+}

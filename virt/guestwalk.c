@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guest's page tables: linear addresses to gpas, as the CPU walks them (SDM vol. 3 "Paging";
+ * APM vol. 2 "Page Translation and Protection").
+ *
+ * Each entry is read exactly once, in one piece: another vCPU may change it at any time. Nothing is
+ * cached between calls.
+ */
+#include "virt/guestwalk.h"
+#include "lib/error.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/msr.h"
+#include "virt/cpuid.h"
+#include "virt/ops.h"
+#include "virt/slotmem.h"
+
+#define PTE_W  BIT(1)
+#define PTE_U  BIT(2)
+#define PTE_NX BIT(63)
+
+/* Page-fault error code (SDM "Page-Fault Exceptions"). */
+#define PF_P	BIT(0)
+#define PF_W	BIT(1)
+#define PF_U	BIT(2)
+#define PF_RSVD BIT(3)
+#define PF_ID	BIT(4)
+
+void guest_mmu_ask(struct vcpu *v, struct guest_mmu *m)
+{
+	struct segment cs, ss;
+
+	m->cr0 = virt_ops->get_reg(v, VR_CR0);
+	m->cr3 = virt_ops->get_reg(v, VR_CR3);
+	m->cr4 = virt_ops->get_reg(v, VR_CR4);
+	m->efer = virt_ops->get_reg(v, VR_EFER);
+	virt_ops->get_seg(v, SEG_CS, &cs);
+	virt_ops->get_seg(v, SEG_SS, &ss);
+	m->cs_attr = cs.attr;
+	if (!(m->cr0 & X86_CR0_PE))
+		m->cpl = 0;
+	else if (v->rflags & X86_EFLAGS_VM)
+		m->cpl = 3;
+	else
+		m->cpl = ss.attr >> SEG_ATTR_DPL_SHIFT & 3;
+}
+
+/* Where a naturally aligned table entry lies in host memory; NULL: no memory there, or none that
+ * can be read. */
+static inline const void *entry_ptr(struct vcpu *v, u64 gpa)
+{
+	struct memslot *s = &v->vm->slots[v->slot_hint];
+
+	if (unlikely(!slot_has(s, gpa))) {
+		s = vm_slot(v->vm, GPA(gpa));
+		if (!s || !(s->prot & S2_R))
+			return NULL;
+		v->slot_hint = (u16)(s - v->vm->slots);
+	}
+	return slot_ptr(s, gpa);
+}
+
+/* One walk: how it is done, and what it has found so far. */
+struct walk {
+	struct vcpu *v;
+	const struct guest_mmu *m;
+	u64 linear;
+	u8 access, cpl;
+	u8 levels;  /* 0: no paging; 2: 32-bit; 3: PAE; 4 and 5 */
+	u64 rights; /* W and U, if all entries have them */
+	u64 nx;	    /* PTE_NX, if any entry has it */
+	struct walk_fault *fault;
+};
+
+static u8 paging_levels(const struct guest_mmu *m)
+{
+	if (!(m->cr0 & X86_CR0_PG))
+		return 0;
+	if (m->efer & EFER_LMA)
+		return m->cr4 & X86_CR4_LA57 ? 5 : 4;
+	return m->cr4 & X86_CR4_PAE ? 3 : 2;
+}
+
+static bool is_canonical(u64 linear, u8 levels)
+{
+	u32 unused = levels == 5 ? 64 - 57 : 64 - 48;
+
+	return (u64)((s64)(linear << unused) >> unused) == linear;
+}
+
+/* SDM "Page-Fault Exceptions": I/D only tells fetches apart where something can forbid them. */
+static int page_fault(const struct walk *w, u64 error)
+{
+	bool tells_fetch = (w->levels > 2 && w->m->efer & EFER_NXE) || w->m->cr4 & X86_CR4_SMEP;
+
+	if (w->access & ACCESS_W)
+		error |= PF_W;
+	if (w->cpl == 3)
+		error |= PF_U;
+	if (w->access & ACCESS_X && tells_fetch)
+		error |= PF_ID;
+	*w->fault = (struct walk_fault){ .gva = w->linear, .error = (u32)error };
+	return -EFAULT;
+}
+
+static int stage2_fault(const struct walk *w, u64 gpa)
+{
+	*w->fault = (struct walk_fault){ .stage2 = true, .gpa = GPA(gpa), .gva = w->linear };
+	return -EFAULT;
+}
+
+/* A mask of bits hi..lo, empty if there are none. */
+static u64 bits(u32 hi, u32 lo)
+{
+	return lo > hi ? 0 : MASK(hi, lo);
+}
+
+/* SDM "32-Bit Paging", PSE-36: bits 20:13 of a 4 MiB entry are address bits 39:32, as far as the
+ * CPU has them. */
+static u64 reserved_32bit(u8 level, u32 phys_bits)
+{
+	if (level == 1)
+		return 0;
+	return BIT(21) | (phys_bits < 40 ? bits(20, MAX(phys_bits, 32u) - 19) : 0);
+}
+
+/* Bits that must be 0 in a present entry (SDM "Reserved-Bit Checking" of each paging mode). */
+static u64 reserved_bits(const struct walk *w, u8 level, bool leaf)
+{
+	const struct cpuid_policy *cpuid = w->v->vm->cpuid;
+	u64 mask = w->m->efer & EFER_NXE ? 0 : PTE_NX;
+
+	if (w->levels == 2)
+		return leaf ? reserved_32bit(level, cpuid->phys_bits) : 0;
+	if (w->levels == 3 && level == 3)
+		return bits(63, cpuid->phys_bits) | MASK(8, 5) | MASK(2, 1);
+	mask |= bits(w->levels == 3 ? 62 : 51, cpuid->phys_bits);
+	if (level >= 4 || (level == 3 && !cpuid->has_gib_pages))
+		mask |= PTE_PS;
+	else if (leaf && level > 1)
+		mask |= bits(12 + 9 * (level - 1) - 1, 13);
+	return mask;
+}
+
+static bool is_leaf(const struct walk *w, u8 level, u64 entry)
+{
+	if (level == 1)
+		return true;
+	if (w->levels == 2)
+		return entry & PTE_PS && w->m->cr4 & X86_CR4_PSE;
+	return entry & PTE_PS && level < w->levels && level <= 3;
+}
+
+static int read_entry(struct walk *w, u64 gpa, u64 *entry)
+{
+	const void *p = entry_ptr(w->v, gpa);
+
+	if (!p)
+		return stage2_fault(w, gpa);
+	*entry = w->levels == 2 ? READ_ONCE(*(const u32 *)p) : READ_ONCE(*(const u64 *)p);
+	return 0;
+}
+
+/* Physical address of a leaf's page. */
+static u64 leaf_base(const struct walk *w, u64 entry, u32 shift)
+{
+	if (w->levels == 2 && shift == 22)
+		return (entry & MASK(31, 22)) | (entry & MASK(20, 13)) << (32 - 13);
+	return entry & PTE_ADDR & ~(BIT(shift) - 1);
+}
+
+static int descend(struct walk *w, gpa_t *gpa)
+{
+	u32 step = w->levels == 2 ? 10 : 9, size = w->levels == 2 ? 4 : 8;
+	u64 table = w->m->cr3 & (w->levels == 3 ? MASK(31, 5) : PTE_ADDR), entry;
+
+	for (u8 level = w->levels;; level--) {
+		u32 shift = PAGE_SHIFT + step * (level - 1u);
+		bool leaf;
+
+		if (read_entry(w, table + (w->linear >> shift & (BIT(step) - 1)) * size, &entry))
+			return -EFAULT;
+		if (!(entry & PTE_P))
+			return page_fault(w, 0);
+		leaf = is_leaf(w, level, entry);
+		if (entry & reserved_bits(w, level, leaf))
+			return page_fault(w, PF_P | PF_RSVD);
+		if (w->levels != 3 || level != 3) { /* a PDPTE of PAE paging has no rights */
+			w->rights &= entry;
+			w->nx |= entry & PTE_NX;
+		}
+		if (leaf) {
+			gpa->v = leaf_base(w, entry, shift) | (w->linear & (BIT(shift) - 1));
+			return 0;
+		}
+		table = entry & PTE_ADDR;
+	}
+}
+
+/* SDM "Determination of Access Rights". EFLAGS.AC opens user pages to explicit accesses only: those
+ * of the current CPL. */
+static bool allowed(const struct walk *w)
+{
+	bool user_page = w->rights & PTE_U, writable = w->rights & PTE_W;
+	bool data = w->access & (ACCESS_R | ACCESS_W);
+	bool ac = w->v->rflags & X86_EFLAGS_AC && w->m->cpl < 3;
+
+	if (w->access & ACCESS_X && w->nx)
+		return false;
+	if (w->cpl == 3)
+		return user_page && (writable || !(w->access & ACCESS_W));
+	if (w->access & ACCESS_W && !writable && w->m->cr0 & X86_CR0_WP)
+		return false;
+	if (!user_page)
+		return true;
+	if (w->access & ACCESS_X && w->m->cr4 & X86_CR4_SMEP)
+		return false;
+	return !data || ac || !(w->m->cr4 & X86_CR4_SMAP);
+}
+
+int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 access, u8 cpl,
+		   gpa_t *gpa, struct walk_fault *fault)
+{
+	struct walk w = { .v = v,
+			  .m = m,
+			  .linear = linear,
+			  .access = access,
+			  .cpl = cpl,
+			  .levels = paging_levels(m),
+			  .rights = PTE_W | PTE_U,
+			  .fault = fault };
+
+	if (w.levels < 4) {
+		w.linear = (u32)linear;
+	} else if (!is_canonical(linear, w.levels)) {
+		*fault = (struct walk_fault){ .noncanonical = true, .gva = linear };
+		return -EFAULT;
+	}
+	if (!w.levels) {
+		*gpa = GPA(w.linear);
+		return 0;
+	}
+	if (descend(&w, gpa))
+		return -EFAULT;
+	return allowed(&w) ? 0 : page_fault(&w, PF_P);
+}
+
+int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa, struct walk_fault *fault)
+{
+	struct guest_mmu m;
+
+	guest_mmu_read(v, &m);
+	return guest_walk_mmu(v, &m, linear, access, cpl, gpa, fault);
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Executing one instruction on behalf of a guest: it touched guest-physical space where a device, or nothing, is. Its other
+ * operand may be ordinary memory. Nothing visible happens before all that can fail has been looked at: on a fault the guest's
+ * own exception is queued and the instruction is as if it had not begun. String instructions do one element at a time and count
+ * in the guest's own registers, so they can be interrupted anywhere.
+ */
+#include <asm/processor-flags.h>
+#include "lib/error.h"
+#include "virt/emulate.h"
+#include "virt/exits.h"
+#include "virt/guestmem.h"
+#include "virt/ops.h"
+
+struct job {
+	struct vcpu *v;
+	struct mem_insn insn;
+	enum insn_mode mode;
+	u64 gprs[GPRS];
+	u8 cpl;
+};
+
+static u8 vcpu_cpl(struct vcpu *v)
+{
+	struct segment ss;
+
+	if (v->rflags & X86_EFLAGS_VM)
+		return 3;
+	if (!(virt_ops->get_reg(v, VR_CR0) & X86_CR0_PE))
+		return 0;
+	virt_ops->get_seg(v, SEG_SS, &ss);
+	return ss.attr >> SEG_ATTR_DPL_SHIFT & 3;
+}
+
+/* A failed walk is the guest's to handle: #PF with CR2, #GP for a non-canonical address; or its tables are nowhere. */
+static void raise(struct job *j, const struct walk_fault *f)
+{
+	if (f->stage2) {
+		vm_stop(j->v->vm, STOP_MEMORY_FAULT, "has page tables at gpa %#lx (rip %#lx), where no memory is", f->gpa.v,
+			j->v->rip);
+	} else if (f->noncanonical) {
+		vcpu_gp(j->v);
+	} else {
+		virt_ops->set_reg(j->v, VR_CR2, f->gva);
+		vcpu_exception(j->v, 14, true, f->error);
+	}
+}
+
+static bool linear(struct job *j, const struct mem_operand *op, u64 offset, u64 *out)
+{
+	struct segment s = { 0 };
+
+	if (j->mode == INSN_64 && op->seg < INSN_FS) {
+		*out = offset;
+		return true;
+	}
+	virt_ops->get_seg(j->v, (enum vseg)op->seg, &s); /* the same order in both */
+	*out = s.base + offset;
+	if (j->mode != INSN_64) {
+		*out = (u32)*out;
+		/* Limits matter to real kernels only where they make wrap-around a fault; expand-down ones are not decoded. */
+		if (s.unusable || (offset > s.limit && !(s.attr & 4))) {
+			vcpu_exception(j->v, op->seg == INSN_SS ? 12 : 13, true, 0);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Where an operand lies: all pages that it touches are looked at first. */
+static bool translate(struct job *j, u64 at, u32 size, u8 access, gpa_t *gpa)
+{
+	struct walk_fault fault;
+	gpa_t last;
+
+	if (guest_walk(j->v, at, access, j->cpl, gpa, &fault)) {
+		raise(j, &fault);
+		return false;
+	}
+	if ((at & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
+		return true;
+	if (guest_walk(j->v, at + size - 1, access, j->cpl, &last, &fault)) {
+		raise(j, &fault);
+		return false;
+	}
+	return true;
+}
+
+/* Memory first, then devices; where nothing is, reads give ones and writes vanish, as on a bus. */
+static bool load(struct job *j, u64 at, u32 size, u64 *value)
+{
+	struct walk_fault fault;
+	gpa_t gpa;
+
+	*value = 0;
+	if (!translate(j, at, size, ACCESS_R, &gpa))
+		return false;
+	if (vm_slot(j->v->vm, gpa)) {
+		if (!guest_read_linear(j->v, at, value, size, &fault))
+			return true;
+	} else if (!io_read(j->v, IO_MMIO, gpa.v, size, value)) {
+		return true;
+	}
+	*value = MASK(size * 8 - 1, 0);
+	return true;
+}
+
+static bool store(struct job *j, u64 at, u32 size, u64 value)
+{
+	struct walk_fault fault;
+	gpa_t gpa;
+
+	if (!translate(j, at, size, ACCESS_W, &gpa))
+		return false;
+	if (vm_slot(j->v->vm, gpa)) {
+		/* Read-only memory: dropped. */
+		if (guest_write_linear(j->v, at, &value, size, &fault))
+			return true;
+		return true;
+	}
+	io_write(j->v, IO_MMIO, gpa.v, size, value);
+	return true;
+}
+
+static bool fetch(struct vcpu *v, struct job *j)
+{
+	struct walk_fault fault;
+	u8 bytes[INSN_MAX_LEN];
+	int n, err;
+
+	j->v = v;
+	j->mode = vcpu_mode(v);
+	j->cpl = vcpu_cpl(v);
+	n = guest_fetch(v, bytes, &fault);
+	if (n <= 0) {
+		raise(j, &fault);
+		return false;
+	}
+	err = decode_mem(bytes, (size_t)n, j->mode, &j->insn);
+	if (err == -EINVAL) {
+		vcpu_ud(v);
+		return false;
+	}
+	if (err) {
+		vm_stop(v->vm, STOP_INTERNAL,
+			"cannot emulate the instruction %02x %02x %02x %02x at rip %#lx, which touches gpa %#lx", bytes[0],
+			bytes[1], bytes[2], bytes[3], v->rip, v->exit.fault.gpa.v);
+		return false;
+	}
+	for (u32 i = 0; i < GPRS; i++)
+		j->gprs[i] = vcpu_gpr(v, (enum gpr)i);
+	return true;
+}
+
+static void commit(struct job *j)
+{
+	for (u32 i = 0; i < GPRS; i++)
+		if (i == RSP ? j->gprs[i] != vcpu_gpr(j->v, RSP) : true)
+			vcpu_set_gpr(j->v, (enum gpr)i, j->gprs[i]);
+}
+
+static u64 addr_mask(const struct mem_insn *insn)
+{
+	return MASK(insn->addr_size * 8 - 1, 0);
+}
+
+/* rSI, rDI, rCX keep their upper halves for 16-bit addresses and lose them for 32-bit ones. */
+static void add_reg(struct job *j, enum gpr r, s64 delta)
+{
+	u64 mask = addr_mask(&j->insn), next = (j->gprs[r] + (u64)delta) & mask;
+
+	j->gprs[r] = j->insn.addr_size == 2 ? (j->gprs[r] & ~mask) | next : next;
+}
+
+static bool is_string(u8 op)
+{
+	return op >= MEM_OP_MOVS && op <= MEM_OP_SCAS;
+}
+
+/* After an element: pointers and count move on. True if the whole instruction is done. */
+static bool string_advance(struct job *j, u64 rflags)
+{
+	const struct mem_insn *insn = &j->insn;
+	s64 step = j->v->rflags & X86_EFLAGS_DF ? -(s64)insn->opsize : insn->opsize;
+	bool compares = insn->op == MEM_OP_CMPS || insn->op == MEM_OP_SCAS;
+
+	if (insn->op != MEM_OP_LODS)
+		add_reg(j, RDI, step);
+	if (insn->op == MEM_OP_LODS || insn->op == MEM_OP_MOVS || insn->op == MEM_OP_CMPS)
+		add_reg(j, RSI, step);
+	if (insn->rep == INSN_REP_NONE)
+		return true;
+	add_reg(j, RCX, -1);
+	if (!(j->gprs[RCX] & addr_mask(insn)))
+		return true;
+	return compares && !!(rflags & X86_EFLAGS_ZF) != (insn->rep == INSN_REPE);
+}
+
+/* Read, compute, write. False: an event is queued or the VM stops, nothing has changed. */
+static bool element(struct job *j, struct insn_values *val)
+{
+	const struct mem_insn *insn = &j->insn;
+	u64 next = j->v->rip + insn->len, at, src;
+	bool two = insn->op == MEM_OP_MOVS || insn->op == MEM_OP_CMPS;
+
+	insn_values_load(insn, val, j->gprs);
+	val->rflags = j->v->rflags;
+	val->mem = 0;
+	if (!linear(j, &insn->mem, mem_insn_offset(insn, j->gprs, next), &at))
+		return false;
+	if (two && (!linear(j, &insn->src, mem_operand_offset(insn, &insn->src, j->gprs, next), &src) ||
+		    !load(j, src, insn->opsize, &val->reg)))
+		return false;
+	if (insn->reads_mem && insn->op != MEM_OP_MOVS && !load(j, at, insn->opsize, &val->mem))
+		return false;
+	if (mem_insn_execute(insn, val)) {
+		vm_stop(j->v->vm, STOP_INTERNAL, "cannot emulate the instruction at rip %#lx on a device", j->v->rip);
+		return false;
+	}
+	return !insn->writes_mem || store(j, at, insn->opsize, val->mem);
+}
+
+void mmio_execute(struct vcpu *v)
+{
+	struct job j;
+	struct insn_values val;
+	bool done = true;
+
+	if (!fetch(v, &j))
+		return;
+	if (is_string(j.insn.op) && j.insn.rep != INSN_REP_NONE && !(j.gprs[RCX] & addr_mask(&j.insn))) {
+		vcpu_skip_len(v, j.insn.len);
+		return;
+	}
+	if (!element(&j, &val))
+		return;
+	if (!is_string(j.insn.op) || j.insn.op == MEM_OP_LODS)
+		insn_values_store(&j.insn, &val, j.gprs);
+	if (is_string(j.insn.op))
+		done = string_advance(&j, val.rflags);
+	commit(&j);
+	v->rflags = val.rflags;
+	if (done)
+		vcpu_skip_len(v, j.insn.len);
+}
+
+/* The segment of OUTS' source: the last override prefix, or DS. */
+static u8 string_prefixes(const u8 *bytes, int n, u8 *seg, bool *addr_override)
+{
+	static const u8 seg_prefix[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65 };
+	int i;
+
+	for (i = 0; i < n; i++) {
+		u32 s;
+
+		for (s = 0; s < ARRAY_SIZE(seg_prefix) && seg_prefix[s] != bytes[i]; s++)
+			;
+		if (s < ARRAY_SIZE(seg_prefix))
+			*seg = (u8)s;
+		else if (bytes[i] == 0x67)
+			*addr_override = true;
+		else if (bytes[i] != 0x66 && bytes[i] != 0xf0 && bytes[i] != 0xf2 && bytes[i] != 0xf3 &&
+			 !(bytes[i] >= 0x40 && bytes[i] < 0x50))
+			break;
+	}
+	return (u8)i;
+}
+
+/* SDM "INS", "OUTS": one element; the instruction runs again until rCX is 0. */
+void string_io_execute(struct vcpu *v)
+{
+	struct job j = { .v = v, .mode = vcpu_mode(v), .cpl = vcpu_cpl(v) };
+	bool in = v->exit.io.in, addr_override = false;
+	struct mem_operand op = { .seg = in ? INSN_ES : INSN_DS };
+	enum gpr pointer = in ? RDI : RSI;
+	u32 size = v->exit.io.size;
+	struct walk_fault fault;
+	u8 bytes[INSN_MAX_LEN];
+	u64 at, value = 0;
+	int n = guest_fetch(v, bytes, &fault), len;
+
+	len = n > 0 ? insn_length(bytes, (size_t)n, j.mode) : 0;
+	if (len <= 0) {
+		vm_stop(v->vm, STOP_INTERNAL, "cannot read the string I/O instruction at rip %#lx", v->rip);
+		return;
+	}
+	string_prefixes(bytes, n, in ? &(u8){ 0 } : &op.seg, &addr_override);
+	j.insn.addr_size = j.mode == INSN_64 ? (addr_override ? 4 : 8) : (j.mode == INSN_32) != addr_override ? 4 : 2;
+	j.insn.len = (u8)len;
+	for (u32 i = 0; i < GPRS; i++)
+		j.gprs[i] = vcpu_gpr(v, (enum gpr)i);
+	if (v->exit.io.rep && !(j.gprs[RCX] & addr_mask(&j.insn))) {
+		vcpu_skip_len(v, (u32)len);
+		return;
+	}
+	if (!linear(&j, &op, j.gprs[pointer] & addr_mask(&j.insn), &at))
+		return;
+	if (in) {
+		gpa_t gpa;
+
+		/* A port's value must not be taken and lost: the destination is looked at first. */
+		if (!translate(&j, at, size, ACCESS_W, &gpa))
+			return;
+		if (io_read(v, IO_PORT, v->exit.io.port, size, &value))
+			value = MASK(size * 8 - 1, 0);
+		if (!store(&j, at, size, value))
+			return;
+	} else {
+		if (!load(&j, at, size, &value))
+			return;
+		io_write(v, IO_PORT, v->exit.io.port, size, value);
+	}
+	add_reg(&j, pointer, v->rflags & X86_EFLAGS_DF ? -(s64)size : (s64)size);
+	if (v->exit.io.rep)
+		add_reg(&j, RCX, -1);
+	commit(&j);
+	if (!v->exit.io.rep || !(j.gprs[RCX] & addr_mask(&j.insn)))
+		vcpu_skip_len(v, (u32)len);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/clock.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/ipi.h"
+#include "lib/error.h"
+#include "lib/list.h"
+#include "lib/log.h"
+#include "virt/enable.h"
+#include "virt/sched.h"
+
+#define SLICE_US 10000 /* only while others wait for the CPU */
+
+struct runq {
+	struct spinlock lock;
+	struct list vcpus; /* runnable, in turn */
+	struct list tasks; /* all of this CPU's */
+	u32 load;	   /* vCPUs that are placed here */
+	u32 work;	   /* atomic: tasks pending, or somebody waits: the running vCPU must come out */
+	struct timer slice;
+};
+static struct runq runqs[MAX_CPUS];
+
+static void slice_over(struct timer *t)
+{
+	(void)t;
+	__atomic_store_n(&runqs[this_cpu(cpu_id)].work, 1, __ATOMIC_SEQ_CST);
+}
+
+void sched_init(void)
+{
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		struct runq *q = &runqs[cpu];
+
+		spin_init(&q->lock, RANK_RUNQ);
+		list_init(&q->vcpus);
+		list_init(&q->tasks);
+		timer_init(&q->slice, slice_over);
+	}
+}
+
+bool sched_work_pending(void)
+{
+	return READ_ONCE(runqs[this_cpu(cpu_id)].work);
+}
+
+u32 sched_load(u32 cpu)
+{
+	return runqs[cpu].load;
+}
+
+int sched_place(struct vcpu *v)
+{
+	u32 best = CPU_NONE;
+
+	for_each_cpu (cpu, virt_cpus())
+		if (bitmap_test(v->vm->cpus.bits, cpu) && (best == CPU_NONE || runqs[cpu].load < runqs[best].load))
+			best = cpu;
+	if (best == CPU_NONE)
+		return trace_error(-ENODEV);
+	v->cpu = best;
+	runqs[best].load++;
+	return 0;
+}
+
+static void wake(u32 cpu)
+{
+	__atomic_store_n(&runqs[cpu].work, 1, __ATOMIC_SEQ_CST);
+	ipi_kick(cpu); /* to ourselves as well: it arrives at the next entry or HLT */
+}
+
+void task_add(struct task *t, u32 cpu, void (*run)(struct task *t))
+{
+	struct runq *q = &runqs[cpu];
+
+	t->run = run;
+	t->cpu = cpu;
+	t->pending = false;
+	list_add_tail(&q->tasks, &t->node);
+}
+
+void task_wake(struct task *t)
+{
+	if (!__atomic_exchange_n(&t->pending, true, __ATOMIC_SEQ_CST))
+		wake(t->cpu);
+}
+
+static bool queue_add(struct runq *q, struct vcpu *v)
+{
+	u64 flags = irq_save();
+	bool added = false;
+
+	spin_lock(&q->lock);
+	if (list_empty(&v->run_node) && v->state != VCPU_RUNNING) {
+		WRITE_ONCE(v->state, VCPU_RUNNABLE);
+		list_add_tail(&q->vcpus, &v->run_node);
+		added = true;
+	}
+	spin_unlock(&q->lock);
+	irq_restore(flags);
+	return added;
+}
+
+void sched_enqueue(struct vcpu *v)
+{
+	if (queue_add(&runqs[v->cpu], v))
+		wake(v->cpu);
+}
+
+static struct vcpu *next_vcpu(struct runq *q)
+{
+	struct vcpu *v = NULL;
+
+	spin_lock(&q->lock);
+	if (!list_empty(&q->vcpus)) {
+		v = list_entry(q->vcpus.next, struct vcpu, run_node);
+		list_del(&v->run_node);
+		WRITE_ONCE(v->state, VCPU_RUNNING);
+	}
+	spin_unlock(&q->lock);
+	return v;
+}
+
+static void run_tasks(struct runq *q)
+{
+	list_for_each (n, &q->tasks) {
+		struct task *t = list_entry(n, struct task, node);
+
+		if (__atomic_exchange_n(&t->pending, false, __ATOMIC_SEQ_CST)) {
+			irq_enable();
+			t->run(t);
+			irq_disable();
+		}
+	}
+}
+
+/* The last vCPU of a stopped VM that comes to rest. */
+static void vcpu_at_rest(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+
+	timer_cancel(&v->timer);
+	WRITE_ONCE(v->state, VCPU_STOPPED);
+	if (__atomic_sub_fetch(&vm->running_vcpus, 1, __ATOMIC_SEQ_CST))
+		return;
+	__atomic_store_n(&vm->state, VM_STOPPED, __ATOMIC_SEQ_CST);
+	if (vm_stopped_hook)
+		vm_stopped_hook(vm);
+}
+
+static void run_vcpu(struct runq *q, struct vcpu *v)
+{
+	enum run_result r;
+	u8 halted = VCPU_HALTED;
+
+	if (!list_empty(&q->vcpus))
+		timer_arm(&q->slice, rdtsc() + (u64)SLICE_US * tsc_khz / 1000);
+	r = vcpu_run(v);
+	timer_cancel(&q->slice);
+	if (r == VCPU_RUN_STOPPED) {
+		vcpu_at_rest(v);
+	} else if (r == VCPU_RUN_YIELDED) {
+		WRITE_ONCE(v->state, VCPU_STOPPED);
+		queue_add(q, v); /* behind the others; the loop looks at the queue anyway */
+	} else {
+		__atomic_store_n(&v->state, VCPU_HALTED, __ATOMIC_SEQ_CST);
+		/* A request that came before that was published found nobody to wake. */
+		if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) &&
+		    __atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST,
+						__ATOMIC_SEQ_CST))
+			queue_add(q, v);
+	}
+}
+
+void sched_loop(void)
+{
+	struct runq *q = &runqs[this_cpu(cpu_id)];
+	struct vcpu *v;
+
+	for (;;) {
+		__atomic_store_n(&q->work, 0, __ATOMIC_SEQ_CST);
+		run_tasks(q);
+		v = next_vcpu(q);
+		if (v)
+			run_vcpu(q, v);
+		else if (!__atomic_load_n(&q->work, __ATOMIC_SEQ_CST))
+			irq_wait();
+		else
+			irq_window();
+	}
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Each CPU's loop: tasks of Corbel first, then runnable vCPUs in turn, else wait for an interrupt. Nothing blocks and nothing
+ * migrates by itself: a vCPU is queued on one CPU until someone moves it.
+ */
+#pragma once
+
+#include "virt/vm.h"
+
+/* Where every CPU ends up once it is set up. Interrupts off on entry; never returns. */
+void sched_loop(void) NORETURN;
+/* Boot, once, before other CPUs start and before any task is added. */
+void sched_init(void);
+
+/*
+ * A task: runs on one CPU's loop, interrupts on, each time it was woken at least once since it last ran. Static storage, set up once
+ * with its CPU; wake from any CPU, any context.
+ */
+struct task {
+	struct list node;
+	void (*run)(struct task *t);
+	u32 cpu;
+	bool pending; /* atomic */
+};
+void task_add(struct task *t, u32 cpu, void (*run)(struct task *t));
+void task_wake(struct task *t);
+
+/* Put a vCPU on the queue of v->cpu and wake that CPU. No-op if it is queued or runs. Any CPU. */
+void sched_enqueue(struct vcpu *v);
+/* Choose v->cpu: the allowed, enabled CPU with the fewest vCPUs. -ENODEV if there is none. */
+int sched_place(struct vcpu *v);
+/* How many vCPUs are assigned to a CPU. */
+u32 sched_load(u32 cpu);
+/* Somebody else wants this CPU: a task, a vCPU whose turn it is. Interrupts off. */
+bool sched_work_pending(void);

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/* What handlers do to a vCPU: registers, skipping, exceptions; and its run loop. */
+#include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/ipi.h"
+#include "virt/decode.h"
+#include "virt/exits.h"
+#include "virt/fpu.h"
+#include "virt/guestmem.h"
+#include "virt/ops.h"
+#include "virt/sched.h"
+
+#define DR6_BS BIT(14)
+
+u64 vcpu_gpr(struct vcpu *v, enum gpr n)
+{
+	return n == RSP ? virt_ops->get_reg(v, VR_RSP) : v->gpr[n];
+}
+
+void vcpu_set_gpr(struct vcpu *v, enum gpr n, u64 value)
+{
+	if (n == RSP)
+		virt_ops->set_reg(v, VR_RSP, value);
+	else
+		v->gpr[n] = value;
+}
+
+void vcpu_request(struct vcpu *v, u32 requests)
+{
+	u8 halted = VCPU_HALTED;
+
+	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST)) {
+		ipi_kick(v->cpu);
+		return;
+	}
+	if (__atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		sched_enqueue(v);
+}
+
+enum insn_mode vcpu_mode(struct vcpu *v)
+{
+	struct segment cs;
+
+	virt_ops->get_seg(v, SEG_CS, &cs);
+	if ((cs.attr & SEG_ATTR_L) && (virt_ops->get_reg(v, VR_EFER) & BIT(10)))
+		return INSN_64;
+	return cs.attr & SEG_ATTR_DB ? INSN_32 : INSN_16;
+}
+
+/* Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and an event or a stop is on its way. */
+static u32 fetched_length(struct vcpu *v)
+{
+	struct walk_fault fault;
+	u8 bytes[INSN_MAX_LEN];
+	int n = guest_fetch(v, bytes, &fault), len;
+
+	len = n > 0 ? insn_length(bytes, (size_t)n, vcpu_mode(v)) : n;
+	if (len > 0)
+		return (u32)len;
+	/* The CPU has just executed it, so only a guest that changes its code or tables meanwhile comes here. */
+	vm_stop(v->vm, STOP_INTERNAL, "cannot read the instruction at %#lx that exited (%s)", v->rip,
+		exit_kind_name(v->exit.kind));
+	return 0;
+}
+
+/* The exits that are hot where the CPU gives no length, recognized by their first bytes. */
+static u32 insn_len(struct vcpu *v)
+{
+	u32 bytes, len = 0;
+
+	if (!guest_fetch_fast(v, &bytes))
+		return fetched_length(v);
+	switch (v->exit.kind) {
+	case EXIT_CPUID:
+		len = insn_length_fast2((u8 *)&bytes, 0xa2);
+		break;
+	case EXIT_MSR_READ:
+		len = insn_length_fast2((u8 *)&bytes, 0x32);
+		break;
+	case EXIT_MSR_WRITE:
+		len = insn_length_fast2((u8 *)&bytes, 0x30);
+		break;
+	case EXIT_HLT:
+		len = (bytes & 0xff) == 0xf4;
+		break;
+	case EXIT_HYPERCALL:
+		len = insn_length_fast3((u8 *)&bytes, 0x01, 0xd9);
+		break;
+	default:
+		break;
+	}
+	return len ? len : fetched_length(v);
+}
+
+void vcpu_skip_len(struct vcpu *v, u32 len)
+{
+	u64 next = v->rip + len;
+
+	/* RIP is 32 bits wide outside 64-bit code; a wrap there is the only case in which the upper half would change. */
+	if (unlikely((next ^ v->rip) >> 32 && !(v->rip >> 32) && vcpu_mode(v) != INSN_64))
+		next = (u32)next;
+	v->rip = next;
+	v->clear_shadow = true;
+	if (unlikely(v->rflags & X86_EFLAGS_TF)) {
+		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BS);
+		vcpu_exception(v, 1, false, 0);
+	}
+}
+
+void vcpu_skip(struct vcpu *v)
+{
+	u32 len = v->exit.insn_len;
+
+	if (!len)
+		len = insn_len(v);
+	if (likely(len))
+		vcpu_skip_len(v, len);
+}
+
+/* SDM vol. 3 "Interrupt 8: Double Fault Exception": which pairs make a #DF. */
+static bool contributory(u8 vector)
+{
+	return vector == 0 || (vector >= 10 && vector <= 13);
+}
+
+void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
+{
+	u8 first = v->event.vector;
+
+	if (v->event.valid && v->event.type == EVENT_EXCEPTION) {
+		if (first == 8) {
+			vm_stop(v->vm, STOP_TRIPLE_FAULT, "triple fault at %#lx (vector %u in a double fault)", v->rip,
+				vector);
+			return;
+		}
+		if ((contributory(first) && contributory(vector)) ||
+		    (first == 14 && (vector == 14 || contributory(vector)))) {
+			vector = 8;
+			has_error = true;
+			error = 0;
+		}
+	}
+	v->event = (struct event){
+		.valid = true, .type = EVENT_EXCEPTION, .vector = vector, .has_error = has_error, .error = error
+	};
+}
+
+/* Decide on what is injected at the next entry, or which window to wait for. */
+static void deliver_events(struct vcpu *v)
+{
+	const struct irqchip_ops *chip = v->vm->irqchip;
+	bool shadow = virt_ops->get_reg(v, VR_INTR_SHADOW) && !v->clear_shadow;
+	int vector;
+
+	v->want_irq_window = v->want_nmi_window = false;
+	if (v->nmi_pending) {
+		if (!v->event.valid && !shadow && !virt_ops->get_reg(v, VR_NMI_BLOCKED)) {
+			v->event = (struct event){ .valid = true, .type = EVENT_NMI, .vector = 2 };
+			v->nmi_pending = v->halted = false;
+		} else {
+			v->want_nmi_window = true;
+		}
+	}
+	vector = chip ? chip->pending(v) : -1;
+	if (vector < 0)
+		return;
+	if (!v->event.valid && !shadow && (v->rflags & X86_EFLAGS_IF)) {
+		chip->ack(v, (u8)vector);
+		v->event = (struct event){ .valid = true, .type = EVENT_EXT_INT, .vector = (u8)vector };
+		v->halted = false;
+	} else {
+		v->want_irq_window = !v->halted || (v->rflags & X86_EFLAGS_IF);
+	}
+}
+
+enum run_verdict { RUN_ENTER, RUN_YIELD, RUN_STOP };
+
+static enum run_verdict serve_requests(struct vcpu *v)
+{
+	u32 req = __atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST);
+
+	if (req & REQ_STOP)
+		return RUN_STOP;
+	if (req & REQ_TIMER)
+		v->vm->irqchip->timer(v);
+	if (req & REQ_FLUSH)
+		virt_ops->flush(v);
+	if (req & REQ_NMI)
+		v->nmi_pending = true;
+	if (req & (REQ_EVENT | REQ_TIMER | REQ_NMI))
+		deliver_events(v);
+	return req & REQ_RESCHED ? RUN_YIELD : RUN_ENTER;
+}
+
+static void load(struct vcpu *v)
+{
+	v->cpu = this_cpu(cpu_id);
+	virt_ops->vcpu_load(v);
+	v->loaded_cpu = v->cpu;
+	fpu_load(v);
+	write_dr0(v->dr[0]);
+	write_dr1(v->dr[1]);
+	write_dr2(v->dr[2]);
+	write_dr3(v->dr[3]);
+}
+
+static void put(struct vcpu *v)
+{
+	v->dr[0] = read_dr0();
+	v->dr[1] = read_dr1();
+	v->dr[2] = read_dr2();
+	v->dr[3] = read_dr3();
+	fpu_put(v);
+	virt_ops->vcpu_put(v);
+	v->loaded_cpu = CPU_NONE;
+}
+
+enum run_result vcpu_run(struct vcpu *v)
+{
+	enum run_verdict verdict = RUN_ENTER;
+
+	load(v);
+	for (;;) {
+		if (unlikely(READ_ONCE(v->requests))) {
+			verdict = serve_requests(v);
+			if (verdict != RUN_ENTER)
+				break;
+		}
+		if (unlikely(v->halted))
+			break;
+		/* Published before requests are read again: a sender sees in_guest and kicks, or we see its request. */
+		__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
+		if (unlikely(READ_ONCE(v->requests))) {
+			WRITE_ONCE(v->in_guest, 0);
+			continue;
+		}
+		virt_ops->run(v);
+		WRITE_ONCE(v->in_guest, 0);
+		v->exits[v->exit.kind]++;
+		exit_handlers[v->exit.kind](v);
+	}
+	put(v);
+	if (verdict == RUN_STOP)
+		return VCPU_RUN_STOPPED;
+	return v->halted ? VCPU_RUN_HALTED : VCPU_RUN_YIELDED;
+}

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/ipi.h"
+#include "lib/assert.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "virt/cpuid.h"
+#include "virt/enable.h"
+#include "virt/fpu.h"
+#include "virt/ops.h"
+#include "virt/sched.h"
+#include "virt/vm.h"
+
+#define VM_ORDER 4 /* 64 KiB: slots and bus are inside */
+_Static_assert(sizeof(struct vm) <= PAGE_SIZE << VM_ORDER, "struct vm outgrew its frames");
+
+struct list vm_list = LIST_INIT(vm_list);
+struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
+void (*vm_stopped_hook)(struct vm *vm);
+const struct virt_ops *virt_ops;
+
+static u16 next_id = 1;
+
+static const char *const reason_names[STOP_REASONS] = {
+	[STOP_NONE] = "none",
+	[STOP_POWEROFF] = "power-off",
+	[STOP_RESET] = "reset",
+	[STOP_OPERATOR] = "operator",
+	[STOP_TRIPLE_FAULT] = "triple fault",
+	[STOP_MEMORY_FAULT] = "memory fault",
+	[STOP_ENTRY_FAILED] = "entry failed",
+	[STOP_INTERNAL] = "internal error",
+	[STOP_BUGGED] = "bugged",
+};
+
+const char *stop_reason_name(enum stop_reason why)
+{
+	return why < STOP_REASONS ? reason_names[why] : "?";
+}
+
+/* Stage-2 tables come straight from the frame allocator, owned by the VM. */
+static int table_alloc(struct stage2 *s, hpa_t *table)
+{
+	void *page = frame_alloc_zero(FRAME_STAGE2, s->vm);
+
+	if (!page)
+		return trace_error(-ENOMEM);
+	*table = ptr_hpa(page);
+	return 0;
+}
+
+static void table_free(struct stage2 *s, hpa_t table)
+{
+	frame_free(hpa_pfn(table), FRAME_STAGE2, s->vm);
+}
+
+static u64 *table_ptr(struct stage2 *s, hpa_t table)
+{
+	(void)s;
+	return hpa_ptr(table);
+}
+
+static const struct stage2_env stage2_frames = {
+	.table_alloc = table_alloc,
+	.table_free = table_free,
+	.table_ptr = table_ptr,
+};
+
+/*
+ * Each vCPU flushes before it enters again. Those that are in the guest right now are taken out by a call that every CPU
+ * answers: once it has, no CPU uses a translation that is older than the debt.
+ */
+void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
+{
+	struct cpumask cpus_to_ask = { 0 };
+	bool ask = false;
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		struct vcpu *v = vm->vcpus[i];
+
+		__atomic_fetch_or(&v->requests, REQ_FLUSH, __ATOMIC_SEQ_CST);
+		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
+			continue;
+		bitmap_set(cpus_to_ask.bits, v->cpu);
+		ask = true;
+	}
+	if (ask)
+		ipi_call(IPI_PING, &cpus_to_ask, NULL, NULL);
+	stage2_debt_paid(debt);
+}
+
+static void vcpu_free(struct vcpu *v)
+{
+	u16 id = v->vm->id;
+
+	virt_ops->vcpu_destroy(v);
+	if (v->fpu)
+		frame_free_order(hpa_pfn(ptr_hpa(v->fpu)), FPU_ORDER, FRAME_HEAP, id);
+	frame_free(hpa_pfn(ptr_hpa(v)), FRAME_HEAP, id);
+}
+
+static int vcpu_add(struct vm *vm, u32 index)
+{
+	struct vcpu *v = frame_alloc_zero(FRAME_HEAP, vm->id);
+	pfn_t fpu;
+	int err;
+
+	_Static_assert(sizeof(struct vcpu) <= PAGE_SIZE, "struct vcpu outgrew its frame");
+	if (!v)
+		return trace_error(-ENOMEM);
+	v->vm = vm;
+	v->index = index;
+	v->loaded_cpu = CPU_NONE;
+	list_init(&v->run_node);
+	err = virt_ops->vcpu_create(v);
+	if (err) {
+		frame_free(hpa_pfn(ptr_hpa(v)), FRAME_HEAP, vm->id);
+		return err;
+	}
+	vm->vcpus[vm->nr_vcpus++] = v;
+	fpu = frame_alloc_order(FPU_ORDER, FRAME_HEAP, vm->id);
+	if (!pfn_valid(fpu))
+		return trace_error(-ENOMEM);
+	v->fpu = pfn_ptr(fpu);
+	return sched_place(v);
+}
+
+static void cpuid_init(struct vm *vm)
+{
+	struct cpuid_params params = {
+		.caps = virt_reference(),
+		.nr_vcpus = vm->nr_vcpus,
+		.tsc_khz = tsc_khz,
+	};
+
+	cpuid_policy_init(vm->cpuid, &params);
+}
+
+/* Everything but the name on the list; what was done stays in *vm for vm_destroy. */
+static int build(struct vm *vm, u32 vcpus)
+{
+	int err;
+
+	_Static_assert(sizeof(struct cpuid_policy) <= PAGE_SIZE, "struct cpuid_policy outgrew its frame");
+	vm->cpuid = frame_alloc_zero(FRAME_HEAP, vm->id);
+	if (!vm->cpuid)
+		return trace_error(-ENOMEM);
+	err = stage2_init(&vm->stage2, virt_ops->pt_format, &stage2_frames, virt_ops->max_leaf(),
+			  1ull << (MIN(virt_reference()->value[CAP_PHYS_BITS], 48) - PAGE_SHIFT), vm->id);
+	if (!err)
+		err = virt_ops->vm_create(vm);
+	for (u32 i = 0; !err && i < vcpus; i++)
+		err = vcpu_add(vm, i);
+	if (!err)
+		cpuid_init(vm);
+	return err;
+}
+
+int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, struct vm **out)
+{
+	pfn_t f;
+	struct vm *vm;
+	int err;
+
+	if (!virt_ops || !virt_enabled())
+		return trace_error(-ENODEV);
+	if (!vcpus || vcpus > VM_MAX_VCPUS || strlen(name) >= VM_NAME_MAX || vm_find(name))
+		return trace_error(-EINVAL);
+	f = frame_alloc_order(VM_ORDER, FRAME_HEAP, next_id);
+	if (!pfn_valid(f))
+		return trace_error(-ENOMEM);
+	vm = pfn_ptr(f);
+	memset(vm, 0, sizeof(*vm));
+	vm->id = next_id++;
+	memcpy(vm->name, name, strlen(name) + 1);
+	vm->cpus = *cpus;
+	spin_init(&vm->lock, RANK_VM);
+	list_init(&vm->node);
+	err = build(vm, vcpus);
+	if (err) {
+		vm_destroy(vm);
+		return err;
+	}
+	spin_lock(&vm_list_lock);
+	list_add_tail(&vm_list, &vm->node);
+	spin_unlock(&vm_list_lock);
+	*out = vm;
+	return 0;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	u16 id = vm->id;
+
+	ASSERT(vm->state != VM_RUNNING);
+	spin_lock(&vm_list_lock);
+	list_del(&vm->node);
+	spin_unlock(&vm_list_lock);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_free(vm->vcpus[i]);
+	if (vm->hw)
+		virt_ops->vm_destroy(vm);
+	if (vm->stage2.fmt)
+		stage2_destroy(&vm->stage2);
+	vm_free_memory(vm);
+	if (vm->cpuid)
+		frame_free(hpa_pfn(ptr_hpa(vm->cpuid)), FRAME_HEAP, id);
+	frame_free_order(hpa_pfn(ptr_hpa(vm)), VM_ORDER, FRAME_HEAP, id);
+}
+
+struct vm *vm_find(const char *name)
+{
+	struct vm *found = NULL;
+
+	spin_lock(&vm_list_lock);
+	list_for_each (n, &vm_list) {
+		struct vm *vm = list_entry(n, struct vm, node);
+
+		if (!strcmp(vm->name, name))
+			found = vm;
+	}
+	spin_unlock(&vm_list_lock);
+	return found;
+}
+
+static void vcpu_power_on(struct vcpu *v)
+{
+	for (u32 i = 0; i < GPRS; i++)
+		v->gpr[i] = 0;
+	v->requests = REQ_FLUSH; /* this CPU may know translations of an earlier life, or of an earlier VM with this root */
+	v->event = (struct event){ 0 };
+	v->clear_shadow = v->want_irq_window = v->want_nmi_window = v->nmi_pending = v->halted = false;
+	v->kvmclock_msr = 0;
+	v->launched_before = false;
+	v->xcr0 = 1;
+	for (u32 i = 0; i < 4; i++)
+		v->dr[i] = 0;
+	fpu_reset(v->fpu);
+	virt_ops->vcpu_reset(v);
+}
+
+/* vm->load works on a vCPU whose state it can reach: load it for that time. */
+static int load_images(struct vm *vm, char *why, size_t why_len)
+{
+	u64 flags = irq_save();
+	int err;
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		virt_ops->vcpu_load(vm->vcpus[i]);
+		vcpu_power_on(vm->vcpus[i]);
+		virt_ops->vcpu_put(vm->vcpus[i]);
+	}
+	irq_restore(flags);
+	err = vm->load ? vm->load(vm, why, why_len) : 0;
+	return err;
+}
+
+int vm_start(struct vm *vm)
+{
+	char why[128] = "";
+	int err;
+
+	if (vm->dead)
+		return trace_error(-EPERM);
+	if (vm->state == VM_RUNNING)
+		return trace_error(-EBUSY);
+	vm_clear_memory(vm);
+	vm->tsc_base = rdtsc();
+	err = load_images(vm, why, sizeof(why));
+	if (err) {
+		vm->stop_reason = STOP_INTERNAL;
+		vm->failed = true;
+		vm->state = VM_STOPPED;
+		fmt_snprintf(vm->stop_text, sizeof(vm->stop_text), "%s", why[0] ? why : error_name(err));
+		log_err("vm %s: not started: %s", vm->name, vm->stop_text);
+		return err;
+	}
+	vm->stop_reason = STOP_NONE;
+	vm->stop_text[0] = '\0';
+	vm->starts++;
+	vm->running_vcpus = vm->nr_vcpus;
+	vm->state = VM_RUNNING;
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		sched_enqueue(vm->vcpus[i]);
+	return 0;
+}
+
+void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
+{
+	u8 none = STOP_NONE;
+	va_list ap;
+
+	if (vm->state != VM_RUNNING ||
+	    !__atomic_compare_exchange_n(&vm->stop_reason, &none, (u8)why, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return;
+	va_start(ap, fmt);
+	fmt_vsnprintf(vm->stop_text, sizeof(vm->stop_text), fmt, ap);
+	va_end(ap);
+	if (why != STOP_POWEROFF && why != STOP_RESET && why != STOP_OPERATOR)
+		vm->failed = true;
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_request(vm->vcpus[i], REQ_STOP);
+}
+
+void vm_bugged(struct vm *vm, const char *cond, const char *file, int line)
+{
+	if (__atomic_exchange_n(&vm->dead, true, __ATOMIC_SEQ_CST))
+		return;
+	log_err("vm %s: dead: %s:%d: this should not be: %s", vm->name, file, line, cond);
+	vm_stop(vm, STOP_BUGGED, "bug in Corbel at %s:%d: %s", file, line, cond);
+}
