@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* SVM on this CPU, on and off (APM vol. 2 "Enabling SVM"). Steps are recorded, and undone in reverse. */
+#include "arch/x86/insn.h"
+#include "arch/x86/msr.h"
+#include "lib/error.h"
+#include "lib/printf.h"
+#include "mm/phys.h"
+#include "svm/insn.h"
+#include "svm/svm.h"
+
+enum { STEP_SVME = 1, STEP_HSAVE = 2 };
+enum { SAVED_HSAVE };
+
+static int refuse(struct virt_cpu_state *s, int err, const char *why)
+{
+	fmt_snprintf(s->why, sizeof(s->why), "%s", why);
+	svm_cpu_disable(s);
+	return trace_error(err);
+}
+
+int svm_cpu_enable(struct virt_cpu_state *s)
+{
+	u64 vm_cr, efer = rdmsr(MSR_EFER);
+
+	if (!svm_present())
+		return refuse(s, -ENODEV, "CPUID shows no SVM");
+	if (!rdmsr_safe(MSR_VM_CR, &vm_cr) && (vm_cr & VM_CR_SVMDIS))
+		return refuse(s, -EPERM, "SVM is disabled by the firmware (VM_CR.SVMDIS)");
+	if (efer & EFER_SVME)
+		return refuse(s, -EBUSY, "EFER.SVME is set already: another hypervisor is active");
+	if (wrmsr_safe(MSR_EFER, efer | EFER_SVME))
+		return refuse(s, -EIO, "writing EFER.SVME faults");
+	s->steps |= STEP_SVME;
+	if (!(rdmsr(MSR_EFER) & EFER_SVME))
+		return refuse(s, -EIO, "EFER.SVME does not stay set");
+	if (rdmsr_safe(MSR_VM_HSAVE_PA, &s->saved[SAVED_HSAVE]) || wrmsr_safe(MSR_VM_HSAVE_PA, ptr_hpa(s->region).v))
+		return refuse(s, -EIO, "VM_HSAVE_PA can't be written");
+	s->steps |= STEP_HSAVE;
+	if (rdmsr(MSR_VM_HSAVE_PA) != ptr_hpa(s->region).v)
+		return refuse(s, -EIO, "VM_HSAVE_PA does not keep its value");
+	return 0;
+}
+
+void svm_cpu_disable(struct virt_cpu_state *s)
+{
+	if (s->steps & STEP_HSAVE)
+		wrmsr(MSR_VM_HSAVE_PA, s->saved[SAVED_HSAVE]);
+	if (s->steps & STEP_SVME) {
+		svm_stgi(); /* with SVME off, GIF could not be set any more */
+		wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~EFER_SVME);
+	}
+	s->steps = 0;
+}

@@ -1,0 +1,78 @@
+; SPDX-License-Identifier: MIT
+; World switch (APM vol. 2 "VMRUN Instruction", "VMSAVE and VMLOAD Instructions").
+;
+; void svm_enter(hpa_t vmcb /* rdi */, u64 *gpr /* rsi */, hpa_t host_vmcb /* rdx */)
+;
+; GIF is off from CLGI to STGI: neither NMI nor interrupt arrives while GS, TR and the system-call MSRs are the guest's. IF is on
+; during VMRUN: with V_INTR_MASKING the host's IF decides whether a physical interrupt ends the guest's run.
+
+bits 64
+global svm_enter
+
+%define GPR(n) rsi + 8 * n
+RAX_ equ 0
+RCX_ equ 1
+RDX_ equ 2
+RBX_ equ 3
+RBP_ equ 5
+RSI_ equ 6
+RDI_ equ 7
+
+section .text
+svm_enter:
+	push	rbp
+	mov	rbp, rsp
+	push	rbx
+	push	r12
+	push	r13
+	push	r14
+	push	r15
+	push	rsi
+	push	rdx
+	mov	rax, rdi
+	mov	rcx, [GPR(RCX_)]
+	mov	rdx, [GPR(RDX_)]
+	mov	rbx, [GPR(RBX_)]
+	mov	rbp, [GPR(RBP_)]
+	mov	rdi, [GPR(RDI_)]
+	mov	r8, [GPR(8)]
+	mov	r9, [GPR(9)]
+	mov	r10, [GPR(10)]
+	mov	r11, [GPR(11)]
+	mov	r12, [GPR(12)]
+	mov	r13, [GPR(13)]
+	mov	r14, [GPR(14)]
+	mov	r15, [GPR(15)]
+	mov	rsi, [GPR(RSI_)]
+	clgi
+	sti
+	vmload
+	vmrun			; RAX and RSP come back as they were
+	cli
+	vmsave
+	pop	rax
+	vmload			; GS base, TR: the host's again
+	pop	rax			; gpr
+	mov	[rax + 8 * RSI_], rsi
+	mov	rsi, rax
+	mov	[GPR(RCX_)], rcx
+	mov	[GPR(RDX_)], rdx
+	mov	[GPR(RBX_)], rbx
+	mov	[GPR(RBP_)], rbp
+	mov	[GPR(RDI_)], rdi
+	mov	[GPR(8)], r8
+	mov	[GPR(9)], r9
+	mov	[GPR(10)], r10
+	mov	[GPR(11)], r11
+	mov	[GPR(12)], r12
+	mov	[GPR(13)], r13
+	mov	[GPR(14)], r14
+	mov	[GPR(15)], r15
+	stgi				; an NMI that waited comes here
+	pop	r15
+	pop	r14
+	pop	r13
+	pop	r12
+	pop	rbx
+	pop	rbp
+	ret

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#include "svm/npt.h"
+#include "svm/ops.h"
+#include "svm/svm.h"
+
+/* All VMs share the permission maps (svm/caps.c). */
+static int vm_create(struct vm *vm)
+{
+	(void)vm;
+	return 0;
+}
+
+static void vm_destroy(struct vm *vm)
+{
+	(void)vm;
+}
+
+const struct virt_ops svm_ops = {
+	.name = "svm",
+	.pt_format = &npt_format,
+	.caps = &svm_cap_table,
+	.vcpu_size = sizeof(struct svm_vcpu),
+	.present = svm_present,
+	.caps_read = svm_caps_read,
+	.setup = svm_setup,
+	.max_leaf = svm_max_leaf,
+	.cpu_enable = svm_cpu_enable,
+	.cpu_disable = svm_cpu_disable,
+	.vm_create = vm_create,
+	.vm_destroy = vm_destroy,
+	.vcpu_create = svm_vcpu_create,
+	.vcpu_destroy = svm_vcpu_destroy,
+	.vcpu_reset = svm_vcpu_reset,
+	.vcpu_load = svm_vcpu_load,
+	.vcpu_put = svm_vcpu_put,
+	.run = svm_run,
+	.get_reg = svm_get_reg,
+	.set_reg = svm_set_reg,
+	.get_seg = svm_get_seg,
+	.set_seg = svm_set_seg,
+	.get_mmu = svm_get_mmu,
+	.flush = svm_flush,
+	.dump = svm_dump,
+};

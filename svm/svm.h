@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of svm/ share. */
+#pragma once
+
+#include "svm/vmcb.h"
+#include "virt/ops.h"
+
+/* CPUID 8000_000A:EDX (APM vol. 3 "SVM Revision and Feature Identification"). */
+#define SVM_FEATURE_NPT		  BIT(0)
+#define SVM_FEATURE_LOCK	  BIT(2)
+#define SVM_FEATURE_NRIPS	  BIT(3)
+#define SVM_FEATURE_FLUSH_BY_ASID BIT(6)
+
+enum { CAP_SVM_REVISION = CAP_VENDOR, CAP_SVM_ASIDS, CAP_SVM_FEATURES, CAP_SVM_VM_CR, CAP_SVM_END };
+
+struct svm_vcpu {
+	struct vcpu v; /* first */
+	struct vmcb *vmcb;
+	hpa_t vmcb_hpa;
+	hpa_t host_vmcb; /* of the CPU it is loaded on */
+	u64 cr0;	 /* as the guest sees it: CD and NW included */
+	u64 efer;	 /* as the guest sees it: no SVME */
+	u64 tsc_aux;
+	u64 asid_generation;
+	u32 asid_cpu;
+	bool nmi_blocked;
+	bool iret_step;	  /* single-stepping over the IRET that ends the NMI's blocking */
+};
+
+static inline struct svm_vcpu *svm_of(struct vcpu *v)
+{
+	return (struct svm_vcpu *)v;
+}
+
+/* Decided by svm_setup() from the reference record. */
+struct svm_setup {
+	u32 asids; /* usable numbers are 1 .. asids - 1 */
+	bool nrips, rdtscp;
+	u8 max_leaf;
+	hpa_t iopm, msrpm;
+};
+extern struct svm_setup svm_setup_;
+
+extern const struct cap_table svm_cap_table;
+void svm_caps_read(struct virt_caps *caps);
+int svm_setup(const struct virt_caps *reference, void (*missing)(const char *what));
+u8 svm_max_leaf(void);
+bool svm_present(void);
+
+int svm_cpu_enable(struct virt_cpu_state *state);
+void svm_cpu_disable(struct virt_cpu_state *state);
+
+int svm_vcpu_create(struct vcpu *v);
+void svm_vcpu_destroy(struct vcpu *v);
+void svm_vcpu_reset(struct vcpu *v);
+void svm_vcpu_load(struct vcpu *v);
+void svm_vcpu_put(struct vcpu *v);
+void svm_run(struct vcpu *v);
+
+u64 svm_get_reg(struct vcpu *v, enum vreg reg);
+void svm_set_reg(struct vcpu *v, enum vreg reg, u64 value);
+void svm_get_seg(struct vcpu *v, enum vseg seg, struct segment *out);
+void svm_set_seg(struct vcpu *v, enum vseg seg, const struct segment *in);
+void svm_get_mmu(struct vcpu *v, struct guest_mmu *out);
+
+/* Give v an ASID of this CPU if it has none, or a new one, which forgets its translations. */
+void svm_asid_check(struct svm_vcpu *s);
+void svm_flush(struct vcpu *v);
+
+/* Fill v->exit from the VMCB. */
+void svm_translate_exit(struct svm_vcpu *s);
+void svm_dump(struct vcpu *v);
