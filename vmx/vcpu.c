@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a VM and a vCPU under VMX: create, reset, load on a CPU, put, destroy. Running is in
+ * run.c.
+ */
+#include "arch/x86/desc.h"
+#include "arch/x86/msr.h"
+#include "lib/assert.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/string.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "virt/msr_policy.h"
+#include "vmx/insn.h"
+#include "vmx/vmx.h"
+
+/*
+ * SDM "MSR-Bitmap Address": a set bit is an exit. Four bitmaps of 1 KiB: reads of MSRs 0..1fff and
+ * c0000000..c0001fff, then writes of the same. All other MSRs always exit.
+ */
+#define BITMAP_HIGH   8192
+#define BITMAP_WRITES 16384
+
+static void msr_pass(u64 *bitmap, u32 msr)
+{
+	u32 bit = (msr & 0x1fff) + (msr >= 0xc0000000 ? BITMAP_HIGH : 0);
+
+	bitmap_clear(bitmap, bit);
+	bitmap_clear(bitmap, BITMAP_WRITES + bit);
+}
+
+/*
+ * ops->vm_create: all VMs have the same MSR bitmap for now, yet each has its own, so that it is one
+ * VM's to damage.
+ */
+int vmx_vm_create(struct vm *vm)
+{
+	u64 *bitmap = frame_alloc_zero(FRAME_HW, vm->id);
+
+	if (!bitmap)
+		return trace_error(-ENOMEM);
+	memset(bitmap, 0xff, PAGE_SIZE);
+	for (u32 i = 0; i < msr_policy_count; i++) {
+		if (msr_policy[i].access != MSR_PASS)
+			continue;
+		/*
+		 * A guest must not reach an MSR that is not its own: what nobody switches traps,
+		 * whatever the policy says. (TSC_AUX, on a CPU without RDTSCP.)
+		 */
+		if (!vmx_msr_switched(msr_policy[i].msr)) {
+			log_debug("MSR %#x is not passed through", msr_policy[i].msr);
+			continue;
+		}
+		msr_pass(bitmap, msr_policy[i].msr);
+	}
+	vm->hw = bitmap;
+	return 0;
+}
+
+void vmx_vm_destroy(struct vm *vm)
+{
+	if (vm->hw)
+		frame_free(hpa_pfn(ptr_hpa(vm->hw)), FRAME_HW, vm->id);
+	vm->hw = NULL;
+}
+
+/*
+ * Make x's VMCS current on this CPU for a moment, or for a stay. Returns what was current before,
+ * for leave_vmcs(). On failure the VM is dead, and each access that follows reports itself.
+ */
+static struct vmx_vcpu *enter_vmcs(struct vmx_vcpu *x)
+{
+	struct vmx_vcpu *before = this_cpu(vmx_current);
+
+	if (before != x) {
+		VM_BUG_ON(x->v.vm, vmptrld(x->vmcs) != VMX_OK);
+		this_cpu(vmx_current) = x;
+	}
+	return before;
+}
+
+static void leave_vmcs(struct vmx_vcpu *x, struct vmx_vcpu *before)
+{
+	if (before == x)
+		return;
+	VM_BUG_ON(x->v.vm, vmclear(x->vmcs) != VMX_OK);
+	this_cpu(vmx_current) = before;
+	if (before)
+		VM_BUG_ON(before->v.vm, vmptrld(before->vmcs) != VMX_OK);
+}
+
+/* SDM "VM-Execution Control Fields", "VM-Exit Control Fields", "VM-Entry Control Fields" */
+static void write_controls(struct vmx_vcpu *x)
+{
+	vmcs_write(VMCS_PIN_CONTROLS, vmx_controls.pin);
+	vmcs_write(VMCS_PROC_CONTROLS, vmx_controls.proc);
+	vmcs_write(VMCS_PROC_CONTROLS2, x->proc2);
+	vmcs_write(VMCS_EXIT_CONTROLS, vmx_controls.exit);
+	vmcs_write(VMCS_ENTRY_CONTROLS, vmx_controls.entry);
+	x->windows = 0;
+	x->entry_controls = vmx_controls.entry;
+	if (x->vpid)
+		vmcs_write(VMCS_VPID, x->vpid);
+	vmcs_write(VMCS_EPT_POINTER, x->eptp);
+	vmcs_write(VMCS_MSR_BITMAP, ptr_hpa(x->v.vm->hw).v);
+	/*
+	 * #AC and #DB: a guest can make their delivery raise them again without end, and no
+	 * interrupt gets in between. #MC is the host's. Page faults: mask and match 0 leave them to
+	 * the guest.
+	 */
+	vmcs_write(VMCS_EXCEPTION_BITMAP, BIT(1) | BIT(17) | BIT(18));
+	vmcs_write(VMCS_PF_ERROR_MASK, 0);
+	vmcs_write(VMCS_PF_ERROR_MATCH, 0);
+	vmcs_write(VMCS_CR3_TARGET_COUNT, 0);
+	vmcs_write(VMCS_EXIT_MSR_STORE_COUNT, 0);
+	vmcs_write(VMCS_EXIT_MSR_LOAD_COUNT, 0);
+	vmcs_write(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
+	vmcs_write(VMCS_LINK_POINTER, ~0ull);
+}
+
+/*
+ * SDM "Host-State Area": what is the same on every CPU. The selectors of DS, ES, FS and GS are 0.
+ */
+static void write_host_constants(void)
+{
+	vmcs_write(VMCS_HOST_CS_SEL, HOST_CS);
+	vmcs_write(VMCS_HOST_SS_SEL, HOST_SS);
+	vmcs_write(VMCS_HOST_DS_SEL, 0);
+	vmcs_write(VMCS_HOST_ES_SEL, 0);
+	vmcs_write(VMCS_HOST_FS_SEL, 0);
+	vmcs_write(VMCS_HOST_GS_SEL, 0);
+	vmcs_write(VMCS_HOST_TR_SEL, HOST_TSS);
+	vmcs_write(VMCS_HOST_SYSENTER_CS, 0);
+	vmcs_write(VMCS_HOST_SYSENTER_ESP, 0);
+	vmcs_write(VMCS_HOST_SYSENTER_EIP, 0);
+	vmcs_write(VMCS_HOST_FS_BASE, 0);
+	vmcs_write(VMCS_HOST_PAT, HOST_PAT);
+	vmcs_write(VMCS_HOST_RIP, (u64)(uintptr_t)vmx_exit);
+}
+
+/*
+ * The base of the TSS that TR selects, from the 16-byte descriptor (SDM "TSS Descriptor in 64-bit
+ * mode").
+ */
+static u64 tss_base(const struct desc_ptr *gdt)
+{
+	const u64 *descriptor;
+	u16 tr;
+
+	asm volatile("str %0" : "=r"(tr));
+	ASSERT(tr == HOST_TSS);
+	descriptor = (const u64 *)(uintptr_t)(gdt->base + tr);
+	return (descriptor[0] >> 16 & 0xffffff) | (descriptor[0] >> 56 & 0xff) << 24 |
+	       descriptor[1] << 32;
+}
+
+/* ... and what belongs to the CPU on which the vCPU is now. */
+static void write_host_cpu(struct vmx_vcpu *x)
+{
+	vmcs_write(VMCS_HOST_CR0, read_cr0());
+	vmcs_write(VMCS_HOST_CR3, read_cr3());
+	vmcs_write(VMCS_HOST_CR4, read_cr4());
+	vmcs_write(VMCS_HOST_EFER, rdmsr(MSR_EFER));
+	vmcs_write(VMCS_HOST_GS_BASE, this_cpu(percpu_offset));
+	vmcs_write(VMCS_HOST_TR_BASE, tss_base(&x->host_gdt));
+	vmcs_write(VMCS_HOST_GDTR_BASE, x->host_gdt.base);
+	vmcs_write(VMCS_HOST_IDTR_BASE, x->host_idt.base);
+}
+
+/* ops->vcpu_create */
+int vmx_vcpu_create(struct vcpu *v)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+	u32 *region = frame_alloc_zero(FRAME_HW, v->vm->id);
+	struct vmx_vcpu *before;
+
+	if (!region)
+		return trace_error(-ENOMEM);
+	x->vmcs = ptr_hpa(region);
+	*region = vmx_controls.revision;
+	if (vmclear(x->vmcs) != VMX_OK) {
+		frame_free(hpa_pfn(x->vmcs), FRAME_HW, v->vm->id);
+		return trace_error(-EIO);
+	}
+	x->vpid = vmx_controls.vpid ? vmx_vpid_alloc() : 0;
+	x->proc2 = vmx_controls.proc2 & ~(u32)(x->vpid ? 0 : PROC2_VPID);
+	x->eptp = v->vm->stage2.root.v | EPTP_WB | EPTP_4_LEVELS;
+	x->host_epoch = 0;
+	v->loaded_cpu = CPU_NONE;
+	before = enter_vmcs(x);
+	write_host_constants();
+	vmcs_write(VMCS_TSC_OFFSET, 0);
+	leave_vmcs(x, before);
+	vmx_vcpu_reset(v);
+	return 0;
+}
+
+void vmx_vcpu_destroy(struct vcpu *v)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+
+	if (WARN_ON(v->loaded_cpu != CPU_NONE))
+		return;
+	vmx_vpid_free(x->vpid);
+	frame_free(hpa_pfn(x->vmcs), FRAME_HW, v->vm->id);
+}
+
+/*
+ * SDM "Processor State After Reset", table "IA-32 and Intel 64 Processor States Following Power-up,
+ * Reset, or INIT"
+ */
+static void reset_segments(struct vcpu *v)
+{
+	static const struct segment data = { .limit = 0xffff, .attr = 0x93 };
+	static const struct segment code = {
+		.base = 0xffff0000, .selector = 0xf000, .limit = 0xffff, .attr = 0x9b
+	};
+	static const struct segment ldtr = { .limit = 0xffff, .attr = 0x82 };
+	/* The manual's TR type is no TSS at all; VM entry wants a busy one. */
+	static const struct segment tr = { .limit = 0xffff, .attr = 0x8b };
+	static const struct segment table = { .limit = 0xffff };
+
+	for (enum vseg seg = SEG_ES; seg <= SEG_GS; seg++)
+		vmx_set_seg(v, seg, seg == SEG_CS ? &code : &data);
+	vmx_set_seg(v, SEG_LDTR, &ldtr);
+	vmx_set_seg(v, SEG_TR, &tr);
+	vmx_set_seg(v, SEG_GDTR, &table);
+	vmx_set_seg(v, SEG_IDTR, &table);
+}
+
+static void reset_registers(struct vcpu *v)
+{
+	static const struct {
+		u8 reg;
+		u64 value;
+	} values[] = {
+		{ VR_CR4, 0 },
+		{ VR_EFER, 0 },
+		{ VR_CR0, X86_CR0_ET | X86_CR0_CD | X86_CR0_NW },
+		{ VR_CR3, 0 },
+		{ VR_DR7, 0x400 },
+		{ VR_RSP, 0 },
+		{ VR_PAT, PAT_RESET },
+		{ VR_SYSENTER_CS, 0 },
+		{ VR_SYSENTER_ESP, 0 },
+		{ VR_SYSENTER_EIP, 0 },
+	};
+
+	for (u32 i = 0; i < ARRAY_SIZE(values); i++)
+		vmx_set_reg(v, values[i].reg, values[i].value);
+	memset(v->gpr, 0, sizeof(v->gpr));
+	v->gpr[RDX] = 0x600; /* EDX tells the processor's signature: a plain one of family 6 */
+	v->rip = 0xfff0;
+	v->rflags = X86_EFLAGS_FIXED;
+	v->event.valid = v->clear_shadow = v->want_irq_window = v->want_nmi_window = false;
+}
+
+/*
+ * ops->vcpu_reset. The TSC offset is the run loop's: it stays. Another vCPU may be loaded here; it
+ * is left as it was.
+ */
+void vmx_vcpu_reset(struct vcpu *v)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+	struct vmx_vcpu *before = enter_vmcs(x);
+
+	write_controls(x);
+	vmcs_write(VMCS_ENTRY_INTR_INFO, 0);
+	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, 0);
+	vmcs_write(VMCS_GUEST_ACTIVITY, ACTIVITY_ACTIVE);
+	vmcs_write(VMCS_GUEST_PENDING_DEBUG, 0);
+	vmcs_write(VMCS_GUEST_DEBUGCTL, 0);
+	vmx_reset_switched(x);
+	reset_registers(v);
+	reset_segments(v);
+	x->vmcs_rflags = ~0ull; /* no RFLAGS look like this: the next entry writes them */
+	x->todo = TODO_FLUSH_GUEST;
+	leave_vmcs(x, before);
+}
+
+/* ops->vcpu_load */
+void vmx_vcpu_load(struct vcpu *v)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+
+	ASSERT(!this_cpu(vmx_current) && v->loaded_cpu == CPU_NONE);
+	enter_vmcs(x);
+	x->launched = false;
+	asm volatile("sgdt %0" : "=m"(x->host_gdt));
+	asm volatile("sidt %0" : "=m"(x->host_idt));
+	if (x->host_epoch != this_cpu(vmx_epoch)) {
+		write_host_cpu(x);
+		vmx_flush_stage2(v); /* tlb.c says why */
+		x->host_epoch = this_cpu(vmx_epoch);
+	}
+	v->loaded_cpu = this_cpu(cpu_id);
+	vmx_switched_load(x);
+}
+
+/* ops->vcpu_put: VMCLEAR writes everything back to memory, so that any CPU may load it next. */
+void vmx_vcpu_put(struct vcpu *v)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+
+	ASSERT(this_cpu(vmx_current) == x && v->loaded_cpu == this_cpu(cpu_id));
+	vmx_switched_save(x);
+	leave_vmcs(x, NULL);
+	v->loaded_cpu = CPU_NONE;
+	/*
+	 * SDM "Loading Host Segment and Descriptor-Table Registers": an exit leaves both limits at
+	 * 0xffff.
+	 */
+	asm volatile("lgdt %0" : : "m"(x->host_gdt));
+	asm volatile("lidt %0" : : "m"(x->host_idt));
+}
