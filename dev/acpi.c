@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/* ACPI 6.4, "ACPI Software Programming Model", "System Description Table Format". */
+#include "dev/acpi.h"
+
+#include <asm-generic/errno.h>
+#include "dev/ioapic.h"
+#include "dev/lapic_regs.h"
+#include "dev/power.h"
+#include "lib/string.h"
+
+struct PACKED rsdp {
+	char signature[8];
+	u8 checksum; /* of the first 20 bytes */
+	char oem_id[6];
+	u8 revision;
+	u32 rsdt;
+	u32 length;
+	u64 xsdt;
+	u8 extended_checksum;
+	u8 reserved[3];
+};
+
+struct PACKED header {
+	char signature[4];
+	u32 length;
+	u8 revision;
+	u8 checksum;
+	char oem_id[6];
+	char oem_table_id[8];
+	u32 oem_revision;
+	char creator_id[4];
+	u32 creator_revision;
+};
+
+struct PACKED xsdt {
+	struct header h;
+	u64 table[3];
+};
+
+/* "Generic Address Structure" */
+struct PACKED gas {
+	u8 space, width, offset, access;
+	u64 address;
+};
+#define GAS_IO	 1
+#define GAS_BYTE 1
+
+/* "Fixed ACPI Description Table (FADT)": what a hardware-reduced platform uses, the rest is zero.
+ */
+struct PACKED fadt {
+	struct header h;
+	u32 firmware_ctrl;
+	u32 dsdt;
+	u8 legacy1[109 - 44];
+	u16 boot_arch;
+	u8 reserved;
+	u32 flags;
+	struct gas reset_reg;
+	u8 reset_value;
+	u16 arm_boot_arch;
+	u8 minor;
+	u64 x_firmware_ctrl;
+	u64 x_dsdt;
+	struct gas legacy2[8];
+	struct gas sleep_control;
+	struct gas sleep_status;
+	u64 hypervisor;
+};
+_Static_assert(offsetof(struct fadt, flags) == 112, "FADT layout");
+_Static_assert(sizeof(struct fadt) == 276, "FADT layout");
+
+#define FADT_WBINVD	  BIT(0)
+#define FADT_PWR_BUTTON	  BIT(4) /* no fixed power button */
+#define FADT_RESET_REG	  BIT(10)
+#define FADT_HW_REDUCED	  BIT(20)
+#define BOOT_ARCH_NO_VGA  BIT(2)
+#define BOOT_ARCH_NO_ASPM BIT(4)
+#define BOOT_ARCH_NO_RTC  BIT(5) /* nobody needs it for booting: kvmclock has the date */
+
+/* "Multiple APIC Description Table (MADT)" */
+struct PACKED madt {
+	struct header h;
+	u32 lapic_address;
+	u32 flags;
+};
+
+struct PACKED madt_lapic {
+	u8 type, length, uid, apic_id;
+	u32 flags;
+};
+
+struct PACKED madt_x2apic {
+	u8 type, length;
+	u16 reserved;
+	u32 apic_id, flags, uid;
+};
+
+struct PACKED madt_ioapic {
+	u8 type, length, id, reserved;
+	u32 address, gsi_base;
+};
+enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_X2APIC = 9 };
+#define MADT_ENABLED 1
+#define LAPIC_MAX_ID 254
+
+/*
+ * One CPU in AML: Device (CXXX) { Name (_HID, "ACPI0007") Name (_UID, n) }, ACPI "AML
+ * Specification".
+ */
+struct PACKED aml_cpu {
+	u8 device[2], length;
+	char name[4];
+	u8 hid[15];
+	u8 uid[6];
+	u32 n;
+};
+
+struct PACKED aml_scope {
+	u8 op, length[2];
+	char name[5];
+};
+
+struct blob {
+	u8 *buf;
+	size_t size, used;
+	u64 gpa;
+	bool full;
+};
+
+/* Room for size bytes. Once something did not fit, nothing more is written: `full` stays set. */
+static size_t reserve(struct blob *b, size_t size, size_t align)
+{
+	size_t at = ALIGN_UP(b->used, align);
+	if (at + size > b->size) {
+		b->full = true;
+		return 0;
+	}
+	b->used = at + size;
+	return at;
+}
+
+static size_t append(struct blob *b, const void *data, size_t size, size_t align)
+{
+	size_t at = reserve(b, size, align);
+	if (!b->full)
+		memcpy(b->buf + at, data, size);
+	return at;
+}
+
+static u8 checksum(const u8 *p, size_t n)
+{
+	u8 sum = 0;
+	while (n--)
+		sum += *p++;
+	return (u8)-sum;
+}
+
+static struct header header_make(const char signature[4], u8 revision)
+{
+	struct header h = { .revision = revision, .oem_revision = 1, .creator_revision = 1 };
+	memcpy(h.signature, signature, sizeof(h.signature));
+	memcpy(h.oem_id, "CORBEL", sizeof(h.oem_id));
+	memcpy(h.oem_table_id, "CORBELVM", sizeof(h.oem_table_id));
+	memcpy(h.creator_id, "CRBL", sizeof(h.creator_id));
+	return h;
+}
+
+/* A table that began at `at` ends here: its length and checksum. Returns its gpa. */
+static u64 finish(struct blob *b, size_t at)
+{
+	if (b->full)
+		return 0;
+	u32 length = (u32)(b->used - at);
+	memcpy(b->buf + at + offsetof(struct header, length), &length, sizeof(length));
+	b->buf[at + offsetof(struct header, checksum)] = 0;
+	b->buf[at + offsetof(struct header, checksum)] = checksum(b->buf + at, length);
+	return b->gpa + at;
+}
+
+static struct gas port(u16 address)
+{
+	return (struct gas){ .space = GAS_IO, .width = 8, .access = GAS_BYTE, .address = address };
+}
+
+static u64 build_fadt(struct blob *b, u64 dsdt)
+{
+	const struct fadt fadt = {
+		.h = header_make("FACP", 6),
+		.dsdt = (u32)dsdt,
+		.boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM | BOOT_ARCH_NO_RTC,
+		.flags = FADT_WBINVD | FADT_PWR_BUTTON | FADT_RESET_REG | FADT_HW_REDUCED,
+		.reset_reg = port(POWER_RESET),
+		.reset_value = POWER_RESET_VALUE,
+		.minor = 4,
+		.x_dsdt = dsdt,
+		.sleep_control = port(POWER_SLEEP_CONTROL),
+		.sleep_status = port(POWER_SLEEP_STATUS),
+	};
+	return finish(b, append(b, &fadt, sizeof(fadt), 16));
+}
+
+static void add_madt_cpu(struct blob *b, u32 id)
+{
+	const struct madt_lapic lapic = { .type = MADT_LAPIC,
+					  .length = sizeof(lapic),
+					  .uid = (u8)id,
+					  .apic_id = (u8)id,
+					  .flags = MADT_ENABLED };
+	const struct madt_x2apic x2apic = { .type = MADT_X2APIC,
+					    .length = sizeof(x2apic),
+					    .apic_id = id,
+					    .flags = MADT_ENABLED,
+					    .uid = id };
+	if (id <= LAPIC_MAX_ID)
+		append(b, &lapic, sizeof(lapic), 1);
+	else
+		append(b, &x2apic, sizeof(x2apic), 1);
+}
+
+static u64 build_madt(struct blob *b, u32 cpus)
+{
+	const struct madt madt = { .h = header_make("APIC", 5),
+				   .lapic_address = (u32)APIC_BASE_GPA };
+	const struct madt_ioapic ioapic = { .type = MADT_IOAPIC,
+					    .length = sizeof(ioapic),
+					    .address = (u32)IOAPIC_GPA };
+	size_t at = append(b, &madt, sizeof(madt), 16);
+	for (u32 i = 0; i < cpus; i++)
+		add_madt_cpu(b, i);
+	append(b, &ioapic, sizeof(ioapic), 1);
+	return finish(b, at);
+}
+
+static u64 build_ssdt(struct blob *b, u32 cpus)
+{
+	static const char hex[] = "0123456789ABCDEF";
+	const struct header h = header_make("SSDT", 2);
+	u32 length = (u32)(sizeof(struct aml_scope) - 1 + cpus * sizeof(struct aml_cpu));
+	struct aml_scope scope = { .op = 0x10,
+				   .length = { 0x40 | (length & 0xf), (u8)(length >> 4) } };
+	struct aml_cpu cpu = { .device = { 0x5b, 0x82 }, .length = sizeof(cpu) - 2, .name = "C" };
+
+	memcpy(scope.name, "\\_SB_", sizeof(scope.name));
+	memcpy(cpu.hid,
+	       "\x08_HID\x0d"
+	       "ACPI0007",
+	       sizeof(cpu.hid)); /* with the string's end */
+	memcpy(cpu.uid, "\x08_UID\x0c", sizeof(cpu.uid));
+	size_t at = append(b, &h, sizeof(h), 16);
+	append(b, &scope, sizeof(scope), 1);
+	for (u32 i = 0; i < cpus; i++) {
+		cpu.name[1] = hex[i >> 8 & 0xf];
+		cpu.name[2] = hex[i >> 4 & 0xf];
+		cpu.name[3] = hex[i & 0xf];
+		cpu.n = i;
+		append(b, &cpu, sizeof(cpu), 1);
+	}
+	return finish(b, at);
+}
+
+static u64 add_dsdt(struct blob *b)
+{
+	struct header h;
+	memcpy(&h, dsdt_aml_code, sizeof(h));
+	size_t at = append(b, dsdt_aml_code, h.length, 16);
+	return b->gpa + at;
+}
+
+static void build_rsdp(struct blob *b, u64 xsdt)
+{
+	struct rsdp rsdp = { .revision = 2, .length = sizeof(rsdp), .xsdt = xsdt };
+	memcpy(rsdp.signature, "RSD PTR ", sizeof(rsdp.signature));
+	memcpy(rsdp.oem_id, "CORBEL", sizeof(rsdp.oem_id));
+	rsdp.checksum = checksum((u8 *)&rsdp, offsetof(struct rsdp, length));
+	rsdp.extended_checksum = checksum((u8 *)&rsdp, sizeof(rsdp));
+	memcpy(b->buf, &rsdp, sizeof(rsdp));
+}
+
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus)
+{
+	struct blob b = { .buf = buf, .size = size, .gpa = gpa };
+	struct xsdt xsdt = { .h = header_make("XSDT", 1) };
+
+	reserve(&b, sizeof(struct rsdp), 16);
+	xsdt.table[0] = build_fadt(&b, add_dsdt(&b));
+	xsdt.table[1] = build_madt(&b, cpus);
+	xsdt.table[2] = build_ssdt(&b, cpus);
+	u64 root = finish(&b, append(&b, &xsdt, sizeof(xsdt), 16));
+	if (b.full)
+		return -ENOSPC;
+	build_rsdp(&b, root);
+	return (int)b.used;
+}

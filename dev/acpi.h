@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ACPI tables of a guest, at a fixed place below 640 KiB that the memory map given to the guest
+ *calls ACPI:
+ *
+ *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, power-off)
+ *	             -> MADT (CPUs, IOAPIC)
+ *	             -> SSDT (the CPUs' devices)
+ */
+#pragma once
+
+#include "lib/types.h"
+
+#define ACPI_GPA      0x90000ull /* of the RSDP, which is the first table */
+#define ACPI_GPA_SIZE 0x10000ull
+
+/* Compiled from dsdt.asl; its header has the length. */
+extern const unsigned char dsdt_aml_code[];
+
+/*
+ * Build the tables for a guest with cpus CPUs (APIC ids 0..cpus - 1, cpus >= 1) into buf, which
+ * will be at gpa in the guest. buf is cleared by the caller. Returns the bytes used; -ENOSPC if
+ * size is too small. Pure.
+ */
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus);

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+#include "dev/platform.h"
+
+#include <asm-generic/errno.h>
+#include "dev/acpi.h"
+#include "dev/clock.h"
+#include "dev/lapic.h"
+#include "dev/power.h"
+#include "lib/string.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "virt/guestmem.h"
+
+_Static_assert(sizeof(struct platform) <= PAGE_SIZE, "a platform is one frame");
+
+struct dev_time dev_time;
+
+static void irq_line(struct vm *vm, u32 gsi, bool level)
+{
+	ioapic_set_line(&platform_of(vm)->ioapic, gsi, level);
+}
+
+void lapic_eoi_broadcast(struct vm *vm, u8 vector)
+{
+	ioapic_eoi(&platform_of(vm)->ioapic, vector);
+}
+
+static const struct irqchip_ops irqchip = {
+	.pending = lapic_pending,
+	.ack = lapic_ack,
+	.timer = lapic_timer_expired,
+	.line = irq_line,
+	.get_tpr = lapic_get_tpr,
+	.set_tpr = lapic_set_tpr,
+};
+
+static int create_devices(struct vm *vm, struct platform *p)
+{
+	int err = 0;
+	for (u32 i = 0; !err && i < vm->nr_vcpus; i++)
+		err = lapic_create(vm->vcpus[i]);
+	if (!err)
+		err = lapic_register(vm);
+	if (!err)
+		err = ioapic_create(&p->ioapic, vm);
+	if (!err)
+		err = uart_create(&p->uart, vm, PLATFORM_UART_PORT, PLATFORM_UART_IRQ);
+	if (!err)
+		err = rtc_create(&p->rtc, vm, dev_time.wall_base_ns);
+	if (!err)
+		err = kvmclock_create(&p->kvmclock, vm, dev_time.wall_base_ns, dev_time.tsc_stable);
+	if (!err)
+		err = power_create(vm);
+	return err;
+}
+
+int platform_create(struct vm *vm)
+{
+	struct platform *p = frame_alloc_zero(FRAME_HEAP, vm->id);
+	if (!p)
+		return -ENOMEM;
+	vm->platform = p;
+	vm->irqchip = &irqchip;
+	int err = create_devices(vm, p);
+	if (err)
+		platform_destroy(vm);
+	return err;
+}
+
+void platform_destroy(struct vm *vm)
+{
+	vm->irqchip = NULL;
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		lapic_destroy(vm->vcpus[i]);
+	if (vm->platform)
+		frame_free(hpa_pfn(ptr_hpa(vm->platform)), FRAME_HEAP, vm->id);
+	vm->platform = NULL;
+}
+
+void platform_reset(struct vm *vm)
+{
+	struct platform *p = platform_of(vm);
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		lapic_reset(vm->vcpus[i]);
+		vm->vcpus[i]->kvmclock_msr = 0;
+	}
+	ioapic_reset(&p->ioapic);
+	uart_reset(&p->uart);
+}
+
+#define ACPI_ORDER 2 /* 16 KiB of tables: over 300 vCPUs */
+
+int platform_write_acpi(struct vm *vm)
+{
+	const size_t size = PAGE_SIZE << ACPI_ORDER;
+	pfn_t f = frame_alloc_order(ACPI_ORDER, FRAME_HEAP, vm->id);
+	if (!pfn_valid(f))
+		return -ENOMEM;
+	memset(pfn_ptr(f), 0, size);
+	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus);
+	int err = used < 0 ? used : guest_write(vm, GPA(ACPI_GPA), pfn_ptr(f), (size_t)used);
+	frame_free_order(f, ACPI_ORDER, FRAME_HEAP, vm->id);
+	return err;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* All devices of one VM. */
+#pragma once
+
+#include "dev/ioapic.h"
+#include "dev/kvmclock.h"
+#include "dev/rtc.h"
+#include "dev/uart16550.h"
+#include "virt/vm.h"
+
+#define PLATFORM_UART_PORT 0x3f8
+#define PLATFORM_UART_IRQ  4
+
+struct platform {
+	struct ioapic ioapic;
+	struct uart uart;
+	struct rtc rtc;
+	struct kvmclock kvmclock;
+};
+
+/*
+ * The devices of a VM whose vCPUs exist, in power-on state: registers them on its bus, gives each
+ * vCPU its LAPIC, and sets vm->platform and vm->irqchip. -ENOMEM, or io_register's error; nothing
+ * is left behind then, except on the bus, whose VM is to be destroyed.
+ */
+int platform_create(struct vm *vm);
+void platform_destroy(struct vm *vm);
+/* Power-on state. No vCPU of the VM runs, and no vCPU's timer is armed. */
+void platform_reset(struct vm *vm);
+/*
+ * Write the ACPI tables to guest memory at ACPI_GPA. 0, -ENOMEM, -EFAULT: no memory there. Again
+ * after each reset.
+ */
+int platform_write_acpi(struct vm *vm);
+
+static inline struct platform *platform_of(struct vm *vm)
+{
+	return vm->platform;
+}
+
+static inline struct uart *platform_uart(struct vm *vm)
+{
+	return &platform_of(vm)->uart;
+}
