@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of commands, and what works on the table itself. */
+#include "debug/commands.h"
+#include "lib/string.h"
+
+const struct command commands[] = {
+	{ "help", "[CMD]", "list the commands, or explain one", "help vm", cmd_help },
+	{ "vms", "", "one line for each VM", "vms", cmd_vms },
+	{ "vm", "NAME start|stop|reset|info", "control a VM, or show all about it", "vm linux info",
+	  cmd_vm },
+	{ "console", "NAME", "go to a VM's console; Ctrl-] comes back", "console linux",
+	  cmd_console },
+	{ "exits", "NAME", "VM exits by kind and vCPU, most frequent first", "exits linux",
+	  cmd_exits },
+	{ "cpus", "[-v]", "one line for each CPU; -v: its capabilities too", "cpus -v", cmd_cpus },
+	{ "cpu", "N diff", "how a CPU differs from the reference", "cpu 1 diff", cmd_cpu },
+	{ "virt", "", "state of virtualization on this machine", "virt", cmd_virt },
+	{ "mem", "", "memory by owner", "mem", cmd_mem },
+	{ "log", "[-d]", "the log; -d: debug lines too", "log", cmd_log },
+	{ "reboot", "", "reset the machine", "reboot", cmd_reboot },
+	{ "poweroff", "", "switch the machine off", "poweroff", cmd_poweroff },
+	{ "version", "", "version of Corbel", "version", cmd_version },
+};
+const u32 nr_commands = ARRAY_SIZE(commands);
+
+const struct command *command_find(const char *name)
+{
+	for (u32 i = 0; i < nr_commands; i++) {
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+struct vm *command_nth_vm(u32 i)
+{
+	struct vm *vm = NULL;
+
+	spin_lock(&vm_list_lock);
+	list_for_each (node, &vm_list) {
+		if (!i--) {
+			vm = list_entry(node, struct vm, node);
+			break;
+		}
+	}
+	spin_unlock(&vm_list_lock);
+	return vm;
+}
+
+struct vm *command_vm(const char *command, const char *name)
+{
+	struct vm *vm = vm_find(name);
+
+	if (!vm)
+		monitor_printf("%s %s: no such VM (see vms)\n", command, name);
+	return vm;
+}
+
+bool command_number(const char *text, u32 limit, u32 *value)
+{
+	*value = 0;
+	do {
+		if (*text < '0' || *text > '9' || *value >= limit)
+			return false;
+		*value = *value * 10 + (u32)(*text - '0');
+	} while (*++text);
+	return *value < limit;
+}
+
+/* Word number `word` of a command's args; its length, 0 if there is none. */
+static size_t args_word(const char *args, u32 word, const char **start)
+{
+	const char *end;
+
+	for (; *args && word; args++)
+		word -= *args == ' ';
+	end = strchr(args, ' ');
+	*start = args;
+	return end ? (size_t)(end - args) : strlen(args);
+}
+
+/* Alternative number i of "[a|b]", copied. */
+static const char *alternative(const char *spec, size_t len, u32 i, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	for (size_t at = 0; at < len; at++) {
+		if (spec[at] == '|' && !i--)
+			break;
+		if (spec[at] != '|' && spec[at] != '[' && spec[at] != ']' && !i && n + 1 < size)
+			buf[n++] = spec[at];
+	}
+	buf[n] = '\0';
+	return n && (buf[0] < 'A' || buf[0] > 'Z') ? buf : NULL;
+}
+
+const char *command_candidate(const char *first, u32 word, u32 i, char *buf, size_t size)
+{
+	const struct command *c = command_find(first);
+	struct vm *vm;
+	const char *spec;
+	size_t len;
+
+	if (!word)
+		return i < nr_commands ? commands[i].name : NULL;
+	len = c ? args_word(c->args, word - 1, &spec) : 0;
+	if (!len)
+		return NULL;
+	if (len == 4 && !memcmp(spec, "NAME", 4)) {
+		vm = command_nth_vm(i);
+		return vm ? vm->name : NULL;
+	}
+	if (len == 5 && !memcmp(spec, "[CMD]", 5))
+		return i < nr_commands ? commands[i].name : NULL;
+	return alternative(spec, len, i, buf, size);
+}

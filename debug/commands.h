@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* The monitor's commands. Internal to debug/. */
+#pragma once
+
+#include "debug/monitor.h"
+#include "virt/vm.h"
+
+#define COMMAND_WORDS 8
+
+struct command {
+	const char *name;
+	/*
+	 * The words after the name, one for each blank; drives completion: NAME is a VM, CMD a command, lower-case words (with |
+	 * between alternatives, in [] if they may be missing) stand for themselves.
+	 */
+	const char *args;
+	const char *help;    /* one line */
+	const char *example;
+	/* argv[0] is the command's name. False: these are not the arguments; the usage is shown. */
+	bool (*run)(u32 argc, char **argv);
+};
+
+extern const struct command commands[];
+extern const u32 nr_commands;
+extern const struct monitor_actions *monitor_actions;
+
+const struct command *command_find(const char *name);
+/* Candidate number i for word number `word` (0: the command) of a line that begins with `first`; NULL: there are no more. */
+const char *command_candidate(const char *first, u32 word, u32 i, char *buf, size_t size);
+
+/* The VM of that name; or NULL, after a line that says so. */
+struct vm *command_vm(const char *command, const char *name);
+/* VM number i of the list, or NULL. VMs do not go away while a command runs: they are destroyed by the boot CPU's tasks only. */
+struct vm *command_nth_vm(u32 i);
+/* A decimal number below `limit`. */
+bool command_number(const char *text, u32 limit, u32 *value);
+
+bool cmd_help(u32 argc, char **argv);
+bool cmd_version(u32 argc, char **argv);
+bool cmd_log(u32 argc, char **argv);
+bool cmd_reboot(u32 argc, char **argv);
+bool cmd_poweroff(u32 argc, char **argv);
+bool cmd_mem(u32 argc, char **argv);
+bool cmd_vms(u32 argc, char **argv);
+bool cmd_vm(u32 argc, char **argv);
+bool cmd_console(u32 argc, char **argv);
+bool cmd_exits(u32 argc, char **argv);
+bool cmd_cpus(u32 argc, char **argv);
+bool cmd_cpu(u32 argc, char **argv);
+bool cmd_virt(u32 argc, char **argv);

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* cpus, cpu, virt. */
+#include "arch/x86/cpu.h"
+#include "debug/commands.h"
+#include "lib/error.h"
+#include "lib/string.h"
+#include "virt/enable.h"
+#include "virt/sched.h"
+
+static const char *state_name(u8 state)
+{
+	static const char *const names[] = {
+		[CPU_ABSENT] = "absent",   [CPU_STARTED] = "started", [CPU_ONLINE] = "online",
+		[CPU_OFFLINE] = "offline", [CPU_DEAD] = "dead",
+	};
+
+	return state < ARRAY_SIZE(names) ? names[state] : "?";
+}
+
+/* The word for the `virt` field: what keeps vCPUs from this CPU, or that nothing does. */
+static const char *virt_name(const struct virt_cpu *vc)
+{
+	if (vc->excluded)
+		return "excluded";
+	if (vc->state.enabled)
+		return "on";
+	return vc->state.error ? "failed" : "off";
+}
+
+static void print_cpu(u32 id)
+{
+	const struct cpu *c = &cpus[id];
+	const struct virt_cpu *vc = virt_cpu(id);
+
+	monitor_printf("cpu=%u apic=%u state=%s virt=%s differences=%u vcpus=%u", id, c->apic_id,
+		       state_name(c->state), virt_name(vc), vc->differences, sched_load(id));
+	if (vc->state.error)
+		monitor_printf(" error=\"%s\"", error_name(vc->state.error));
+	if (vc->state.why[0])
+		monitor_printf(" virt_why=\"%s\"", vc->state.why);
+	if (c->why && c->state != CPU_ONLINE)
+		monitor_printf(" why=\"%s\"", c->why);
+	monitor_printf("\n");
+}
+
+static void print_caps(u32 id)
+{
+	const struct virt_cpu *vc = virt_cpu(id);
+
+	for (u32 i = 0; vc->read && i < vc->caps.count; i++)
+		monitor_printf("cpu=%u cap=%s value=0x%lx\n", id,
+			       cap_field(virt_ops ? virt_ops->caps : NULL, i)->name,
+			       vc->caps.value[i]);
+}
+
+bool cmd_cpus(u32 argc, char **argv)
+{
+	bool verbose = argc == 2 && !strcmp(argv[1], "-v");
+
+	if (argc != 1 && !verbose)
+		return false;
+	for (u32 id = 0; id < nr_cpus; id++) {
+		print_cpu(id);
+		if (verbose)
+			print_caps(id);
+	}
+	return true;
+}
+
+static void print_difference(void *arg, const char *field, const char *rule, u64 expected, u64 seen)
+{
+	monitor_printf("cpu=%u field=%s rule=\"%s\" expected=0x%lx seen=0x%lx\n", *(const u32 *)arg,
+		       field, rule, expected, seen);
+}
+
+bool cmd_cpu(u32 argc, char **argv)
+{
+	u32 id, n;
+
+	if (argc != 3 || strcmp(argv[2], "diff"))
+		return false;
+	if (!command_number(argv[1], nr_cpus, &id)) {
+		monitor_printf("cpu %s: no such CPU (see cpus)\n", argv[1]);
+		return true;
+	}
+	if (!virt_reference() || !virt_cpu(id)->read) {
+		monitor_printf("cpu %u: its capabilities were not read\n", id);
+		return true;
+	}
+	n = virt_diff(id, print_difference, &id);
+	monitor_printf("cpu=%u reference=%u differences=%u\n", id, virt_reference()->cpu, n);
+	return true;
+}
+
+bool cmd_virt(u32 argc, char **argv)
+{
+	const struct virt_caps *reference = virt_reference();
+	u32 on = 0, excluded = 0;
+
+	(void)argv;
+	if (argc != 1)
+		return false;
+	for (u32 id = 0; id < nr_cpus; id++) {
+		on += virt_cpu(id)->state.enabled;
+		excluded += virt_cpu(id)->excluded;
+	}
+	monitor_printf("virt=%s backend=%s cpus=%u on=%u excluded=%u",
+		       virt_enabled() ? "on" : "off", virt_ops ? virt_ops->name : "none", nr_cpus,
+		       on, excluded);
+	if (reference)
+		monitor_printf(" reference=%u", reference->cpu);
+	if (virt_obstacle()[0])
+		monitor_printf(" obstacle=\"%s\"", virt_obstacle());
+	monitor_printf("\n");
+	return true;
+}

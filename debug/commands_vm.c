@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/* vms, vm, console, exits. */
+#include "debug/commands.h"
+#include "debug/console.h"
+#include "lib/error.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+
+static const char *state_name(const struct vm *vm)
+{
+	static const char *const names[] = {
+		[VM_CREATED] = "created",
+		[VM_RUNNING] = "running",
+		[VM_STOPPED] = "stopped",
+	};
+
+	return vm->dead ? "dead" : names[vm->state];
+}
+
+/* As 0-3,8. */
+static void print_cpus(const struct cpumask *mask)
+{
+	const char *separator = "";
+
+	for (u32 from = bitmap_next(mask->bits, MAX_CPUS, 0), to; from < MAX_CPUS;
+	     from = bitmap_next(mask->bits, MAX_CPUS, to + 1)) {
+		for (to = from; to + 1 < MAX_CPUS && bitmap_test(mask->bits, to + 1); to++)
+			;
+		monitor_printf(to > from ? "%s%u-%u" : "%s%u", separator, from, to);
+		separator = ",";
+	}
+}
+
+static u64 vm_memory(const struct vm *vm)
+{
+	u64 size = 0;
+
+	for (u32 i = 0; i < vm->nr_slots; i++)
+		size += vm->slots[i].size;
+	return size;
+}
+
+static u64 vcpu_exits(const struct vcpu *v)
+{
+	u64 sum = 0;
+
+	for (u32 kind = 0; kind < EXIT_KINDS; kind++)
+		sum += READ_ONCE(v->exits[kind]);
+	return sum;
+}
+
+static void print_vm(const struct vm *vm)
+{
+	u64 exits = 0;
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		exits += vcpu_exits(vm->vcpus[i]);
+	monitor_printf("vm=%s id=%u state=%s reason=\"%s\" vcpus=%u cpus=", vm->name, vm->id,
+		       state_name(vm), stop_reason_name(vm->stop_reason), vm->nr_vcpus);
+	print_cpus(&vm->cpus);
+	monitor_printf(" memory_kib=%lu starts=%lu resets=%lu exits=%lu\n", vm_memory(vm) >> 10,
+		       vm->starts, vm->resets, exits);
+}
+
+bool cmd_vms(u32 argc, char **argv)
+{
+	struct vm *vm;
+
+	(void)argv;
+	for (u32 i = 0; argc == 1 && (vm = command_nth_vm(i)); i++)
+		print_vm(vm);
+	return argc == 1;
+}
+
+static void print_console(struct vm *vm)
+{
+	struct console_stats stats;
+
+	if (!console_vm_stats(vm, &stats))
+		return;
+	monitor_printf(
+		"vm=%s console_written=%lu console_unseen=%lu input_queued=%u input_lost=%lu\n",
+		vm->name, stats.written, stats.unseen, stats.queued, stats.lost);
+	monitor_printf("vm=%s last_line=\"%s\"\n", vm->name, stats.last_line);
+}
+
+/* What is read of a vCPU that runs elsewhere is what it was at some exit. */
+static void print_vcpu(const struct vcpu *v)
+{
+	static const char *const names[] = {
+		[VCPU_STOPPED] = "stopped",
+		[VCPU_RUNNABLE] = "runnable",
+		[VCPU_RUNNING] = "running",
+		[VCPU_HALTED] = "halted",
+	};
+
+	monitor_printf("vm=%s vcpu=%u cpu=%u state=%s rip=0x%016lx exits=%lu last_exit=%s\n",
+		       v->vm->name, v->index, v->cpu, names[v->state], v->rip, vcpu_exits(v),
+		       exit_kind_name(v->exit.kind));
+}
+
+static void info(struct vm *vm)
+{
+	print_vm(vm);
+	if (vm->stop_text[0])
+		monitor_printf("vm=%s why=\"%s\"\n", vm->name, vm->stop_text);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		print_vcpu(vm->vcpus[i]);
+	for (u32 i = 0; i < vm->nr_slots; i++)
+		monitor_printf("vm=%s slot=%u gpa=0x%lx size=0x%lx prot=%u\n", vm->name, i,
+			       vm->slots[i].gpa.v, vm->slots[i].size, vm->slots[i].prot);
+	print_console(vm);
+}
+
+static int stop(struct vm *vm)
+{
+	if (vm->state != VM_RUNNING)
+		return -ESRCH; /* what one gets who signals a process that has ended */
+	vm_stop(vm, STOP_OPERATOR, "stopped from the monitor");
+	return 0;
+}
+
+bool cmd_vm(u32 argc, char **argv)
+{
+	struct vm *vm;
+	int err;
+
+	if (argc != 3)
+		return false;
+	vm = command_vm(argv[0], argv[1]);
+	if (!vm)
+		return true;
+	if (!strcmp(argv[2], "info")) {
+		info(vm);
+		return true;
+	}
+	if (!strcmp(argv[2], "start"))
+		err = vm_start(vm);
+	else if (!strcmp(argv[2], "stop"))
+		err = stop(vm);
+	else if (!strcmp(argv[2], "reset"))
+		err = monitor_actions->vm_reset(vm);
+	else
+		return false;
+	if (err)
+		monitor_printf("vm %s %s: %s\n", vm->name, argv[2],
+			       err == -ESRCH ? "it is not running" : error_name(err));
+	else
+		monitor_printf("vm=%s %s=ok\n", vm->name, argv[2]);
+	return true;
+}
+
+bool cmd_console(u32 argc, char **argv)
+{
+	struct vm *vm;
+
+	if (argc != 2)
+		return false;
+	vm = command_vm(argv[0], argv[1]);
+	if (vm && console_attach(vm))
+		monitor_printf("console %s: it has no console\n", vm->name);
+	return true;
+}
+
+struct exit_count {
+	u8 kind;
+	u64 count;
+};
+
+/* Most frequent first. Returns how many kinds occurred. */
+static u32 sorted_exits(const struct vcpu *v, struct exit_count *out)
+{
+	u32 n = 0;
+
+	for (u32 kind = 0; kind < EXIT_KINDS; kind++) {
+		u64 count = READ_ONCE(v->exits[kind]);
+		u32 at = n;
+
+		if (!count)
+			continue;
+		for (; at && out[at - 1].count < count; at--)
+			out[at] = out[at - 1];
+		out[at] = (struct exit_count){ .kind = (u8)kind, .count = count };
+		n++;
+	}
+	return n;
+}
+
+bool cmd_exits(u32 argc, char **argv)
+{
+	struct exit_count counts[EXIT_KINDS];
+	struct vm *vm;
+
+	if (argc != 2)
+		return false;
+	vm = command_vm(argv[0], argv[1]);
+	for (u32 i = 0; vm && i < vm->nr_vcpus; i++) {
+		u32 n = sorted_exits(vm->vcpus[i], counts);
+
+		for (u32 k = 0; k < n; k++)
+			monitor_printf("vm=%s vcpu=%u exit=%s count=%lu\n", vm->name, i,
+				       exit_kind_name(counts[k].kind), counts[k].count);
+	}
+	return true;
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+#include "debug/commands.h"
+#include "debug/console.h"
+#include "debug/lineedit.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+
+#define PROMPT "corbel> "
+
+const struct monitor_actions *monitor_actions;
+static struct line line;
+
+void monitor_printf(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = fmt_vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (n >= (int)sizeof(text)) {
+		/* Cut, but still a line. */
+		n = sizeof(text) - 1;
+		text[n - 1] = '\n';
+	}
+	console_print(text, (size_t)n);
+}
+
+static void prompt(void)
+{
+	struct edit_view view;
+
+	line_view(&line, PROMPT, &view);
+	console_edit(&view);
+}
+
+void monitor_init(const struct monitor_actions *actions)
+{
+	monitor_actions = actions;
+	memset(&line, 0, sizeof(line));
+	prompt();
+}
+
+/* ---- Running a command ---- */
+
+/* Number of edits (insert, delete, replace a character) from a to b; words of at most 15
+ * characters, else 99. */
+static u32 distance(const char *a, const char *b)
+{
+	u32 row[16], n = (u32)strlen(b);
+
+	if (n > 15 || strlen(a) > 15)
+		return 99;
+	for (u32 j = 0; j <= n; j++)
+		row[j] = j;
+	for (u32 i = 1; *a; a++, i++) {
+		u32 diagonal = row[0];
+
+		row[0] = i;
+		for (u32 j = 1; j <= n; j++) {
+			u32 replace = diagonal + (*a != b[j - 1]);
+
+			diagonal = row[j];
+			row[j] = MIN(replace, MIN(row[j], row[j - 1]) + 1);
+		}
+	}
+	return row[n];
+}
+
+static void unknown(const char *name)
+{
+	const char *nearest = NULL;
+	u32 best = MAX(strlen(name) / 2, 1) + 1;
+
+	for (u32 i = 0; i < nr_commands; i++) {
+		u32 d = distance(name, commands[i].name);
+
+		if (d < best) {
+			best = d;
+			nearest = commands[i].name;
+		}
+	}
+	if (nearest)
+		monitor_printf("%s: no such command; did you mean '%s'? (see help)\n", name,
+			       nearest);
+	else
+		monitor_printf("%s: no such command (see help)\n", name);
+}
+
+static u32 split(char *text, char **argv)
+{
+	u32 argc = 0;
+
+	for (;;) {
+		while (*text == ' ')
+			*text++ = '\0';
+		if (!*text)
+			return argc;
+		if (argc == COMMAND_WORDS)
+			return COMMAND_WORDS + 1;
+		argv[argc++] = text;
+		while (*text && *text != ' ')
+			text++;
+	}
+}
+
+void monitor_run(char *text)
+{
+	char *argv[COMMAND_WORDS];
+	u32 argc = split(text, argv);
+	const struct command *c;
+
+	if (!argc)
+		return;
+	c = command_find(argv[0]);
+	if (!c)
+		unknown(argv[0]);
+	else if (argc > COMMAND_WORDS || !c->run(argc, argv))
+		monitor_printf("usage: %s%s%s\n", c->name, *c->args ? " " : "", c->args);
+}
+
+bool cmd_help(u32 argc, char **argv)
+{
+	const struct command *c;
+
+	if (argc > 2)
+		return false;
+	if (argc == 1) {
+		for (u32 i = 0; i < nr_commands; i++)
+			monitor_printf("%-8s %-27s %s\n", commands[i].name, commands[i].args,
+				       commands[i].help);
+		return true;
+	}
+	c = command_find(argv[1]);
+	if (!c) {
+		unknown(argv[1]);
+		return true;
+	}
+	monitor_printf("usage: %s%s%s\n%s\nexample: %s\n", c->name, *c->args ? " " : "", c->args,
+		       c->help, c->example);
+	return true;
+}
+
+/* ---- Keys ---- */
+
+struct completion {
+	char first[LINE_MAX_LEN + 1]; /* the line's first word */
+	char word[LINE_MAX_LEN + 1];  /* what of the word stands before the cursor */
+	u32 number, len;	      /* of the word */
+};
+
+static void find_word(struct completion *c)
+{
+	u32 start = line.cursor, first = 0, end;
+
+	while (start && line.text[start - 1] != ' ')
+		start--;
+	c->len = line.cursor - start;
+	memcpy(c->word, line.text + start, c->len);
+	c->word[c->len] = '\0';
+	c->number = 0;
+	for (u32 i = 0; i < start; i++)
+		c->number += line.text[i] != ' ' && line.text[i + 1] == ' ';
+	while (line.text[first] == ' ')
+		first++;
+	for (end = first; line.text[end] && line.text[end] != ' '; end++)
+		;
+	memcpy(c->first, line.text + first, end - first);
+	c->first[end - first] = '\0';
+}
+
+/* Calls for each candidate that begins with the word; i counts those. */
+static u32 each_match(const struct completion *c, void (*f)(void *arg, u32 i, const char *match),
+		      void *arg)
+{
+	char buf[LINE_MAX_LEN];
+	const char *match;
+	u32 found = 0;
+
+	for (u32 i = 0; (match = command_candidate(c->first, c->number, i, buf, sizeof(buf)));
+	     i++) {
+		if (!strncmp(match, c->word, c->len))
+			f(arg, found++, match);
+	}
+	return found;
+}
+
+static void shorten(void *arg, u32 i, const char *match)
+{
+	char *common = arg;
+	u32 n = 0;
+
+	for (; i && common[n] && common[n] == match[n]; n++)
+		;
+	if (!i)
+		memcpy(common, match, MIN(strlen(match) + 1, LINE_MAX_LEN));
+	else
+		common[n] = '\0';
+}
+
+static void list_match(void *arg, u32 i, const char *match)
+{
+	(void)arg;
+	monitor_printf("%s%s", i ? "  " : "", match);
+}
+
+static void complete(void)
+{
+	struct completion c;
+	char common[LINE_MAX_LEN + 1] = "";
+	u32 found, more;
+
+	find_word(&c);
+	found = each_match(&c, shorten, common);
+	more = found ? (u32)strlen(common) - c.len : 0;
+	if (more)
+		line_insert(&line, common + c.len, more);
+	if (found == 1)
+		line_insert(&line, " ", 1);
+	if (found > 1 && !more) {
+		console_edit_end();
+		each_match(&c, list_match, NULL);
+		monitor_printf("\n");
+	}
+	if (!found)
+		console_bell();
+	prompt();
+}
+
+static void enter(bool run)
+{
+	char text[LINE_MAX_LEN + 1];
+
+	memcpy(text, line.text, sizeof(text));
+	console_edit_end();
+	line_reset(&line, run);
+	if (run)
+		monitor_run(text);
+	prompt();
+}
+
+void monitor_input(u8 c)
+{
+	switch (line_key(&line, c)) {
+	case LINE_NOTHING:
+		break;
+	case LINE_CHANGED:
+		prompt();
+		break;
+	case LINE_ENTER:
+	case LINE_CANCEL:
+		enter(c != 3);
+		break;
+	case LINE_COMPLETE:
+		complete();
+		break;
+	case LINE_CLEAR:
+		console_clear();
+		break;
+	case LINE_REFUSED:
+		console_bell();
+		break;
+	}
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Corbel's prompt: a line goes in, a command runs, on the boot CPU, from a task with interrupts on. Output has one record a line,
+ * with fields as key=value (values with blanks in double quotes), so that scripts can read it.
+ */
+#pragma once
+
+#include "lib/types.h"
+
+struct vm;
+
+/* What debug/ can't do by itself; set by boot. */
+struct monitor_actions {
+	const char *version;
+	void (*poweroff)(void);
+	void (*reboot)(void);
+	int (*vm_reset)(struct vm *vm); /* stop it if it runs, and start it from power-on; 0 or an error */
+};
+
+/* Show the prompt. Once, after console_init(); *actions stays where it is. */
+void monitor_init(const struct monitor_actions *actions);
+/* A byte of the operator's. From a task on the boot CPU. */
+void monitor_input(u8 c);
+/* Run one command line as if it had been typed; it is cut into words in place. The same context. */
+void monitor_run(char *line);
+
+/* What commands print. One call should be one line or a part of one; at most 255 characters. */
+void monitor_printf(const char *fmt, ...) PRINTF(1, 2);
