@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The configuration \corbel\corbel.conf: INI text in, struct config out.
+ *
+ * The same code is linked into the UEFI loader (which files to load), into the hypervisor (what to
+ * run) and into the host tool confcheck (is it right), so it allocates nothing and touches no
+ * hardware. docs/CONFIGURATION.md describes the keys.
+ *
+ * Whatever is wrong is reported with file and line and never stops the parsing: a bad key of
+ * [corbel] keeps its default, a VM with an error is marked broken and must not be started, the
+ * other VMs are not affected.
+ */
+#pragma once
+
+#include "lib/bitmap.h"
+#include "lib/types.h"
+
+#define CONFIG_MAX_VMS	   16
+#define CONFIG_NAME_MAX	   31	/* characters of a VM's name */
+#define CONFIG_FILE_MAX	   127	/* characters of a file name */
+#define CONFIG_CMDLINE_MAX 2047 /* what Linux takes */
+#define CONFIG_LINE_MAX	   2560 /* bytes of a line, without its end */
+#define CONFIG_ERRORS_MAX  40	/* reported in one call; more are only counted */
+#define CONFIG_VCPUS_MAX   64
+#define CONFIG_MEMORY_MIN  (16 * MIB)
+#define CONFIG_MEMORY_MAX  (16 * KIB * GIB)
+#define CONFIG_SETUP_BOOT  (-1) /* setup_cpu: the CPU that booted */
+
+enum config_serial { CONFIG_SERIAL_AUTO, CONFIG_SERIAL_PORT, CONFIG_SERIAL_NONE };
+enum config_idle { CONFIG_IDLE_MONITOR, CONFIG_IDLE_POWEROFF };
+enum config_mixed { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE, CONFIG_MIXED_COMMON };
+enum config_exit { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART, CONFIG_EXIT_POWEROFF };
+
+struct config_vm {
+	char name[CONFIG_NAME_MAX + 1];
+	char kernel[CONFIG_FILE_MAX + 1]; /* never empty, unless broken */
+	char initrd[CONFIG_FILE_MAX + 1]; /* empty: none */
+	char cmdline[CONFIG_CMDLINE_MAX + 1];
+	u64 memory; /* bytes, a multiple of 4 KiB */
+	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
+	struct cpumask
+		cpus; /* as written, by CPU number; all bits are set when the key is absent */
+	bool autostart;
+	enum config_exit on_exit;
+	bool broken; /* has an error: not to be started */
+	u32 line;    /* of its section; the next three are 0 when the key is absent */
+	u32 kernel_line;
+	u32 initrd_line;
+	u32 memory_line;
+};
+
+/* About 40 KiB: not for the stack. */
+struct config {
+	enum config_serial serial;
+	u16 serial_port; /* I/O port, with CONFIG_SERIAL_PORT */
+	u32 baud;	 /* divides 115200 */
+	enum config_idle when_idle;
+	enum config_mixed mixed_cpus;
+	s32 setup_cpu;			  /* CPU number or CONFIG_SETUP_BOOT */
+	char attach[CONFIG_NAME_MAX + 1]; /* a VM of vms[]; empty: the monitor */
+	u32 nr_vms;
+	struct config_vm vms[CONFIG_MAX_VMS];
+	u32 errors; /* so far, the override's included */
+};
+
+/* Where errors go: one call per finished line, printable ASCII without newline, valid during the
+ * call only. */
+struct config_sink {
+	const char *file; /* how the text is called in messages, "corbel.conf" */
+	void (*report)(void *arg, const char *line);
+	void *arg;
+};
+
+/* Fill *config, defaults included, from text of length bytes; text need not end in NUL. Never
+ * fails: see config->errors. */
+void config_parse(struct config *config, const char *text, size_t length,
+		  const struct config_sink *sink);
+
+/*
+ * Apply LoadOptions, "key=value key=value" for keys of [corbel], to a parsed config. A bad word is
+ * reported and has no effect. A first word that ends in .efi is how the firmware's shell passes the
+ * program's own name, and is skipped.
+ */
+void config_override(struct config *config, const char *words, const struct config_sink *sink);
+
+/* Report "FILE:LINE: KEY: MESSAGE", for what only shows later: a file that is not there, memory
+ * that is not there. */
+void config_error_at(const struct config_sink *sink, u32 line, const char *key, const char *fmt,
+		     ...) PRINTF(4, 5);
+
+/* A file that a VM refers to. */
+struct config_file {
+	const char *name;
+	const char *key; /* "kernel" or "initrd" */
+	u32 line;	 /* of that key */
+	u32 vm;		 /* index into vms[] */
+	bool again;	 /* an earlier reference names the same file */
+};
+
+/*
+ * Walk the files of all VMs that are not broken: start with *pos = 0; false at the end. Names are
+ * compared as FAT does, without regard to case.
+ */
+bool config_next_file(const struct config *config, u32 *pos, struct config_file *file);
+
+/* Do two file names mean the same file on a FAT volume? */
+bool config_same_file(const char *a, const char *b);

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The UEFI application: reads the configuration and the files that it names, collects what the hypervisor needs to know,
+ * leaves boot services and jumps to the hypervisor proper, which is embedded here as an ELF image with a fixed link address.
+ *
+ * UEFI maps all memory one to one while we run; pages that must outlive us are EfiLoaderData. Errors before
+ * ExitBootServices go to the firmware's console and back to the firmware.
+ */
+#include <efi.h>
+#include <efilib.h>
+#include <elf.h>
+
+#include "boot/bootinfo.h"
+#include "boot/config.h"
+#include "boot/handover.h"
+
+extern const UINT8 corbel_elf[], corbel_elf_end[];
+
+static struct bootinfo *info;
+static struct config config;
+
+static EFI_STATUS fail(CONST CHAR16 *what, EFI_STATUS status)
+{
+	Print(L"corbel: %s: %r\r\n", what, status);
+	uefi_call_wrapper(BS->Stall, 1, 3000000);
+	return status;
+}
+
+/* Pages that stay, below `below`; 0 if there are none. */
+static UINT64 keep_pages(UINTN bytes, UINT64 below)
+{
+	EFI_PHYSICAL_ADDRESS address = below - 1;
+	EFI_STATUS status = uefi_call_wrapper(BS->AllocatePages, 4, AllocateMaxAddress, EfiLoaderData,
+					      EFI_SIZE_TO_PAGES(bytes), &address);
+
+	if (EFI_ERROR(status))
+		return 0;
+	SetMem((void *)(UINTN)address, EFI_SIZE_TO_PAGES(bytes) * EFI_PAGE_SIZE, 0);
+	return address;
+}
+
+#define ANYWHERE  (1ull << 47)
+#define BELOW_4G  (1ull << 32)
+#define BELOW_640K 0xa0000ull
+
+/* Read \corbel\NAME whole into pages that stay. */
+static EFI_STATUS read_file(EFI_FILE_HANDLE root, const char *name, UINT64 *base, UINT64 *size)
+{
+	CHAR16 path[BOOT_NAME_MAX + 16] = L"\\corbel\\";
+	EFI_FILE_HANDLE file;
+	EFI_FILE_INFO *file_info;
+	EFI_STATUS status;
+	UINTN n = StrLen(path), chunk, done;
+
+	for (UINTN i = 0; name[i] && i < BOOT_NAME_MAX; i++)
+		path[n++] = name[i] == '/' ? L'\\' : (UINT8)name[i];
+	path[n] = 0;
+	status = uefi_call_wrapper(root->Open, 5, root, &file, path, EFI_FILE_MODE_READ, 0);
+	if (EFI_ERROR(status))
+		return status;
+	file_info = LibFileInfo(file);
+	if (!file_info || (file_info->Attribute & EFI_FILE_DIRECTORY)) {
+		status = EFI_NOT_FOUND;
+		goto out;
+	}
+	*size = file_info->FileSize;
+	*base = keep_pages(*size ? *size : 1, ANYWHERE);
+	if (!*base) {
+		status = EFI_OUT_OF_RESOURCES;
+		goto out;
+	}
+	for (done = 0; done < *size; done += chunk) {
+		chunk = *size - done;
+		status = uefi_call_wrapper(file->Read, 3, file, &chunk, (void *)(UINTN)(*base + done));
+		if (EFI_ERROR(status) || !chunk) {
+			status = EFI_ERROR(status) ? status : EFI_END_OF_FILE;
+			break;
+		}
+	}
+	if (EFI_ERROR(status)) { /* a short file is no file */
+		uefi_call_wrapper(BS->FreePages, 2, *base, EFI_SIZE_TO_PAGES(*size));
+		*base = 0;
+	}
+out:
+	if (file_info)
+		FreePool(file_info);
+	uefi_call_wrapper(file->Close, 1, file);
+	return status;
+}
+
+static void no_report(void *arg, const char *line)
+{
+	(void)arg, (void)line; /* the hypervisor parses again and reports to its log */
+}
+
+/* The configuration, and every file that it names once. A file that can't be read is the hypervisor's to report. */
+static void read_files(EFI_FILE_HANDLE root)
+{
+	struct config_sink sink = { "corbel.conf", no_report, NULL };
+	struct config_file file;
+	struct boot_module *m;
+	u32 pos = 0;
+
+	if (EFI_ERROR(read_file(root, "corbel.conf", &info->config, &info->config_size)))
+		info->config = info->config_size = 0;
+	config_parse(&config, (const char *)(UINTN)info->config, info->config_size, &sink);
+	while (config_next_file(&config, &pos, &file)) {
+		if (file.again || info->module_count == BOOT_MAX_MODULES)
+			continue;
+		m = &info->modules[info->module_count++];
+		for (UINTN i = 0; file.name[i] && i < BOOT_NAME_MAX - 1; i++)
+			m->name[i] = file.name[i];
+		m->status = read_file(root, file.name, &m->base, &m->size);
+	}
+}
+
+/* LoadOptions are UCS-2; what isn't ASCII can't be a setting. */
+static void read_options(EFI_LOADED_IMAGE *loaded)
+{
+	CONST CHAR16 *text = loaded->LoadOptions;
+	UINTN n = loaded->LoadOptionsSize / sizeof(CHAR16);
+
+	for (UINTN i = 0; text && i < n && i < sizeof(info->options) - 1 && text[i]; i++)
+		info->options[i] = text[i] < 0x7f && text[i] >= 0x20 ? (char)text[i] : ' ';
+}
+
+static void find_tables(void)
+{
+	EFI_GUID acpi2 = ACPI_20_TABLE_GUID, acpi1 = ACPI_TABLE_GUID, smbios = SMBIOS_TABLE_GUID;
+	VOID *table;
+
+	if (!EFI_ERROR(LibGetSystemConfigurationTable(&acpi2, &table)) ||
+	    !EFI_ERROR(LibGetSystemConfigurationTable(&acpi1, &table)))
+		info->rsdp = (UINTN)table;
+	if (!EFI_ERROR(LibGetSystemConfigurationTable(&smbios, &table)))
+		info->smbios = (UINTN)table;
+}
+
+static void find_framebuffer(void)
+{
+	EFI_GUID guid = EFI_GRAPHICS_OUTPUT_PROTOCOL_GUID;
+	EFI_GRAPHICS_OUTPUT_PROTOCOL *gop;
+	EFI_GRAPHICS_OUTPUT_MODE_INFORMATION *mode;
+
+	if (EFI_ERROR(LibLocateProtocol(&guid, (VOID **)&gop)) || !gop->Mode || !gop->Mode->Info)
+		return;
+	mode = gop->Mode->Info;
+	if (mode->PixelFormat != PixelBlueGreenRedReserved8BitPerColor &&
+	    mode->PixelFormat != PixelRedGreenBlueReserved8BitPerColor)
+		return;
+	info->fb.base = gop->Mode->FrameBufferBase;
+	info->fb.size = gop->Mode->FrameBufferSize;
+	info->fb.width = mode->HorizontalResolution;
+	info->fb.height = mode->VerticalResolution;
+	info->fb.stride = mode->PixelsPerScanLine;
+	info->fb.bgr = mode->PixelFormat == PixelBlueGreenRedReserved8BitPerColor;
+}
+
+/* UEFI time to seconds since 1970 (civil-from-days, proleptic Gregorian). */
+static void read_clock(void)
+{
+	EFI_TIME t;
+	INT64 y, era, day;
+
+	if (EFI_ERROR(uefi_call_wrapper(RT->GetTime, 2, &t, NULL)) || t.Year < 1998 || t.Month < 1 || t.Month > 12)
+		return;
+	y = t.Month <= 2 ? t.Year - 1 : t.Year;
+	era = y / 400;
+	day = (153 * (t.Month + (t.Month > 2 ? -3 : 9)) + 2) / 5 + t.Day - 1;
+	day += (y - era * 400) * 365 + (y - era * 400) / 4 - (y - era * 400) / 100 + era * 146097 - 719468;
+	info->wall_seconds = (UINT64)day * 86400 + t.Hour * 3600u + t.Minute * 60u + t.Second;
+	if (t.TimeZone != EFI_UNSPECIFIED_TIMEZONE)
+		info->wall_seconds += (UINT64)((INT64)t.TimeZone * 60);
+}
+
+/* Copy the PT_LOAD segments to one piece of memory below 4 GiB (its root page table must be reachable from 32-bit code). */
+static EFI_STATUS load_image(UINT64 *entry, UINT64 *link_base)
+{
+	const Elf64_Ehdr *eh = (const Elf64_Ehdr *)corbel_elf;
+	const Elf64_Phdr *ph = (const Elf64_Phdr *)(corbel_elf + eh->e_phoff);
+	UINT64 low = ~0ull, high = 0;
+
+	for (int i = 0; i < eh->e_phnum; i++) {
+		if (ph[i].p_type != PT_LOAD)
+			continue;
+		low = ph[i].p_vaddr < low ? ph[i].p_vaddr : low;
+		high = ph[i].p_vaddr + ph[i].p_memsz > high ? ph[i].p_vaddr + ph[i].p_memsz : high;
+	}
+	info->image_size = high - low;
+	info->image_base = keep_pages(info->image_size, BELOW_4G);
+	if (!info->image_base)
+		return EFI_OUT_OF_RESOURCES;
+	for (int i = 0; i < eh->e_phnum; i++)
+		if (ph[i].p_type == PT_LOAD)
+			CopyMem((void *)(UINTN)(info->image_base + ph[i].p_vaddr - low),
+				(void *)(corbel_elf + ph[i].p_offset), ph[i].p_filesz);
+	*entry = eh->e_entry;
+	*link_base = low;
+	return EFI_SUCCESS;
+}
+
+/*
+ * Leave boot services. The map may change between reading it and leaving (an event of the firmware): read it again and retry,
+ * as the specification asks; nothing else may be called in between.
+ */
+static EFI_STATUS leave_firmware(EFI_HANDLE image)
+{
+	UINTN capacity = 64 * 1024, size, key, descriptor;
+	UINT32 version;
+	EFI_STATUS status;
+
+	info->memory_map = keep_pages(capacity, ANYWHERE);
+	if (!info->memory_map)
+		return fail(L"no memory for the memory map", EFI_OUT_OF_RESOURCES);
+	for (int tries = 0; tries < 8; tries++) {
+		size = capacity;
+		status = uefi_call_wrapper(BS->GetMemoryMap, 5, &size,
+					   (EFI_MEMORY_DESCRIPTOR *)(UINTN)info->memory_map, &key, &descriptor,
+					   &version);
+		if (EFI_ERROR(status))
+			break;
+		info->memory_map_size = size;
+		info->memory_descriptor_size = descriptor;
+		status = uefi_call_wrapper(BS->ExitBootServices, 2, image, key);
+		if (!EFI_ERROR(status))
+			return EFI_SUCCESS;
+	}
+	return fail(L"ExitBootServices", status);
+}
+
+EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
+{
+	UINT64 start = handover_tsc(), entry = 0, link_base = 0, root;
+	EFI_LOADED_IMAGE *loaded;
+	EFI_FILE_HANDLE volume;
+	EFI_STATUS status;
+
+	InitializeLib(image, system);
+	uefi_call_wrapper(BS->SetWatchdogTimer, 4, 0, 0, 0, NULL);
+	info = (struct bootinfo *)(UINTN)keep_pages(sizeof(*info), ANYWHERE);
+	if (!info)
+		return fail(L"no memory", EFI_OUT_OF_RESOURCES);
+	info->magic = BOOTINFO_MAGIC;
+	info->size = sizeof(*info);
+	info->tsc_start = start;
+	status = uefi_call_wrapper(BS->HandleProtocol, 3, image, &LoadedImageProtocol, (VOID **)&loaded);
+	if (EFI_ERROR(status))
+		return fail(L"LoadedImage protocol", status);
+	read_options(loaded);
+	volume = LibOpenRoot(loaded->DeviceHandle);
+	if (volume)
+		read_files(volume);
+	find_tables();
+	find_framebuffer();
+	read_clock();
+	status = load_image(&entry, &link_base);
+	if (EFI_ERROR(status))
+		return fail(L"no memory below 4 GiB for the hypervisor", status);
+	info->trampoline = keep_pages(EFI_PAGE_SIZE, BELOW_640K);
+	root = handover_tables(keep_pages, link_base, info->image_base, info->image_size);
+	if (!root)
+		return fail(L"no memory for page tables", EFI_OUT_OF_RESOURCES);
+	status = leave_firmware(image);
+	if (EFI_ERROR(status))
+		return status;
+	handover_jump(root, entry, HANDOVER_DIRECTMAP + (UINTN)info);
+}

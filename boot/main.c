@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The composition root: the order in which the machine is taken over, and the only file that names both backends. Each step
+ * stands on those before it; what can fail without taking the machine down says so and goes on.
+ */
+#include "arch/x86/acpi.h"
+#include "arch/x86/apic.h"
+#include "arch/x86/backtrace.h"
+#include "arch/x86/clock.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/crash.h"
+#include "arch/x86/desc.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/ioapic.h"
+#include "arch/x86/ipi.h"
+#include "arch/x86/serial.h"
+#include "arch/x86/smp.h"
+#include "boot/machine.h"
+#include "boot/version.h"
+#include "boot/vms.h"
+#include "debug/console.h"
+#include "debug/monitor.h"
+#include "debug/screen.h"
+#include "dev/clock.h"
+#include "lib/assert.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+#include "mm/hostmap.h"
+#include "mm/phys.h"
+#include "svm/ops.h"
+#include "virt/enable.h"
+#include "virt/sched.h"
+#include "vmx/ops.h"
+
+#define STOP_MS 500
+
+void corbel_main(struct bootinfo *info);
+
+/* entry.asm's first stack, until the CPU has its own. */
+u8 boot_stack[STACK_SIZE] ALIGNED(16);
+/* Before the CPU has its own: all IST stacks in one. Its top word, 0, is the early GS base. */
+static u8 early_ist[IST_SIZE] ALIGNED(IST_SIZE);
+
+static struct bootinfo *boot;
+static struct config config;
+static struct task serial_task, vm_task;
+static const struct virt_ops *const backends[] = { &vmx_ops, &svm_ops };
+
+DEFINE_PERCPU(u32, lock_ranks_held);
+
+static u32 *held_ranks(void)
+{
+	return this_cpu_ptr(u32, lock_ranks_held);
+}
+
+static u32 log_this_cpu(void)
+{
+	return this_cpu(cpu_id);
+}
+
+static void early_cpu(void)
+{
+	u64 top = (u64)early_ist + IST_SIZE - 16;
+	const u64 ist[IST_COUNT + 1] = { 0, top, top, top };
+
+	cpus[0].percpu_offset = 0;
+	cpu_set_percpu(0);
+	cpu_init_control();
+	desc_load(ist);
+	log_cpu = log_this_cpu;
+	log_irq_save_hook = irq_save;
+	log_irq_restore_hook = irq_restore;
+	log_sink = console_log;
+	panic_hook = crash_message;
+	backtrace_hook = backtrace_here;
+}
+
+static void config_report(void *arg, const char *line)
+{
+	(void)arg;
+	log_err("%s", line);
+}
+
+static const struct config_sink config_errors = { "corbel.conf", config_report, NULL };
+
+static void read_config(void)
+{
+	if (boot->config)
+		config_parse(&config, hpa_ptr(HPA(boot->config)), boot->config_size, &config_errors);
+	else
+		config_parse(&config, "", 0, &config_errors);
+	if (boot->options[0])
+		config_override(&config, boot->options, &config_errors);
+}
+
+/* Before Corbel's own tables: the loader maps all of this. */
+static const void *early_map(u64 hpa, u64 size)
+{
+	return hpa + size < 64 * GIB ? hpa_ptr(HPA(hpa)) : NULL;
+}
+
+static void acpi_warning(const char *line)
+{
+	log_warn("%s", line);
+}
+
+static void open_serial(void)
+{
+	u16 port = config.serial_port;
+
+	if (config.serial == CONFIG_SERIAL_NONE)
+		return;
+	if (config.serial == CONFIG_SERIAL_AUTO)
+		port = acpi.serial.space == 1 && acpi.serial.address ? (u16)acpi.serial.address : 0x3f8;
+	if (serial_init(port, config.baud))
+		log_warn("serial: no UART at port %#x", port);
+}
+
+static void crash_output(void)
+{
+	serial_crash_mode();
+	console_crash_mode();
+}
+
+static void *map_for_arch(u64 hpa, u64 size, bool cached)
+{
+	return host_map(HPA(hpa), size, cached ? HOST_WB : HOST_UC);
+}
+
+static void open_screen(void)
+{
+	struct screen_mode mode = { .width = boot->fb.width, .height = boot->fb.height, .stride = boot->fb.stride,
+				    .bgr = boot->fb.bgr };
+
+	if (!boot->fb.width)
+		return;
+	mode.base = host_map(HPA(boot->fb.base), boot->fb.size, HOST_WC);
+	if (mode.base)
+		screen_init(&mode);
+}
+
+/* The boot CPU is CPU 0, the others follow in MADT order. */
+static void list_cpus(void)
+{
+	u32 me = apic_id();
+
+	cpus[0].apic_id = me;
+	nr_cpus = 1;
+	for (u32 i = 0; i < acpi.cpu_count && nr_cpus < MAX_CPUS; i++)
+		if (acpi.cpu_apic_id[i] != me)
+			cpus[nr_cpus++].apic_id = acpi.cpu_apic_id[i];
+	for (u32 i = 0; i < nr_cpus; i++)
+		cpus[i].id = i;
+	if (acpi.cpus_disabled || acpi.cpus_duplicate || acpi.cpus_ignored)
+		log_info("MADT: %u CPUs disabled, %u listed twice, %u more than Corbel can use", acpi.cpus_disabled,
+			 acpi.cpus_duplicate, acpi.cpus_ignored);
+	for (u32 i = 1; i < nr_cpus; i++)
+		if (machine_cpu_memory(i))
+			cpus[i].stack_top = NULL; /* smp_start() says so */
+}
+
+static u32 halted; /* atomic: CPUs that have stopped for good */
+
+static int halt_here(void *arg)
+{
+	(void)arg;
+	virt_disable_here();
+	__atomic_add_fetch(&halted, 1, __ATOMIC_SEQ_CST);
+	for (;;)
+		asm volatile("cli; hlt");
+	return 0;
+}
+
+/* INIT and reset are blocked in VMX operation: every CPU leaves it first. One that hangs is not waited for. */
+static void stop_cpus(void)
+{
+	struct cpumask others = cpus_online;
+	u64 deadline = rdtsc() + (u64)STOP_MS * tsc_khz;
+	u32 count;
+
+	irq_disable();
+	bitmap_clear(others.bits, this_cpu(cpu_id));
+	count = bitmap_weight(others.bits, MAX_CPUS);
+	ipi_post(IPI_HALT, &others, NULL);
+	while (__atomic_load_n(&halted, __ATOMIC_SEQ_CST) < count && rdtsc() < deadline)
+		cpu_pause();
+	virt_disable_here();
+}
+
+static void poweroff(void)
+{
+	if (vms_failed())
+		log_info("corbel: power off: %u VM%s failed", vms_failed(), vms_failed() == 1 ? "" : "s");
+	else
+		log_info("corbel: power off: every VM ended well");
+	serial_drain();
+	stop_cpus();
+	acpi_poweroff();
+	serial_drain();
+	for (;;)
+		asm volatile("cli; hlt");
+}
+
+static void reboot(void)
+{
+	log_info("corbel: reset");
+	serial_drain();
+	stop_cpus();
+	machine_reset();
+}
+
+static void serial_received(void)
+{
+	task_wake(&serial_task);
+}
+
+static void serial_run(struct task *t)
+{
+	int c;
+
+	(void)t;
+	while ((c = serial_read()) >= 0)
+		console_input((u8)c);
+}
+
+static void vm_stopped(struct vm *vm)
+{
+	(void)vm;
+	task_wake(&vm_task);
+}
+
+/* A VM has come to rest: what its configuration says, then what Corbel's says once none runs. */
+static void vm_run(struct task *t)
+{
+	static u64 seen[CONFIG_MAX_VMS + 1]; /* starts whose end was handled, by VM id */
+	bool again = true;
+
+	(void)t;
+	while (again) {
+		again = false;
+		list_for_each_safe (n, &vm_list) {
+			struct vm *vm = list_entry(n, struct vm, node);
+
+			if (vm->state != VM_STOPPED || vm->id > CONFIG_MAX_VMS || seen[vm->id] == vm->starts)
+				continue;
+			seen[vm->id] = vm->starts;
+			again = true;
+			if (!vms_ended(vm) && console_attached() == vm)
+				console_attach_monitor();
+		}
+	}
+	if (vms_want_poweroff() || (config.when_idle == CONFIG_IDLE_POWEROFF && !vms_any_running()))
+		poweroff();
+}
+
+static void enable_virtualization(void)
+{
+	enum virt_mixed mixed = config.mixed_cpus == CONFIG_MIXED_REFUSE ? VIRT_MIXED_REFUSE : VIRT_MIXED_EXCLUDE;
+	u32 setup = config.setup_cpu == CONFIG_SETUP_BOOT ? 0 : (u32)config.setup_cpu;
+
+	if (config.mixed_cpus == CONFIG_MIXED_COMMON)
+		log_warn("mixed_cpus = common is not supported yet: exclude is used");
+	if (!virt_setup(backends, ARRAY_SIZE(backends), setup, mixed) && !virt_enable_get())
+		log_info("virtualization: %s is on, on %u of %u CPUs", virt_ops->name,
+			 bitmap_weight(virt_cpus()->bits, MAX_CPUS), bitmap_weight(cpus_online.bits, MAX_CPUS));
+	else
+		log_err("virtualization: no VM can run: %s", virt_obstacle());
+}
+
+static const struct monitor_actions actions = {
+	.version = CORBEL_VERSION,
+	.poweroff = poweroff,
+	.reboot = reboot,
+	.vm_reset = vms_reset,
+};
+
+static void ap_main(void)
+{
+	sched_loop();
+}
+
+/* On the boot CPU's own stack, with Corbel's tables: the rest of the way. */
+static void main_on_stack(void)
+{
+	struct smp_boot smp = { .trampoline = boot->trampoline, .ap_main = ap_main, .ist = machine_ist };
+	u32 online;
+	u16 flags;
+
+	cpu_set_percpu(0);
+	desc_load(machine_ist(0));
+	machine_release_firmware(boot);
+	open_screen();
+	if (apic_init())
+		panic("this CPU has no local APIC");
+	clock_calibrate();
+	log_clock_ns = clock_ns;
+	if (boot->wall_seconds)
+		dev_time.wall_base_ns = boot->wall_seconds * 1000000000ull - tsc_to_ns(boot->tsc_start);
+	timer_init_cpu();
+	ioapic_init();
+	ipi_init();
+	ipi_set_handler(IPI_HALT, halt_here);
+	smp_boot_cpu_online();
+	sched_init();
+	list_cpus();
+	smp.trampoline_ptr = hpa_ptr(HPA(boot->trampoline));
+	smp.cr3 = host_cr3();
+	online = smp_start(&smp);
+	log_info("CPUs: %u of %u online, %s", online, nr_cpus, apic_x2 ? "x2APIC" : "xAPIC");
+	enable_virtualization();
+
+	console_init();
+	task_add(&serial_task, 0, serial_run);
+	task_add(&vm_task, 0, vm_run);
+	vm_stopped_hook = vm_stopped;
+	vms_create(boot, &config, &config_errors);
+	monitor_init(&actions);
+	if (config.attach[0] && vm_find(config.attach))
+		console_attach(vm_find(config.attach));
+	serial_start_input(ioapic_isa_gsi(serial_port() == 0x2f8 || serial_port() == 0x2e8 ? 3 : 4, &flags), flags,
+			   serial_received);
+	if (!vms_any_running())
+		task_wake(&vm_task);
+	sched_loop();
+}
+
+static void NORETURN switch_stack(void *top, void (*next)(void))
+{
+	asm volatile("mov %0, %%rsp\n\txor %%ebp, %%ebp\n\tpush %%rbp\n\tjmp *%1" : : "r"(top), "r"(next) : "memory");
+	__builtin_unreachable();
+}
+
+void corbel_main(struct bootinfo *info)
+{
+	boot = info;
+	early_cpu();
+	if (info->magic != BOOTINFO_MAGIC || info->size != sizeof(*info))
+		panic("the loader and the hypervisor are not of the same build");
+	read_config();
+	acpi_read(info->rsdp, early_map, acpi_warning, &acpi);
+	open_serial();
+	crash_output_hook = crash_output;
+	log_info("Corbel %s", CORBEL_VERSION);
+	arch_map = map_for_arch;
+	if (machine_take_memory(info) || machine_cpu_memory(0))
+		panic("no memory to run in");
+	log_info("memory: %lu MiB", machine_ram() / MIB);
+	spin_held_hook = held_ranks;
+	switch_stack(cpus[0].stack_top, main_on_stack);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
+#include "boot/vms.h"
+#include "debug/console.h"
+#include "dev/acpi.h"
+#include "dev/platform.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "virt/enable.h"
+#include "virt/linux.h"
+#include "virt/ops.h"
+
+/* The guest's memory map: [0, ACPI_GPA) RAM, the ACPI tables, a hole up to 1 MiB, RAM to the PCI hole, the rest above 4 GiB. */
+#define HIGH_START MIB
+#define PCI_HOLE   0xc0000000ull
+#define HIGH_4G	   (4 * GIB)
+
+static const struct bootinfo *boot;
+static u32 failed;
+static bool poweroff_wanted;
+
+u32 vms_failed(void)
+{
+	return failed;
+}
+
+bool vms_want_poweroff(void)
+{
+	return poweroff_wanted;
+}
+
+static const struct boot_module *module(const char *name)
+{
+	for (u32 i = 0; i < boot->module_count; i++)
+		if (config_same_file(boot->modules[i].name, name))
+			return &boot->modules[i];
+	return NULL;
+}
+
+static u64 memory_below_hole(const struct config_vm *c)
+{
+	return MIN(c->memory, PCI_HOLE);
+}
+
+static u32 fill_e820(const struct config_vm *c, struct boot_e820_entry map[4])
+{
+	u64 low = memory_below_hole(c);
+
+	map[0] = (struct boot_e820_entry){ 0, ACPI_GPA, E820_RAM };
+	map[1] = (struct boot_e820_entry){ ACPI_GPA, ACPI_GPA_SIZE, E820_ACPI };
+	map[2] = (struct boot_e820_entry){ HIGH_START, low - HIGH_START, E820_RAM };
+	if (low == c->memory)
+		return 3;
+	map[3] = (struct boot_e820_entry){ HIGH_4G, c->memory - low, E820_RAM };
+	return 4;
+}
+
+static int add_memory(struct vm *vm, const struct config_vm *c)
+{
+	struct boot_e820_entry map[4];
+	u32 n = fill_e820(c, map);
+	int err = 0;
+
+	for (u32 i = 0; !err && i < n; i++)
+		err = vm_add_memory(vm, GPA(map[i].addr), map[i].size, S2_RWX);
+	return err;
+}
+
+/* vm->load: a Linux kernel at its entry. */
+static int load_linux(struct vm *vm, char *why, size_t why_len)
+{
+	const struct config_vm *c = vm->config;
+	const struct boot_module *kernel = module(c->kernel), *initrd = c->initrd[0] ? module(c->initrd) : NULL;
+	struct boot_e820_entry map[4];
+	struct linux_image img = {
+		.kernel = hpa_ptr(HPA(kernel->base)),
+		.kernel_size = kernel->size,
+		.cmdline = c->cmdline,
+		.e820 = map,
+		.e820_count = fill_e820(c, map),
+		.rsdp = GPA(ACPI_GPA),
+	};
+	struct linux_entry entry;
+	u64 flags;
+	int err;
+
+	if (initrd) {
+		img.initrd = hpa_ptr(HPA(initrd->base));
+		img.initrd_size = initrd->size;
+	}
+	platform_reset(vm);
+	err = linux_load(vm, &img, &entry, why, why_len);
+	if (!err)
+		err = platform_write_acpi(vm);
+	if (err)
+		return err;
+	flags = irq_save();
+	virt_ops->vcpu_load(vm->vcpus[0]);
+	err = linux_start(vm->vcpus[0], &entry);
+	virt_ops->vcpu_put(vm->vcpus[0]);
+	irq_restore(flags);
+	return err;
+}
+
+/* A file that the configuration names and the loader could not read. */
+static bool file_there(const struct config_sink *sink, const char *key, const char *name, u32 line)
+{
+	const struct boot_module *m = module(name);
+
+	if (m && m->base)
+		return true;
+	config_error_at(sink, line, key, "no file '%s' in \\corbel", name);
+	return false;
+}
+
+static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
+{
+	int err;
+
+	if (!file_there(sink, "kernel", c->kernel, c->kernel_line) ||
+	    (c->initrd[0] && !file_there(sink, "initrd", c->initrd, c->initrd_line)))
+		return -ENOENT;
+	if (c->vcpus > 1) {
+		log_err("vm %s: vcpus = %u: more than one vCPU is not supported yet", c->name, c->vcpus);
+		return trace_error(-EOPNOTSUPP);
+	}
+	err = vm_create(c->name, c->vcpus, &c->cpus, vm);
+	if (err) {
+		log_err("vm %s: not made: %s", c->name, virt_obstacle()[0] ? virt_obstacle() : error_name(err));
+		return err;
+	}
+	(*vm)->config = c;
+	(*vm)->load = load_linux;
+	err = add_memory(*vm, c);
+	if (err)
+		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB, error_name(err));
+	if (!err)
+		err = platform_create(*vm);
+	if (!err && console_vm_add(*vm, platform_uart(*vm)))
+		log_warn("vm %s: no memory for its console", c->name);
+	if (err)
+		vm_destroy(*vm);
+	return err;
+}
+
+void vms_create(const struct bootinfo *info, const struct config *config, const struct config_sink *sink)
+{
+	struct vm *vm;
+
+	boot = info;
+	for (u32 i = 0; i < config->nr_vms; i++) {
+		const struct config_vm *c = &config->vms[i];
+
+		if (c->broken) {
+			log_err("vm %s: not started, its configuration has errors", c->name);
+			failed++;
+		} else if (build(c, sink, &vm)) {
+			failed++;
+		} else if (c->autostart && vm_start(vm)) {
+			failed++;
+		}
+	}
+}
+
+bool vms_ended(struct vm *vm)
+{
+	const struct config_vm *c = vm->config;
+	bool good = vm->stop_reason == STOP_POWEROFF || vm->stop_reason == STOP_OPERATOR;
+
+	if (vm->stop_reason == STOP_RESET) { /* the guest restarts itself: no end */
+		vm->resets++;
+		log_info("vm %s: reset by the guest: %s", vm->name, vm->stop_text);
+		return !vm_start(vm);
+	}
+	if (good) {
+		log_info("vm %s: ended: %s%s%s", vm->name, stop_reason_name(vm->stop_reason), vm->stop_text[0] ? ": " : "",
+			 vm->stop_text);
+	} else {
+		log_err("vm %s: stopped: %s: %s", vm->name, stop_reason_name(vm->stop_reason), vm->stop_text);
+		failed++;
+	}
+	if (vm->stop_reason == STOP_OPERATOR)
+		return false;
+	if (c->on_exit == CONFIG_EXIT_RESTART && !vm->dead)
+		return !vm_start(vm);
+	if (c->on_exit == CONFIG_EXIT_POWEROFF)
+		poweroff_wanted = true;
+	return false;
+}
+
+int vms_reset(struct vm *vm)
+{
+	if (vm->state != VM_RUNNING)
+		return vm_start(vm);
+	vm_stop(vm, STOP_RESET, "by the operator");
+	return 0;
+}
+
+bool vms_any_running(void)
+{
+	bool any = false;
+
+	spin_lock(&vm_list_lock);
+	list_for_each (n, &vm_list)
+		any |= list_entry(n, struct vm, node)->state == VM_RUNNING;
+	spin_unlock(&vm_list_lock);
+	return any;
+}
