@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+# make help says what there is. Everything that is made goes to build/.
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+B := build
+PROVE_MMU ?= 0
+
+CC := gcc
+NASM := nasm
+PYTHON := python3
+
+WARN := -Wall -Wextra -Werror -Wundef -Wstrict-prototypes -Wmissing-prototypes
+CFLAGS := -std=gnu17 -O2 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-pic -fno-pie \
+	-fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fcf-protection=none \
+	-fno-strict-aliasing -DPROVE_MMU=$(PROVE_MMU) -I. -I$(B) $(WARN)
+LDFLAGS := -nostdlib -static -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
+
+# The hypervisor proper, by layer.
+OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/main.c boot/vms.c \
+	debug/commands.c debug/commands_cpu.c debug/commands_system.c debug/commands_vm.c debug/console.c debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c \
+	debug/vmconsole.c \
+	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c dev/platform.c \
+	dev/power.c dev/rtc.c dev/uart16550.c \
+	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/tlb.c svm/vcpu.c \
+	vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c vmx/switched.c vmx/tlb.c vmx/vcpu.c \
+	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c virt/emulate.c \
+	virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c virt/guestwalk.c virt/linux.c virt/mmio.c virt/msr.c \
+	virt/sched.c virt/slots.c virt/vcpu.c virt/vm.c \
+	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
+	arch/x86/acpi.c arch/x86/apic.c arch/x86/backtrace.c arch/x86/clock.c arch/x86/cpu.c arch/x86/crash.c \
+	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
+	arch/x86/timer.c arch/x86/traps.asm arch/x86/traps.c \
+	lib/assert.c lib/error.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
+GENERATED := $(B)/font.o $(B)/dsdt_aml.o
+OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)
+
+.PHONY: all clean
+all: $(B)/corbel.efi
+
+$(B)/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+$(B)/%.asm.o: %.asm
+	@mkdir -p $(@D)
+	$(NASM) -f elf64 -g -F dwarf $< -o $@
+
+# The DSDT of guests.
+$(B)/dsdt_aml.c: dev/dsdt.asl
+	@mkdir -p $(B)
+	cd $(B) && iasl -ve -tc -p dsdt ../$< >iasl.log 2>&1 || { cat iasl.log; exit 1; }
+	sed 's/^unsigned char/const unsigned char/' $(B)/dsdt.hex >$@
+$(B)/dsdt_aml.o: $(B)/dsdt_aml.c
+	$(CC) $(CFLAGS) -Wno-missing-variable-declarations -c $< -o $@
+
+# The screen's font.
+FONT ?= /usr/share/consolefonts/Lat15-VGA16.psf.gz
+$(B)/font.c: tools/psf2c $(FONT)
+	@mkdir -p $(B)
+	$(PYTHON) tools/psf2c $(FONT) >$@
+$(B)/font.o: $(B)/font.c
+	$(CC) $(CFLAGS) -c $< -o $@
+
+# Linked twice: the symbols of the first make the second's table for backtraces, and no address moves (linker.ld).
+$(B)/corbel1.elf: $(OBJECTS) linker.ld
+	ld $(LDFLAGS) -o $@ $(OBJECTS)
+$(B)/ksyms.S: $(B)/corbel1.elf tools/ksyms
+	$(PYTHON) tools/ksyms $< >$@
+$(B)/ksyms.o: $(B)/ksyms.S
+	$(CC) -c $< -o $@
+$(B)/corbel.elf: $(B)/ksyms.o
+	ld $(LDFLAGS) -o $@ $(OBJECTS) $<
+	@nm $(B)/corbel1.elf | grep -i ' [td] ' | grep -v ksyms_ >$(B)/corbel1.nm
+	@nm $@ | grep -i ' [td] ' | grep -v ksyms_ | cmp - $(B)/corbel1.nm || \
+		{ echo "the second link moved symbols"; exit 1; }
+$(B)/corbel.stripped: $(B)/corbel.elf
+	objcopy --strip-all $< $@
+
+# The UEFI application.
+EFI_INC := /usr/include/efi
+EFI_CFLAGS := -std=gnu17 -O2 -fpic -fshort-wchar -ffreestanding -fno-stack-protector -mno-red-zone \
+	-maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing -DEFI_FUNCTION_WRAPPER -DPROVE_MMU=0 -I. \
+	-isystem $(EFI_INC) -isystem $(EFI_INC)/x86_64 -Wall -Wextra -Werror
+EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c boot/config.c lib/printf.c lib/string.c)
+$(B)/efi/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+$(B)/efi/blob.o: $(B)/corbel.stripped
+	@mkdir -p $(@D)
+	printf '.section .rodata\n.globl corbel_elf, corbel_elf_end\n.balign 4096\ncorbel_elf: .incbin "%s"\ncorbel_elf_end:\n' \
+		$< | $(CC) -x assembler - -c -o $@
+$(B)/corbel.so: $(EFI_OBJS) $(B)/efi/blob.o
+	ld -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds /usr/lib/crt0-efi-x86_64.o \
+		$^ -o $@ -L/usr/lib -lefi -lgnuefi
+	@! nm -u $@ | grep .
+$(B)/corbel.efi: $(B)/corbel.so
+	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
+		--target efi-app-x86_64 --subsystem=10 $< $@
+
+clean:
+	rm -rf $(B)
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
