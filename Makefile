@@ -99,6 +99,36 @@ $(B)/corbel.efi: $(B)/corbel.so
 	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
 		--target efi-app-x86_64 --subsystem=10 $< $@
 
+# Host programs: the same sources with sanitizers.
+HOST_CFLAGS := -std=gnu17 -O1 -g -DCORBEL_HOST -DPROVE_MMU=1 -I. -I$(B) -Wall -Wextra -Werror
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all
+TSAN := -fsanitize=thread
+$(B)/host/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) $(ASAN) -MMD -MP -c $< -o $@
+$(B)/host/$(B)/%.c.o: $(B)/%.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) $(ASAN) -c $< -o $@
+$(B)/tsan/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) $(TSAN) -MMD -MP -c $< -o $@
+CONFCHECK := $(patsubst %,$(B)/host/%.o,tools/confcheck.c boot/config.c lib/printf.c)
+$(B)/host/confcheck: $(CONFCHECK)
+	$(CC) $(ASAN) $^ -o $@
+
+# Unit tests.
+include tests/unit/tests.mk
+define unit_test
+$(B)/unit/$(1): $(patsubst %,$(B)/$(2)/%.o,tests/unit/$(1)_test.c $(test_$(1)))
+	@mkdir -p $$(@D)
+	$$(CC) $(3) $$^ -o $$@ $$(test_libs)
+endef
+$(foreach t,$(UNIT_TESTS),$(eval $(call unit_test,$(t),host,$(ASAN))))
+$(foreach t,$(TSAN_TESTS),$(eval $(call unit_test,$(t),tsan,$(TSAN))))
+.PHONY: unit
+unit: $(patsubst %,$(B)/unit/%,$(UNIT_TESTS) $(TSAN_TESTS))
+	tests/unit/run $(B)/unit $(UNIT_TESTS) $(TSAN_TESTS)
+
 clean:
 	rm -rf $(B)
 

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/serial.h"
+#include "debug/console.h"
+#include "debug/screen.h"
+#include "lib/error.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "tests/unit/debug_fake.h"
+#include "tests/unit/host.h"
+#include "virt/enable.h"
+#include "virt/sched.h"
+
+struct fake_output fake_serial, fake_screen;
+struct vm fake_linux, fake_lab;
+struct uart fake_uart;
+u8 fake_typed[4096];
+size_t fake_typed_len, fake_uart_room;
+u32 fake_task_wakes;
+u32 fake_frames_left;
+s32 fake_frames_out;
+char fake_called[256];
+int fake_error;
+
+struct cpu cpus[MAX_CPUS];
+u32 nr_cpus;
+struct list vm_list = LIST_INIT(vm_list);
+struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
+const struct virt_ops *virt_ops;
+
+static struct virt_cpu virt_cpus_fake[4];
+static struct vcpu vcpus[2];
+static struct task *task;
+static u64 next_frame;
+
+/* ---- Output ---- */
+
+static void see(struct fake_output *o, char c)
+{
+	if (o->sequence) {
+		if (o->sequence == 2 && c == 'K')
+			o->line_len = o->column;
+		if (o->sequence == 2 && c == 'J')
+			o->line_len = o->column = 0;
+		o->sequence =
+			o->sequence == 1 && c == '[' ? 2 : (o->sequence == 2 && c < '@' ? 2 : 0);
+	} else if (c == 0x1b) {
+		o->sequence = 1;
+	} else if (c == '\r') {
+		o->column = 0;
+	} else if (c == '\n') {
+		o->line_len = o->column =
+			0; /* a terminal keeps the column: none of our lines relies on it */
+		o->lines++;
+	} else if (c == '\b') {
+		o->column -= o->column > 0;
+	} else if (c >= ' ' && o->column < sizeof(o->line) - 1) {
+		o->line[o->column++] = c;
+		if (o->column > o->line_len)
+			o->line_len = o->column;
+	}
+	o->line[o->line_len] = '\0';
+}
+
+static void record(struct fake_output *o, const char *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (o->len < FAKE_WRITTEN)
+			o->text[o->len++] = bytes[i];
+		see(o, bytes[i]);
+	}
+	o->text[o->len] = '\0';
+}
+
+void serial_write(const char *bytes, size_t n)
+{
+	record(&fake_serial, bytes, n);
+}
+
+void screen_write(const char *bytes, size_t n)
+{
+	record(&fake_screen, bytes, n);
+}
+
+void fake_clear(void)
+{
+	fake_serial.len = fake_screen.len = 0;
+	fake_serial.text[0] = fake_screen.text[0] = '\0';
+	fake_called[0] = '\0';
+}
+
+bool fake_said(const char *text)
+{
+	return strstr(fake_serial.text, text) != NULL;
+}
+
+void fake_guest(const char *text)
+{
+	fake_uart.output(fake_uart.arg, (const u8 *)text, strlen(text));
+}
+
+void fake_type(const char *text)
+{
+	while (*text)
+		console_input((u8)*text++);
+}
+
+/* ---- The guest's UART, tasks, frames ---- */
+
+size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
+{
+	size_t take = MIN(n, fake_uart_room);
+
+	(void)u;
+	take = MIN(take, sizeof(fake_typed) - fake_typed_len);
+	memcpy(fake_typed + fake_typed_len, bytes, take);
+	fake_typed_len += take;
+	fake_uart_room -= take;
+	return take;
+}
+
+void task_add(struct task *t, u32 cpu, void (*run)(struct task *t))
+{
+	t->cpu = cpu;
+	t->run = run;
+	t->pending = false;
+	task = t;
+}
+
+void task_wake(struct task *t)
+{
+	t->pending = true;
+	fake_task_wakes++;
+}
+
+void fake_run_tasks(void)
+{
+	if (task->pending)
+		task->run(task);
+	task->pending = false;
+}
+
+pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm)
+{
+	pfn_t f = PFN(next_frame);
+
+	(void)kind, (void)vm;
+	if (!fake_frames_left)
+		return PFN_NONE;
+	fake_frames_left--;
+	next_frame += 1ull << order;
+	fake_frames_out += 1 << order;
+	return f;
+}
+
+void *frame_alloc_zero(enum frame_kind kind, u16 vm)
+{
+	pfn_t f = frame_alloc_order(0, kind, vm);
+
+	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE) : NULL;
+}
+
+int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
+{
+	(void)f, (void)kind, (void)vm;
+	fake_frames_out -= 1 << order;
+	return 0;
+}
+
+int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
+{
+	return frame_free_order(f, 0, kind, vm);
+}
+
+void frames_stats(struct frame_stats *out)
+{
+	for (u32 i = 0; i < FRAME_KINDS; i++)
+		out->frames[i] = i * 256;
+	out->whole_free_extents = 17;
+}
+
+u64 frames_of_vm(u16 vm)
+{
+	return vm * 65536ull;
+}
+
+const char *frame_kind_name(enum frame_kind kind)
+{
+	return kind == FRAME_FREE ? "free" : (kind == FRAME_GUEST ? "guest memory" : "other");
+}
+
+/* ---- virt ---- */
+
+struct vm *vm_find(const char *name)
+{
+	list_for_each (node, &vm_list) {
+		struct vm *vm = list_entry(node, struct vm, node);
+
+		if (!strcmp(vm->name, name))
+			return vm;
+	}
+	return NULL;
+}
+
+int vm_start(struct vm *vm)
+{
+	snprintf(fake_called, sizeof(fake_called), "start %s", vm->name);
+	return fake_error;
+}
+
+void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
+{
+	(void)fmt;
+	snprintf(fake_called, sizeof(fake_called), "stop %s %d", vm->name, why);
+}
+
+const char *stop_reason_name(enum stop_reason why)
+{
+	return why == STOP_NONE ? "none" : "triple fault";
+}
+
+const char *exit_kind_name(enum exit_kind kind)
+{
+	static const char *const names[EXIT_KINDS] = {
+		[EXIT_IRQ] = "irq", [EXIT_CPUID] = "cpuid", [EXIT_IO] = "io"
+	};
+
+	return names[kind] ? names[kind] : "other";
+}
+
+const struct virt_cpu *virt_cpu(u32 cpu)
+{
+	return &virt_cpus_fake[cpu];
+}
+
+u32 virt_diff(u32 cpu,
+	      void (*emit)(void *arg, const char *field, const char *rule, u64 expected, u64 seen),
+	      void *arg)
+{
+	if (cpu == 2)
+		emit(arg, "7_ebx", "superset", 0xff, 0x7f);
+	return cpu == 2;
+}
+
+bool virt_enabled(void)
+{
+	return true;
+}
+
+const char *virt_obstacle(void)
+{
+	return "";
+}
+
+const struct virt_caps *virt_reference(void)
+{
+	return &virt_cpus_fake[0].caps;
+}
+
+const struct cap_field *cap_field(const struct cap_table *vendor, u32 i)
+{
+	static const struct cap_field field = { .name = "signature" };
+
+	(void)vendor, (void)i;
+	return &field;
+}
+
+u32 sched_load(u32 cpu)
+{
+	return cpu == 1;
+}
+
+/* ---- The machine ---- */
+
+static void add_vm(struct vm *vm, u16 id, const char *name)
+{
+	memset(vm, 0, sizeof(*vm));
+	vm->id = id;
+	snprintf(vm->name, sizeof(vm->name), "%s", name);
+	list_add_tail(&vm_list, &vm->node);
+}
+
+static void add_linux(void)
+{
+	add_vm(&fake_linux, 1, "linux");
+	fake_linux.state = VM_RUNNING;
+	fake_linux.nr_vcpus = 2;
+	fake_linux.nr_slots = 1;
+	fake_linux.slots[0].size = 256 * MIB;
+	fake_linux.cpus.bits[0] = 0xb;
+	memset(vcpus, 0, sizeof(vcpus));
+	for (u32 i = 0; i < 2; i++) {
+		vcpus[i].vm = &fake_linux;
+		vcpus[i].index = i;
+		vcpus[i].state = VCPU_RUNNING;
+		vcpus[i].exits[EXIT_CPUID] = 5 + i;
+		fake_linux.vcpus[i] = &vcpus[i];
+	}
+	vcpus[0].exits[EXIT_IO] = 700;
+	vcpus[0].exits[EXIT_IRQ] = 70;
+}
+
+void fake_open(void)
+{
+	host_arena_open(16 * MIB);
+	host_hooks_open();
+	memset(&fake_serial, 0, sizeof(fake_serial));
+	memset(&fake_screen, 0, sizeof(fake_screen));
+	list_init(&vm_list);
+	add_linux();
+	add_vm(&fake_lab, 2, "lab");
+	nr_cpus = 4;
+	for (u32 i = 0; i < nr_cpus; i++) {
+		cpus[i] = (struct cpu){ .id = i,
+					.apic_id = i * 2,
+					.state = i == 3 ? CPU_DEAD : CPU_ONLINE };
+		virt_cpus_fake[i] = (struct virt_cpu){ .read = i != 3,
+						       .excluded = i == 2,
+						       .differences = i == 2 };
+		virt_cpus_fake[i].caps.count = 1;
+		virt_cpus_fake[i].caps.value[0] = 0x906ea;
+		virt_cpus_fake[i].state.enabled = i < 2;
+	}
+	cpus[3].why = "no answer to SIPI";
+	memset(&fake_uart, 0, sizeof(fake_uart));
+	fake_typed_len = 0;
+	fake_uart_room = 4096;
+	fake_frames_left = 100;
+	fake_frames_out = 0;
+	next_frame = 1;
+	fake_error = 0;
+	fake_task_wakes = 0;
+	log_sink = console_log;
+}

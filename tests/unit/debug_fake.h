@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A made-up machine under the console and the monitor: 4 CPUs (CPU 2 differs, CPU 3 is dead), two VMs ("linux", running, and "lab",
+ * created), a UART that takes so many bytes, a serial line and a screen that remember what was written.
+ */
+#pragma once
+
+#include "dev/uart16550.h"
+#include "virt/vm.h"
+
+#define FAKE_WRITTEN (1u << 20)
+
+struct fake_output {
+	char text[FAKE_WRITTEN + 1];
+	size_t len;
+	/* What one would see: the line with the cursor. */
+	char line[512];
+	u32 line_len, column, lines;
+	u8 sequence; /* 0: none, 1: ESC, 2: CSI */
+};
+
+extern struct fake_output fake_serial, fake_screen;
+extern struct vm fake_linux, fake_lab;
+extern struct uart fake_uart;
+extern u8 fake_typed[4096]; /* what the guest got */
+extern size_t fake_typed_len, fake_uart_room;
+extern u32 fake_task_wakes;
+extern u32 fake_frames_left; /* frame allocations that still work */
+extern s32 fake_frames_out;  /* allocated and not freed */
+extern char fake_called[256];
+extern int fake_error; /* what the next action returns */
+
+void fake_open(void);
+/* Forget what was written; the cursor's line stays. */
+void fake_clear(void);
+/* The tasks that were woken. */
+void fake_run_tasks(void);
+/* Was that written to the serial line since fake_clear()? */
+bool fake_said(const char *text);
+/* The guest writes. */
+void fake_guest(const char *text);
+/* Somebody types. */
+void fake_type(const char *text);

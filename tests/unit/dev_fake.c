@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/unit/dev_fake.h"
+
+#include <asm-generic/errno.h>
+#include "dev/lapic.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "lib/log.h"
+#include "virt/guestmem.h"
+
+u64 fake_now = 1000000;
+u32 fake_frames, fake_frames_left = ~0u;
+enum stop_reason fake_stop;
+u32 fake_log_lines;
+u8 fake_memory[FAKE_MEMORY];
+u32 tsc_khz = 3000000;
+u8 *host_arena; /* physical addresses are pointers */
+
+u64 dev_tsc(void)
+{
+	return fake_now;
+}
+
+u64 tsc_to_ns(u64 ticks)
+{
+	return (u64)((unsigned __int128)ticks * 1000000 / tsc_khz);
+}
+
+u64 ns_to_tsc(u64 ns)
+{
+	return (u64)((unsigned __int128)ns * tsc_khz / 1000000);
+}
+
+void timer_init(struct timer *t, void (*fire)(struct timer *t))
+{
+	t->fire = fire;
+	t->armed = false;
+}
+
+void timer_arm(struct timer *t, u64 deadline)
+{
+	t->deadline = deadline;
+	t->armed = true;
+}
+
+void timer_cancel(struct timer *t)
+{
+	t->armed = false;
+}
+
+pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm)
+{
+	(void)kind, (void)vm;
+	if (fake_frames_left != ~0u && fake_frames_left-- == 0) {
+		fake_frames_left = 0;
+		return PFN_NONE;
+	}
+	void *p = aligned_alloc(PAGE_SIZE << order, PAGE_SIZE << order);
+	memset(p, 0xa5, PAGE_SIZE << order);
+	fake_frames += 1u << order;
+	return hpa_pfn(ptr_hpa(p));
+}
+
+void *frame_alloc_zero(enum frame_kind kind, u16 vm)
+{
+	pfn_t f = frame_alloc_order(0, kind, vm);
+	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE) : NULL;
+}
+
+int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
+{
+	(void)kind, (void)vm;
+	free(pfn_ptr(f));
+	fake_frames -= 1u << order;
+	return 0;
+}
+
+int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
+{
+	return frame_free_order(f, 0, kind, vm);
+}
+
+int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
+{
+	(void)vm;
+	if (gpa.v >= FAKE_MEMORY || len > FAKE_MEMORY - gpa.v)
+		return -EFAULT;
+	memcpy(dst, fake_memory + gpa.v, len);
+	return 0;
+}
+
+int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
+{
+	(void)vm;
+	if (gpa.v >= FAKE_MEMORY || len > FAKE_MEMORY - gpa.v)
+		return -EFAULT;
+	memcpy(fake_memory + gpa.v, src, len);
+	return 0;
+}
+
+void vcpu_request(struct vcpu *v, u32 requests)
+{
+	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);
+}
+
+void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
+{
+	(void)vm, (void)fmt;
+	fake_stop = why;
+}
+
+void log_at(enum log_level level, const char *fmt, ...)
+{
+	(void)level, (void)fmt;
+	fake_log_lines++;
+}
+
+void spin_lock(struct spinlock *l)
+{
+	assert_int_equal(l->next, l->owner); /* one thread: never taken twice */
+	l->next++;
+}
+
+void spin_unlock(struct spinlock *l)
+{
+	l->owner++;
+	assert_int_equal(l->next, l->owner);
+}
+
+int io_register(struct vm *vm, enum io_space space, const struct io_region *region)
+{
+	u32 n = vm->bus.count[space];
+	if (n == IO_MAX_REGIONS)
+		return -ENOSPC;
+	for (u32 i = 0; i < n; i++) {
+		const struct io_region *r = &vm->bus.region[space][i];
+		if (region->base < r->base + r->size && r->base < region->base + region->size)
+			return -EEXIST;
+	}
+	vm->bus.region[space][n] = *region;
+	vm->bus.count[space]++;
+	return 0;
+}
+
+static struct io_region *find(struct vcpu *v, enum io_space space, u64 addr)
+{
+	for (u32 i = 0; i < v->vm->bus.count[space]; i++) {
+		struct io_region *r = &v->vm->bus.region[space][i];
+		if (addr - r->base < r->size)
+			return r;
+	}
+	return NULL;
+}
+
+int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value)
+{
+	struct io_region *r = find(v, space, addr);
+	return r ? r->read(v, r->dev, addr - r->base, size, value) : -ENXIO;
+}
+
+int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value)
+{
+	struct io_region *r = find(v, space, addr);
+	return r ? r->write(v, r->dev, addr - r->base, size, value) : -ENXIO;
+}
+
+struct vm *fake_vm(u32 vcpus)
+{
+	return fake_vm_with(vcpus, NULL);
+}
+
+struct vm *fake_vm_with(u32 vcpus, struct cpuid_policy *policy)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	vm->id = 1;
+	strcpy(vm->name, "test");
+	vm->cpuid = policy;
+	vm->nr_vcpus = vcpus;
+	for (u32 i = 0; i < vcpus; i++) {
+		vm->vcpus[i] = calloc(1, sizeof(struct vcpu));
+		vm->vcpus[i]->vm = vm;
+		vm->vcpus[i]->index = i;
+	}
+	fake_stop = STOP_NONE;
+	if (!platform_create(vm))
+		return vm;
+	fake_vm_free(vm);
+	return NULL;
+}
+
+void fake_vm_free(struct vm *vm)
+{
+	platform_destroy(vm);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		free(vm->vcpus[i]);
+	free(vm);
+}
+
+static struct timer *next_timer(struct vm *vm, u64 until)
+{
+	struct timer *next = NULL;
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		struct timer *t = &vm->vcpus[i]->timer;
+		if (t->armed && t->deadline <= until && (!next || t->deadline < next->deadline))
+			next = t;
+	}
+	return next;
+}
+
+void fake_advance(struct vm *vm, u64 ticks)
+{
+	u64 until = fake_now + ticks;
+	struct timer *t;
+	while ((t = next_timer(vm, until)) != NULL) {
+		fake_now = MAX(fake_now, t->deadline);
+		t->armed = false;
+		t->fire(t);
+	}
+	fake_now = until;
+}
+
+bool fake_requested(struct vcpu *v, u32 request)
+{
+	return __atomic_fetch_and(&v->requests, ~request, __ATOMIC_SEQ_CST) & request;
+}
+
+int fake_take(struct vcpu *v)
+{
+	if (fake_requested(v, REQ_TIMER))
+		v->vm->irqchip->timer(v);
+	if (!fake_requested(v, REQ_EVENT))
+		return -1; /* nobody asked: the run loop would not look */
+	int vector = v->vm->irqchip->pending(v);
+	if (vector >= 0)
+		v->vm->irqchip->ack(v, (u8)vector);
+	return vector;
+}
+
+int fake_take_eoi(struct vcpu *v)
+{
+	int vector = fake_take(v);
+	if (vector >= 0 && lapic_x2(lapic_of(v)))
+		assert_int_equal(msr_set(v, 0x80b, 0), 0);
+	else if (vector >= 0)
+		apic_set(v, APIC_EOI, 0);
+	return vector;
+}
+
+u64 in(struct vcpu *v, u16 port)
+{
+	u64 value;
+	return io_read(v, IO_PORT, port, 1, &value) ? 0xff : value;
+}
+
+void out(struct vcpu *v, u16 port, u8 value)
+{
+	(void)io_write(v, IO_PORT, port, 1, value);
+}
+
+u64 mmio_get(struct vcpu *v, u64 gpa, u32 size)
+{
+	u64 value;
+	return io_read(v, IO_MMIO, gpa, size, &value) ? MASK(size * 8 - 1, 0) : value;
+}
+
+void mmio_set(struct vcpu *v, u64 gpa, u32 size, u64 value)
+{
+	(void)io_write(v, IO_MMIO, gpa, size, value);
+}
+
+u32 apic_get(struct vcpu *v, u32 offset)
+{
+	return (u32)mmio_get(v, APIC_BASE_GPA + offset, 4);
+}
+
+void apic_set(struct vcpu *v, u32 offset, u32 value)
+{
+	mmio_set(v, APIC_BASE_GPA + offset, 4, value);
+}
+
+int msr_set(struct vcpu *v, u32 msr, u64 value)
+{
+	return io_write(v, IO_MSR, msr, 8, value);
+}
+
+int msr_get(struct vcpu *v, u32 msr, u64 *value)
+{
+	return io_read(v, IO_MSR, msr, 8, value);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+#include <assert.h>
+#include <string.h>
+#include "tests/unit/fake_vm.h"
+#include "tests/unit/host.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+
+struct vm fake_vm;
+struct fake_vcpu fake_vcpu;
+struct cpuid_policy fake_policy;
+u32 fake_bugs;
+
+static u64 get_reg(struct vcpu *v, enum vreg reg)
+{
+	return ((struct fake_vcpu *)v)->reg[reg];
+}
+
+static void set_reg(struct vcpu *v, enum vreg reg, u64 value)
+{
+	((struct fake_vcpu *)v)->reg[reg] = value;
+}
+
+static void get_seg(struct vcpu *v, enum vseg seg, struct segment *out)
+{
+	*out = ((struct fake_vcpu *)v)->seg[seg];
+}
+
+static void set_seg(struct vcpu *v, enum vseg seg, const struct segment *in)
+{
+	((struct fake_vcpu *)v)->seg[seg] = *in;
+}
+
+static void get_mmu(struct vcpu *v, struct guest_mmu *out)
+{
+	struct fake_vcpu *f = (struct fake_vcpu *)v;
+
+	out->cr0 = f->reg[VR_CR0];
+	out->cr3 = f->reg[VR_CR3];
+	out->cr4 = f->reg[VR_CR4];
+	out->efer = f->reg[VR_EFER];
+	out->cs_attr = f->seg[SEG_CS].attr;
+	out->cpl = (f->seg[SEG_SS].attr >> SEG_ATTR_DPL_SHIFT) & 3;
+}
+
+static struct virt_ops ops = { .name = "fake",
+			       .get_reg = get_reg,
+			       .set_reg = set_reg,
+			       .get_seg = get_seg,
+			       .set_seg = set_seg };
+const struct virt_ops *virt_ops = &ops;
+
+void fake_use_get_mmu(bool use)
+{
+	ops.get_mmu = use ? get_mmu : NULL;
+}
+
+void vm_bugged(struct vm *vm, const char *cond, const char *file, int line)
+{
+	(void)cond, (void)file, (void)line;
+	vm->dead = true;
+	fake_bugs++;
+}
+
+void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
+{
+	(void)vm;
+	stage2_debt_paid(debt);
+}
+
+static int table_alloc(struct stage2 *s, hpa_t *table)
+{
+	void *p = frame_alloc_zero(FRAME_STAGE2, s->vm);
+
+	if (!p)
+		return -1;
+	*table = ptr_hpa(p);
+	return 0;
+}
+
+static void table_free(struct stage2 *s, hpa_t table)
+{
+	frame_free(hpa_pfn(table), FRAME_STAGE2, s->vm);
+}
+
+static u64 *table_ptr(struct stage2 *s, hpa_t table)
+{
+	(void)s;
+	return hpa_ptr(table);
+}
+
+static const struct stage2_env env = { .table_alloc = table_alloc,
+				       .table_free = table_free,
+				       .table_ptr = table_ptr };
+
+/* The shape of NPT: present, write, user, NX. */
+static const struct pt_format format = {
+	.name = "fake",
+	.levels = 4,
+	.present_mask = BIT(0),
+	.addr_mask = MASK(51, 12),
+	.large_bit = BIT(7),
+	.table_bits = 7,
+	.prot_mask = BIT(63) | 7,
+	.prot_bits = { [S2_R] = BIT(63) | 5,
+		       [S2_R | S2_W] = BIT(63) | 7,
+		       [S2_R | S2_X] = 5,
+		       [S2_RWX] = 7 },
+	.accessed = BIT(5),
+	.dirty = BIT(6),
+};
+
+void fake_vm_open(u64 memory)
+{
+	struct mem_range map = { .base = HPA(0), .size = memory, .kind = FRAME_FREE };
+
+	host_arena_open(memory);
+	assert(!frames_init(&map, 1, HPA(memory)));
+	memset(&fake_vm, 0, sizeof(fake_vm));
+	memset(&fake_vcpu, 0, sizeof(fake_vcpu));
+	memset(&fake_policy, 0, sizeof(fake_policy));
+	fake_policy.phys_bits = 40;
+	fake_policy.has_gib_pages = true;
+	fake_bugs = 0;
+	fake_vm.id = 7;
+	fake_vm.cpuid = &fake_policy;
+	fake_vm.nr_vcpus = 1;
+	fake_vm.vcpus[0] = &fake_vcpu.v;
+	fake_vcpu.v.vm = &fake_vm;
+	assert(!stage2_init(&fake_vm.stage2, &format, &env, 3, BIT(40 - 12), fake_vm.id));
+}
+
+u64 fake_free_extents(void)
+{
+	struct frame_stats stats;
+
+	frames_stats(&stats);
+	return stats.whole_free_extents;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* A VM without a CPU under it: real frames and slots in the host arena, registers in arrays. */
+#pragma once
+
+#include "virt/cpuid.h"
+#include "virt/ops.h"
+#include "virt/vm.h"
+
+struct fake_vcpu {
+	struct vcpu v;
+	u64 reg[VREGS];
+	struct segment seg[SEGS];
+};
+
+extern struct vm fake_vm;
+extern struct fake_vcpu fake_vcpu;
+extern struct cpuid_policy fake_policy;
+extern u32 fake_bugs; /* calls of vm_bugged */
+
+/* A machine with this much memory, and a VM with one vCPU and no memory. A second call throws the first away. */
+void fake_vm_open(u64 memory);
+/* With (else without) the get_mmu operation. */
+void fake_use_get_mmu(bool use);
+u64 fake_free_extents(void);

@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: MIT */
+/* debug/monitor.c, lineedit.c, terminal.c and the commands, on a made-up machine. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "debug/console.h"
+#include "debug/lineedit.h"
+#include "debug/monitor.h"
+#include "lib/error.h"
+#include "tests/unit/debug_fake.h"
+#include "tests/unit/host.h"
+
+static void poweroff(void)
+{
+	strcpy(fake_called, "poweroff");
+}
+
+static void reboot(void)
+{
+	strcpy(fake_called, "reboot");
+}
+
+static int vm_reset(struct vm *vm)
+{
+	snprintf(fake_called, sizeof(fake_called), "reset %s", vm->name);
+	return fake_error;
+}
+
+static const struct monitor_actions actions = {
+	.version = "1.2.3",
+	.poweroff = poweroff,
+	.reboot = reboot,
+	.vm_reset = vm_reset,
+};
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_open();
+	console_init();
+	monitor_init(&actions);
+	console_vm_add(&fake_linux, &fake_uart);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	console_vm_remove(&fake_linux);
+	console_edit_end(); /* the next test begins with an empty terminal */
+	return 0;
+}
+
+/* ---- Editing ---- */
+
+static void expect_line(const char *keys, const char *text, u32 cursor)
+{
+	char expected[256];
+
+	fake_type(keys);
+	snprintf(expected, sizeof(expected), "corbel> %s", text);
+	assert_string_equal(fake_serial.line, expected);
+	assert_int_equal(fake_serial.column, 8 + cursor);
+	assert_string_equal(fake_screen.line, expected);
+}
+
+#define LEFT  "\x1b[D"
+#define RIGHT "\x1b[C"
+#define UP    "\x1b[A"
+#define DOWN  "\x1b[B"
+
+static void editing(void **state)
+{
+	(void)state;
+	expect_line("", "", 0);
+	expect_line("abc", "abc", 3);
+	expect_line(LEFT, "abc", 2);
+	expect_line("X", "abXc", 3);
+	expect_line("\x7f", "abc", 2);
+	expect_line("\b", "ac", 1);
+	expect_line("\x1b[3~", "a", 1);
+	expect_line("\x01one two  ", "one two  a", 9);
+	expect_line("\x17", "one a", 4);
+	expect_line("\x0b", "one ", 4);
+	expect_line(LEFT LEFT RIGHT, "one ", 3);
+	expect_line("\x15", " ", 0);
+	expect_line("\x04", "", 0);
+	expect_line("12345\x1b[H<\x1b[F>", "<12345>", 7);
+	expect_line("\x1b[1~(\x1b[4~)", "(<12345>)", 9);
+	expect_line("\x1bOH[\x1bOF]\x1b[7~{\x1b[8~}", "{[(<12345>)]}", 13);
+	expect_line("\x02\x02\x06\x05\x01", "{[(<12345>)]}", 0);
+	expect_line("\x1bOC\x1bOD\x1b[1;5C", "{[(<12345>)]}", 1);
+}
+
+static void keys_that_do_nothing(void **state)
+{
+	(void)state;
+	fake_clear();
+	expect_line("ab\x1b[5~\x1b[99999~\x1b[24~\x1b[Z\x1bx\x1b\x1b[D", "ab", 1);
+	expect_line("\xc3\xa9\x80\xff\x1f", "ab", 1);
+	assert_non_null(strchr(fake_serial.text, '\a'));
+	expect_line("\x1b\x1b[C", "ab", 2);
+}
+
+static void cancel_and_clear(void **state)
+{
+	(void)state;
+	expect_line("poweroff\x0c", "poweroff", 8);
+	assert_true(fake_said("\x1b[H\x1b[2J"));
+	expect_line("\x03", "", 0);
+	assert_true(fake_said("corbel> poweroff"));
+	expect_line(UP, "", 0);
+	assert_string_equal(fake_called, "");
+}
+
+static void only_what_changes_is_sent(void **state)
+{
+	(void)state;
+	fake_type("hello");
+	fake_clear();
+	fake_type("!");
+	assert_string_equal(fake_serial.text, "!");
+	fake_clear();
+	fake_type(LEFT RIGHT);
+	assert_string_equal(fake_serial.text, "\b!");
+	fake_clear();
+	fake_type("\x7f");
+	assert_string_equal(fake_serial.text, "\b\x1b[K");
+}
+
+static void long_lines_scroll(void **state)
+{
+	u32 lines = fake_serial.lines;
+
+	(void)state;
+	for (u32 i = 0; i < 300; i++) {
+		fake_type("x");
+		assert_in_range(fake_serial.line_len, 8, 79);
+		assert_in_range(fake_serial.column, 8, 79);
+	}
+	assert_memory_equal(fake_serial.line, "corbel> ", 8);
+	fake_type("\x01");
+	assert_int_equal(fake_serial.column, 8);
+	assert_int_equal(fake_serial.lines, lines);
+	fake_type("\x0b");
+	expect_line("a", "a", 1);
+}
+
+static void history(void **state)
+{
+	char text[32];
+
+	(void)state;
+	expect_line(UP DOWN, "", 0);
+	fake_type("version\r\rversion\nvms\r\n");
+	expect_line("draft" UP, "vms", 3);
+	expect_line(UP, "version", 7);
+	expect_line(UP, "version", 7);
+	expect_line("X" DOWN, "vms", 3);
+	expect_line(DOWN, "draft", 5);
+	expect_line(DOWN, "draft", 5);
+	expect_line("\x10\x10", "version", 7);
+	expect_line("\x0e\x0e", "draft", 5);
+	fake_type("\x03");
+	for (u32 i = 0; i < 40; i++) {
+		snprintf(text, sizeof(text), "n%u\r", i);
+		fake_type(text);
+	}
+	for (u32 i = 0; i < 30; i++)
+		fake_type(UP);
+	expect_line("", "n24", 3);
+}
+
+/* Whatever is typed, the terminal shows the line that the editor has. */
+static void random_keys(void **state)
+{
+	static const char *const keys[] = { LEFT,      RIGHT,  UP,     DOWN,	    "\x7f",
+					    "\x1b[3~", "\x01", "\x05", "\x0b",	    "\x15",
+					    "\x17",    "a",    "bcd",  " ",	    "x",
+					    "\r",      "\x03", "\x0c", "long word " };
+	u64 seed = host_seed();
+	struct line line = { 0 };
+	struct edit_view view;
+
+	(void)state;
+	for (u32 i = 0; i < 20000; i++) {
+		const char *key = keys[host_random(&seed) % ARRAY_SIZE(keys)];
+
+		fake_type(key);
+		for (const char *c = key; *c; c++) {
+			enum line_event event = line_key(&line, (u8)*c);
+
+			if (event == LINE_ENTER || event == LINE_CANCEL)
+				line_reset(&line, event == LINE_ENTER);
+		}
+		if (!(i % 16))
+			log_info("a line");
+		line_view(&line, "corbel> ", &view);
+		assert_int_equal(fake_serial.line_len, view.len);
+		assert_memory_equal(fake_serial.line, view.text, view.len);
+		assert_int_equal(fake_serial.column, view.cursor);
+	}
+}
+
+static void completion(void **state)
+{
+	(void)state;
+	expect_line("ver\t", "version ", 8);
+	expect_line("\x03"
+		    "v\t",
+		    "v", 1);
+	assert_true(fake_said("\r\nvms  vm  virt  version\r\ncorbel> v"));
+	expect_line("\x03"
+		    "vm l\t",
+		    "vm l", 4);
+	assert_true(fake_said("\r\nlinux  lab\r\n"));
+	expect_line("i\t", "vm linux ", 9);
+	expect_line("st\t", "vm linux st", 11);
+	assert_true(fake_said("\r\nstart  stop\r\n"));
+	expect_line("a\t", "vm linux start ", 15);
+	expect_line("\t", "vm linux start ", 15);
+	expect_line("\x03help po\t", "help poweroff ", 14);
+	expect_line("\x03"
+		    "cpus \t",
+		    "cpus -v ", 8);
+	expect_line("\x03"
+		    "cpu 1 \t",
+		    "cpu 1 diff ", 11);
+	expect_line("\x03"
+		    "cpu \t",
+		    "cpu ", 4);
+	expect_line("\x03nonsense \t", "nonsense ", 9);
+	expect_line("\x03"
+		    "mem x\t",
+		    "mem x", 5);
+	/* In the middle of a line: what stands before the cursor counts. */
+	expect_line("\x03vm  info\x01" RIGHT RIGHT RIGHT "lab\t", "vm lab  info", 7);
+}
+
+/* ---- Commands ---- */
+
+static void expect(const char *command, const char *answer)
+{
+	char whole[1024];
+
+	fake_type("\x03");
+	fake_clear();
+	snprintf(whole, sizeof(whole), "%s\r\n%scorbel> ", command, answer);
+	fake_type(command);
+	fake_type("\r");
+	assert_string_equal(fake_serial.text, whole);
+}
+
+static void expect_part(const char *command, const char *part)
+{
+	fake_type("\x03");
+	fake_clear();
+	fake_type(command);
+	fake_type("\r");
+	if (!fake_said(part))
+		fail_msg("'%s' is not in: %s", part, fake_serial.text);
+}
+
+static void errors(void **state)
+{
+	(void)state;
+	expect("", "");
+	expect("   ", "");
+	expect("exit", "exit: no such command; did you mean 'exits'? (see help)\r\n");
+	expect("powerof", "powerof: no such command; did you mean 'poweroff'? (see help)\r\n");
+	expect("xyzzy", "xyzzy: no such command (see help)\r\n");
+	expect("averyveryverylongcommand",
+	       "averyveryverylongcommand: no such command (see help)\r\n");
+	expect("vm foo info", "vm foo: no such VM (see vms)\r\n");
+	expect("exits foo", "exits foo: no such VM (see vms)\r\n");
+	expect("console foo", "console foo: no such VM (see vms)\r\n");
+	expect("console lab", "console lab: it has no console\r\n");
+	expect("vm linux", "usage: vm NAME start|stop|reset|info\r\n");
+	expect("vm linux dance", "usage: vm NAME start|stop|reset|info\r\n");
+	expect("vms x", "usage: vms\r\n");
+	expect("cpus x", "usage: cpus [-v]\r\n");
+	expect("help a b", "usage: help [CMD]\r\n");
+	expect("version 1 2 3 4 5 6 7 8 9", "usage: version\r\n");
+	expect("cpu 4 diff", "cpu 4: no such CPU (see cpus)\r\n");
+	expect("cpu 99999999999 diff", "cpu 99999999999: no such CPU (see cpus)\r\n");
+	expect("cpu -1 diff", "cpu -1: no such CPU (see cpus)\r\n");
+	expect("cpu 3 diff", "cpu 3: its capabilities were not read\r\n");
+}
+
+static void help(void **state)
+{
+	(void)state;
+	expect_part("help", "\r\nvms                                  one line for each VM\r\n");
+	expect("help vm",
+	       "usage: vm NAME start|stop|reset|info\r\ncontrol a VM, or show all about it\r\n"
+	       "example: vm linux info\r\n");
+	expect("help vmz", "vmz: no such command; did you mean 'vms'? (see help)\r\n");
+	expect("version", "version=1.2.3\r\n");
+}
+
+static void vms(void **state)
+{
+	(void)state;
+	fake_lab.state = VM_STOPPED;
+	fake_lab.stop_reason = STOP_TRIPLE_FAULT;
+	expect("vms",
+	       "vm=linux id=1 state=running reason=\"none\" vcpus=2 cpus=0-1,3 memory_kib=262144 starts=0 "
+	       "resets=0 exits=781\r\n"
+	       "vm=lab id=2 state=stopped reason=\"triple fault\" vcpus=0 cpus= memory_kib=0 starts=0 resets=0 "
+	       "exits=0\r\n");
+	fake_linux.dead = true;
+	expect_part("vms", "vm=linux id=1 state=dead ");
+}
+
+static void vm_info(void **state)
+{
+	(void)state;
+	fake_guest("\x1b[2JKernel panic - \x1b[31mnot\x1b[m syncing\r\n");
+	strcpy(fake_linux.stop_text, "because \"x\"");
+	expect_part("vm linux info", "\r\nvm=linux why=\"because 'x'\"\r\n");
+	expect_part(
+		"vm linux info",
+		"vm=linux vcpu=1 cpu=0 state=running rip=0x0000000000000000 exits=6 last_exit=irq\r\n");
+	expect_part("vm linux info", "vm=linux slot=0 gpa=0x0 size=0x10000000 prot=0\r\n");
+	expect_part(
+		"vm linux info",
+		"vm=linux console_written=40 console_unseen=40 input_queued=0 input_lost=0\r\n");
+	expect_part("vm linux info", "vm=linux last_line=\"Kernel panic - not syncing\"\r\n");
+	assert_false(fake_said("\x1b[31m"));
+	assert_false(fake_said("\x1b[2J"));
+	expect_part("vm lab info", "vm=lab id=2 state=created");
+}
+
+static void vm_control(void **state)
+{
+	(void)state;
+	expect("vm lab start", "vm=lab start=ok\r\n");
+	assert_string_equal(fake_called, "start lab");
+	expect("vm linux stop", "vm=linux stop=ok\r\n");
+	assert_string_equal(fake_called, "stop linux 3");
+	expect("vm lab stop", "vm lab stop: it is not running\r\n");
+	assert_string_equal(fake_called, "");
+	expect("vm linux reset", "vm=linux reset=ok\r\n");
+	assert_string_equal(fake_called, "reset linux");
+	fake_error = -EBUSY;
+	expect("vm linux start", "vm linux start: busy\r\n");
+	expect("vm linux reset", "vm linux reset: busy\r\n");
+}
+
+static void console_and_back(void **state)
+{
+	(void)state;
+	fake_clear();
+	fake_guest("hello from the guest");
+	fake_type("console linux\r");
+	assert_true(fake_said("hello from the guest"));
+	assert_ptr_equal(console_attached(), &fake_linux);
+	fake_clear();
+	fake_type("vms\r");
+	assert_int_equal(fake_serial.len, 0);
+	assert_memory_equal(fake_typed, "vms\r", 4);
+	fake_type("\x1d");
+	assert_string_equal(fake_serial.line, "corbel> ");
+	expect("version", "version=1.2.3\r\n");
+}
+
+static void exits(void **state)
+{
+	(void)state;
+	expect("exits linux",
+	       "vm=linux vcpu=0 exit=io count=700\r\nvm=linux vcpu=0 exit=irq count=70\r\n"
+	       "vm=linux vcpu=0 exit=cpuid count=5\r\nvm=linux vcpu=1 exit=cpuid count=6\r\n");
+	expect("exits lab", "");
+}
+
+static void cpus_and_virt(void **state)
+{
+	(void)state;
+	expect("cpus",
+	       "cpu=0 apic=0 state=online virt=on differences=0 vcpus=0\r\n"
+	       "cpu=1 apic=2 state=online virt=on differences=0 vcpus=1\r\n"
+	       "cpu=2 apic=4 state=online virt=excluded differences=1 vcpus=0\r\n"
+	       "cpu=3 apic=6 state=dead virt=off differences=0 vcpus=0 why=\"no answer to SIPI\"\r\n");
+	expect_part("cpus -v", "vcpus=0\r\ncpu=2 cap=signature value=0x906ea\r\ncpu=3");
+	expect("cpu 1 diff", "cpu=1 reference=0 differences=0\r\n");
+	expect("cpu 2 diff", "cpu=2 field=7_ebx rule=\"superset\" expected=0xff seen=0x7f\r\n"
+			     "cpu=2 reference=0 differences=1\r\n");
+	expect("virt", "virt=on backend=none cpus=4 on=2 excluded=1 reference=0\r\n");
+}
+
+static void mem(void **state)
+{
+	(void)state;
+	expect_part("mem", "\r\nowner=\"free\" kib=1024 mib=1.0\r\n");
+	expect_part("mem", "\r\nowner=\"guest memory\" kib=9216 mib=9.0\r\n");
+	expect_part(
+		"mem",
+		"\r\nowner=total kib=46080 mib=45.0\r\nfree_2mib_extents=17\r\nvm=linux kib=262144 mib=256.0\r\n");
+}
+
+static void log_command(void **state)
+{
+	(void)state;
+	log_debug("only a detail");
+	log_info("a fact [D]");
+	expect_part("log", "I] a fact [D]\r\n");
+	assert_false(fake_said("detail"));
+	expect_part("log -d", "D] only a detail\r\n");
+}
+
+static void power(void **state)
+{
+	(void)state;
+	fake_type("reboot\r");
+	assert_string_equal(fake_called, "reboot");
+	fake_type("  poweroff  \r");
+	assert_string_equal(fake_called, "poweroff");
+	fake_clear();
+	fake_type("poweroff now\rreboot now\r");
+	assert_string_equal(fake_called, "");
+}
+
+static void too_long_for_a_line(void **state)
+{
+	char wide[1000];
+
+	(void)state;
+	memset(wide, 'w', sizeof(wide) - 1);
+	wide[sizeof(wide) - 1] = '\0';
+	fake_clear();
+	monitor_printf("begin");
+	monitor_printf("%s", wide);
+	assert_true(fake_said("beginwww"));
+	assert_true(fake_said("www\r\ncorbel> "));
+	assert_int_equal(fake_serial.len, 4 + MONITOR_LINE + 2 + 8);
+	expect("version", "version=1.2.3\r\n");
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(editing),
+		TEST(keys_that_do_nothing),
+		TEST(cancel_and_clear),
+		TEST(only_what_changes_is_sent),
+		TEST(long_lines_scroll),
+		TEST(history),
+		TEST(random_keys),
+		TEST(completion),
+		TEST(errors),
+		TEST(help),
+		TEST(vms),
+		TEST(vm_info),
+		TEST(vm_control),
+		TEST(console_and_back),
+		TEST(exits),
+		TEST(cpus_and_virt),
+		TEST(mem),
+		TEST(log_command),
+		TEST(power),
+		TEST(too_long_for_a_line),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+# Host tests: which sources each one links, besides itself. All run under AddressSanitizer and UBSan; those in TSAN_TESTS under
+# ThreadSanitizer. The runner fails if one of them did not run.
+
+U := tests/unit
+T_LIB := lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c
+T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
+T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c mm/stage2.c $(T_FRAMES)
+
+T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer platform power rtc \
+	uart16550) $(B)/dsdt_aml.c
+
+test_acpi := $(T_DEV)
+test_bus := virt/bus.c $(U)/host.c $(T_LIB)
+test_caps := virt/caps.c
+test_config := boot/config.c lib/printf.c
+test_cpuid := virt/cpuid.c virt/cpuid_allow.c $(U)/host.c $(T_LIB)
+test_decode := virt/decode.c virt/decode_tables.c
+test_emulate := virt/emulate.c virt/decode.c virt/decode_tables.c
+test_frames := $(T_FRAMES)
+test_guestmem := $(T_VM)
+test_ioapic := $(T_DEV)
+test_kvmclock := $(T_DEV)
+test_lapic := $(T_DEV)
+test_linux := virt/linux.c $(T_VM)
+test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
+test_stage2_model := $(test_stage2)
+test_stage2_threads := $(test_stage2)
+test_uart := $(T_DEV)
+
+UNIT_TESTS := acpi bus caps config cpuid decode emulate frames guestmem ioapic kvmclock lapic linux stage2 stage2_model uart
+TSAN_TESTS := stage2_threads
+test_libs := -lcmocka -lpthread -lZydis -lZycore
