@@ -19,7 +19,7 @@ const struct command commands[] = {
 	{ "log", "[-d]", "the log; -d: debug lines too", "log", cmd_log },
 	{ "reboot", "", "reset the machine", "reboot", cmd_reboot },
 	{ "poweroff", "", "switch the machine off", "poweroff", cmd_poweroff },
-	{ "version", "", "version of Corbel", "version", cmd_version },
+	{ "version", "", "which Corbel this is", "version", cmd_version },
 };
 const u32 nr_commands = ARRAY_SIZE(commands);
 
@@ -54,6 +54,14 @@ struct vm *command_vm(const char *command, const char *name)
 	if (!vm)
 		monitor_printf("%s %s: no such VM (see vms)\n", command, name);
 	return vm;
+}
+
+void command_text(const char *key, const char *text)
+{
+	monitor_printf(" %s=\"", key);
+	for (; *text; text++)
+		monitor_printf("%c", *text == '"' ? '\'' : *text);
+	monitor_printf("\"");
 }
 
 bool command_number(const char *text, u32 limit, u32 *value)

@@ -32,6 +32,11 @@ const char *command_candidate(const char *first, u32 word, u32 i, char *buf, siz
 struct vm *command_vm(const char *command, const char *name);
 /* VM number i of the list, or NULL. VMs do not go away while a command runs: they are destroyed by the boot CPU's tasks only. */
 struct vm *command_nth_vm(u32 i);
+/*
+ * Print ` key="text"`, with text made fit for the quotes. Every line of output (but help and log) is a row of key=value or
+ * key="text" with one blank between them, so that it can be cut, or turned into JSON, without knowing the command.
+ */
+void command_text(const char *key, const char *text);
 /* A decimal number below `limit`. */
 bool command_number(const char *text, u32 limit, u32 *value);
 

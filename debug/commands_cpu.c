@@ -35,11 +35,11 @@ static void print_cpu(u32 id)
 	monitor_printf("cpu=%u apic=%u state=%s virt=%s differences=%u vcpus=%u", id, c->apic_id,
 		       state_name(c->state), virt_name(vc), vc->differences, sched_load(id));
 	if (vc->state.error)
-		monitor_printf(" error=\"%s\"", error_name(vc->state.error));
+		command_text("error", error_name(vc->state.error));
 	if (vc->state.why[0])
-		monitor_printf(" virt_why=\"%s\"", vc->state.why);
+		command_text("virt_why", vc->state.why);
 	if (c->why && c->state != CPU_ONLINE)
-		monitor_printf(" why=\"%s\"", c->why);
+		command_text("why", c->why);
 	monitor_printf("\n");
 }
 
@@ -47,7 +47,8 @@ static void print_caps(u32 id)
 {
 	const struct virt_cpu *vc = virt_cpu(id);
 
-	for (u32 i = 0; vc->read && i < vc->caps.count; i++)
+	for (u32 i = 0;
+	     vc->read && i < (virt_ops ? vc->caps.count : MIN(vc->caps.count, CAP_VENDOR)); i++)
 		monitor_printf("cpu=%u cap=%s value=0x%lx\n", id,
 			       cap_field(virt_ops ? virt_ops->caps : NULL, i)->name,
 			       vc->caps.value[i]);
@@ -110,7 +111,7 @@ bool cmd_virt(u32 argc, char **argv)
 	if (reference)
 		monitor_printf(" reference=%u", reference->cpu);
 	if (virt_obstacle()[0])
-		monitor_printf(" obstacle=\"%s\"", virt_obstacle());
+		command_text("obstacle", virt_obstacle());
 	monitor_printf("\n");
 	return true;
 }

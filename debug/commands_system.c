@@ -29,7 +29,7 @@ bool cmd_mem(u32 argc, char **argv)
 		print_size(stats.frames[kind]);
 		total += stats.frames[kind];
 	}
-	monitor_printf("total");
+	monitor_printf("owner=total");
 	print_size(total);
 	monitor_printf("free_2mib_extents=%lu\n", stats.whole_free_extents);
 	for (u32 i = 0; (vm = command_nth_vm(i)); i++) {
@@ -52,7 +52,7 @@ static bool is_debug(const char *line, size_t len)
 static void print_log_line(void *arg, const char *line, size_t len)
 {
 	if (*(const bool *)arg || !is_debug(line, len))
-		monitor_printf("%.*s\n", (int)MIN(len, 250), line);
+		monitor_printf("%.*s\n", (int)len, line);
 }
 
 bool cmd_log(u32 argc, char **argv)
@@ -69,7 +69,7 @@ bool cmd_version(u32 argc, char **argv)
 {
 	(void)argv;
 	if (argc == 1)
-		monitor_printf("corbel %s\n", monitor_actions->version);
+		monitor_printf("version=%s\n", monitor_actions->version);
 	return argc == 1;
 }
 

@@ -72,6 +72,13 @@ bool cmd_vms(u32 argc, char **argv)
 	return argc == 1;
 }
 
+static void print_text(const struct vm *vm, const char *key, const char *text)
+{
+	monitor_printf("vm=%s", vm->name);
+	command_text(key, text);
+	monitor_printf("\n");
+}
+
 static void print_console(struct vm *vm)
 {
 	struct console_stats stats;
@@ -81,7 +88,7 @@ static void print_console(struct vm *vm)
 	monitor_printf(
 		"vm=%s console_written=%lu console_unseen=%lu input_queued=%u input_lost=%lu\n",
 		vm->name, stats.written, stats.unseen, stats.queued, stats.lost);
-	monitor_printf("vm=%s last_line=\"%s\"\n", vm->name, stats.last_line);
+	print_text(vm, "last_line", stats.last_line);
 }
 
 /* What is read of a vCPU that runs elsewhere is what it was at some exit. */
@@ -103,7 +110,7 @@ static void info(struct vm *vm)
 {
 	print_vm(vm);
 	if (vm->stop_text[0])
-		monitor_printf("vm=%s why=\"%s\"\n", vm->name, vm->stop_text);
+		print_text(vm, "why", vm->stop_text);
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		print_vcpu(vm->vcpus[i]);
 	for (u32 i = 0; i < vm->nr_slots; i++)

@@ -32,7 +32,8 @@ static u64 sink_missed; /* lines that only the log's ring has; atomic */
 /* Under the lock. */
 static struct terminal serial = { .write = serial_write };
 static struct terminal screen = { .write = screen_write };
-static struct vm_console *attached; /* the serial line's; NULL: the monitor */
+static struct vm_console
+	*attached; /* the serial line's; NULL: the monitor. Written under the lock, atomic */
 static struct edit_view edit;
 static bool editing;
 
@@ -190,17 +191,34 @@ static struct vm_console *find(struct vm *vm)
 	return NULL;
 }
 
-/* The UART's output callback: on the vCPU's CPU, interrupts off, the UART's lock held. */
+/* Pass on what an attached guest has written since. Under the lock. */
+static void show_new(struct vm_console *vc, u64 from, u64 end)
+{
+	while (from < end) {
+		u64 at = from % VMCONSOLE_OUTPUT, n = MIN(end - from, VMCONSOLE_OUTPUT - at);
+
+		serial_write((const char *)vc->output + at, n);
+		from += n;
+	}
+	vc->seen = end;
+}
+
+/*
+ * The UART's output callback: on the vCPU's CPU, interrupts off, the UART's lock held. Writes, then
+ * looks whether it is attached; console_attach() attaches, then looks what is written: one of the
+ * two shows it. Only who is attached waits for the line.
+ */
 static void vm_output(void *arg, const u8 *bytes, size_t n)
 {
 	struct vm_console *vc = arg;
-	u64 flags = console_lock();
+	u64 flags;
 
 	vmconsole_keep(vc, bytes, n);
-	if (attached == vc) {
-		vc->seen = vc->written;
-		serial_write((const char *)bytes, n);
-	}
+	if (__atomic_load_n(&attached, __ATOMIC_SEQ_CST) != vc)
+		return;
+	flags = console_lock();
+	if (attached == vc)
+		show_new(vc, vc->seen, vmconsole_written(vc));
 	console_unlock(flags);
 }
 
@@ -254,17 +272,15 @@ void console_vm_remove(struct vm *vm)
 
 struct vm *console_attached(void)
 {
-	u64 flags = console_lock();
-	struct vm *vm = attached ? attached->vm : NULL;
+	struct vm_console *vc = READ_ONCE(attached);
 
-	console_unlock(flags);
-	return vm;
+	return vc ? vc->vm : NULL;
 }
 
 static void replay(struct vm_console *vc)
 {
 	char note[128];
-	u64 skipped, from = vmconsole_replay_from(vc, &skipped);
+	u64 skipped, end = vmconsole_written(vc), from = vmconsole_replay_from(vc, end, &skipped);
 	int n;
 
 	n = fmt_snprintf(note, sizeof(note), "-- %s: Ctrl-] returns to the monitor", vc->vm->name);
@@ -272,14 +288,7 @@ static void replay(struct vm_console *vc)
 		n += fmt_snprintf(note + n, sizeof(note) - (size_t)n, "; %lu bytes skipped",
 				  skipped);
 	log_line(&serial, note, (size_t)n);
-	while (from < vc->written) {
-		u64 at = from % VMCONSOLE_OUTPUT,
-		    len = MIN(vc->written - from, VMCONSOLE_OUTPUT - at);
-
-		serial_write((const char *)vc->output + at, len);
-		from += len;
-	}
-	vc->seen = vc->written;
+	show_new(vc, from, end);
 }
 
 int console_attach(struct vm *vm)
@@ -291,7 +300,7 @@ int console_attach(struct vm *vm)
 		return trace_error(-ENOENT);
 	console_attach_monitor();
 	flags = console_lock();
-	attached = vc;
+	__atomic_store_n(&attached, vc, __ATOMIC_SEQ_CST);
 	replay(vc);
 	console_unlock(flags);
 	return 0;
@@ -313,17 +322,14 @@ void console_attach_monitor(void)
 bool console_vm_stats(struct vm *vm, struct console_stats *out)
 {
 	struct vm_console *vc = find(vm);
-	u64 flags;
 
 	if (!vc)
 		return false;
-	flags = console_lock();
-	out->written = vc->written;
-	out->unseen = vc->written - vc->seen;
-	vmconsole_last_line(vc, out->last_line, sizeof(out->last_line));
-	console_unlock(flags);
+	out->written = vmconsole_written(vc);
+	out->unseen = out->written - MIN(READ_ONCE(vc->seen), out->written);
 	out->queued = vmconsole_queued(vc);
 	out->lost = vc->input_lost;
+	vmconsole_last_line(vc, out->last_line, sizeof(out->last_line));
 	return true;
 }
 
@@ -331,8 +337,7 @@ bool console_vm_stats(struct vm *vm, struct console_stats *out)
 
 void console_input(u8 c)
 {
-	struct vm *vm = console_attached();
-	struct vm_console *vc = vm ? find(vm) : NULL;
+	struct vm_console *vc = READ_ONCE(attached);
 
 	if (!vc) {
 		monitor_input(c);

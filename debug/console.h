@@ -41,7 +41,7 @@ void console_vm_remove(struct vm *vm);
 int console_attach(struct vm *vm);
 /* Back to the monitor; no-op if it is attached. Any CPU, any context but NMI, no lock from RANK_CONSOLE on held. */
 void console_attach_monitor(void);
-/* Whose console it is now; NULL: the monitor's. */
+/* Whose console it is now; NULL: the monitor's. Boot CPU, or any CPU while that VM exists. */
 struct vm *console_attached(void);
 
 struct console_stats {

@@ -107,18 +107,9 @@ static enum line_event cursor_key(struct line *l, u8 c)
 /* ESC [ number ~, as VT220 and its heirs number the keys. */
 static u8 numbered_key(u8 number)
 {
-	switch (number) {
-	case 1:
-	case 7:
-		return 'H';
-	case 4:
-	case 8:
-		return 'F';
-	case 3:
-		return KEY_DELETE;
-	default:
-		return 0;
-	}
+	static const u8 keys[] = { 0, 'H', 0, KEY_DELETE, 'F', 0, 0, 'H', 'F' };
+
+	return number < ARRAY_SIZE(keys) ? keys[number] : 0;
 }
 
 static enum line_event sequence(struct line *l, u8 c)
@@ -148,19 +139,15 @@ static enum line_event sequence(struct line *l, u8 c)
 
 static enum line_event control(struct line *l, u8 c)
 {
+	/* Control characters that mean a key which has a sequence. */
+	static const u8 keys[' '] = {
+		[CTRL('A')] = 'H', [CTRL('B')] = 'D', [CTRL('D')] = KEY_DELETE, [CTRL('E')] = 'F',
+		[CTRL('F')] = 'C', [CTRL('N')] = 'B', [CTRL('P')] = 'A',
+	};
+
 	switch (c) {
-	case CTRL('A'):
-		return cursor_key(l, 'H');
-	case CTRL('B'):
-		return cursor_key(l, 'D');
 	case CTRL('C'):
 		return LINE_CANCEL;
-	case CTRL('D'):
-		return cursor_key(l, KEY_DELETE);
-	case CTRL('E'):
-		return cursor_key(l, 'F');
-	case CTRL('F'):
-		return cursor_key(l, 'C');
 	case CTRL('H'):
 	case DEL:
 		return cut(l, l->cursor - (l->cursor > 0), l->cursor);
@@ -173,10 +160,6 @@ static enum line_event control(struct line *l, u8 c)
 		return cut(l, l->cursor, l->len);
 	case CTRL('L'):
 		return LINE_CLEAR;
-	case CTRL('N'):
-		return cursor_key(l, 'B');
-	case CTRL('P'):
-		return cursor_key(l, 'A');
 	case CTRL('U'):
 		return cut(l, 0, l->cursor);
 	case CTRL('W'):
@@ -187,7 +170,7 @@ static enum line_event control(struct line *l, u8 c)
 	case 0:
 		return LINE_NOTHING; /* a break, or a line that idles */
 	default:
-		return LINE_REFUSED;
+		return cursor_key(l, c < ARRAY_SIZE(keys) ? keys[c] : 0);
 	}
 }
 

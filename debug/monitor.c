@@ -10,21 +10,25 @@
 const struct monitor_actions *monitor_actions;
 static struct line line;
 
+/* Lines go out whole: a log line from another CPU must not cut one into two. */
 void monitor_printf(const char *fmt, ...)
 {
-	char text[256];
+	static char text[MONITOR_LINE + 2];
+	static size_t len;
 	va_list ap;
-	int n;
 
 	va_start(ap, fmt);
-	n = fmt_vsnprintf(text, sizeof(text), fmt, ap);
+	len += (size_t)fmt_vsnprintf(text + len, MONITOR_LINE + 1 - len, fmt, ap);
 	va_end(ap);
-	if (n >= (int)sizeof(text)) {
+	if (len > MONITOR_LINE) {
 		/* Cut, but still a line. */
-		n = sizeof(text) - 1;
-		text[n - 1] = '\n';
+		len = MONITOR_LINE;
+		text[len++] = '\n';
 	}
-	console_print(text, (size_t)n);
+	if (len && text[len - 1] == '\n') {
+		console_print(text, len);
+		len = 0;
+	}
 }
 
 static void prompt(void)

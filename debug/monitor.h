@@ -24,5 +24,6 @@ void monitor_input(u8 c);
 /* Run one command line as if it had been typed; it is cut into words in place. The same context. */
 void monitor_run(char *line);
 
-/* What commands print. One call should be one line or a part of one; at most 255 characters. */
+#define MONITOR_LINE 510
+/* What commands print, from the same context. Appears once a line is complete; a line that is longer than MONITOR_LINE is cut. */
 void monitor_printf(const char *fmt, ...) PRINTF(1, 2);

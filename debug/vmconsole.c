@@ -42,37 +42,35 @@ static u8 byte_at(const struct vm_console *vc, u64 i)
 	return vc->output[i % VMCONSOLE_OUTPUT];
 }
 
-/* The oldest byte that is still there, at most `back` before the end. */
-static u64 oldest(const struct vm_console *vc, u64 back)
-{
-	return vc->written - MIN(vc->written, MIN(back, VMCONSOLE_OUTPUT));
-}
-
 void vmconsole_keep(struct vm_console *vc, const u8 *bytes, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		vc->output[vc->written++ % VMCONSOLE_OUTPUT] = bytes[i];
+	u64 at = vc->written;
+
+	while (n--)
+		vc->output[at++ % VMCONSOLE_OUTPUT] = *bytes++;
+	/* Ordered before the writer's look at whether it is attached: see console.c. */
+	__atomic_store_n(&vc->written, at, __ATOMIC_SEQ_CST);
 }
 
-/* First byte of the line on which byte `end` would be. */
+/* First byte of the line on which byte `end` would be, at most LINE_LOOKBACK before it. */
 static u64 line_start(const struct vm_console *vc, u64 end)
 {
-	u64 low = oldest(vc, vc->written - end + LINE_LOOKBACK), i = end;
+	u64 low = end - MIN(end, LINE_LOOKBACK);
 
-	while (i > low && byte_at(vc, i - 1) != '\n')
-		i--;
-	return i;
+	while (end > low && byte_at(vc, end - 1) != '\n')
+		end--;
+	return end;
 }
 
-u64 vmconsole_replay_from(const struct vm_console *vc, u64 *skipped)
+u64 vmconsole_replay_from(const struct vm_console *vc, u64 end, u64 *skipped)
 {
-	u64 from = oldest(vc, VMCONSOLE_REPLAY);
+	u64 from = end - MIN(end, VMCONSOLE_REPLAY);
 
 	*skipped = 0;
 	if (vc->seen >= from)
-		return vc->seen == vc->written ? line_start(vc, vc->written) : vc->seen;
+		return vc->seen == end ? line_start(vc, end) : vc->seen;
 	/* Begin with a whole line, and not in the middle of an escape sequence, if there is one. */
-	for (u64 i = from; i < vc->written; i++) {
+	for (u64 i = from; i < end; i++) {
 		if (byte_at(vc, i) == '\n') {
 			from = i + 1;
 			break;
@@ -93,7 +91,7 @@ static size_t plain_line(const struct vm_console *vc, u64 from, u64 to, char *li
 		if (c == '\r')
 			n = 0; /* what follows overwrites it */
 		else if (c >= ' ' && n + 1 < size)
-			line[n++] = c == '"' ? '\'' : (char)c; /* it is shown in quotes */
+			line[n++] = (char)c;
 		visible = c > ' ' ? n : MIN(visible, n);
 	}
 	line[visible] = '\0';
@@ -102,7 +100,7 @@ static size_t plain_line(const struct vm_console *vc, u64 from, u64 to, char *li
 
 void vmconsole_last_line(const struct vm_console *vc, char *line, size_t size)
 {
-	u64 end = vc->written, low = oldest(vc, VMCONSOLE_REPLAY), start;
+	u64 end = vmconsole_written(vc), low = end - MIN(end, VMCONSOLE_REPLAY), start;
 
 	line[0] = '\0';
 	while (end > low) {

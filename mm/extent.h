@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The descriptor of a 2 MiB extent, and the page of heads of one that is split. Private to the frame allocator (frames.c,
- * frames_init.c) and, later, the reverse map. Everything here: under frames_lock, or on the boot CPU before frames_init returns.
+ * The descriptor of a 2 MiB extent, and the page of heads of one that is split. Private to the
+ * frame allocator (frames.c, frames_init.c) and, later, the reverse map. Everything here happens
+ * under frames.lock, or on the boot CPU before frames_init returns.
  *
  *	extents[pfn >> 9]
  *	+--------------------+
- *	| whole: kind, vm    |   all 512 frames have this owner; kind FRAME_FREE: in the list of whole free extents
+ *	| whole: kind, vm    |	all 512 frames have this owner; in a list if it is FRAME_FREE
  *	+--------------------+
  *	| split: heads ------|-> [ head of frame 0 | 1 | ... | 511 ]
- *	+--------------------+   free ones form a list in both directions; with any, the extent is in the list of partial ones
+ *	+--------------------+	free ones form a list; in a list itself if there are any
  *
- * The page of heads is a frame of the extent itself, of kind FRAME_META. Only where the boot memory map leaves no free frame
- * in a mixed extent, it comes from elsewhere.
+ * The page of heads is a frame of the extent itself, of kind FRAME_META. Only where the boot memory
+ * map leaves no free frame in a mixed extent, it comes from elsewhere.
  */
 #pragma once
 
@@ -71,9 +72,9 @@ void extent_set_whole(struct extent *e, struct frame_owner owner);
 void extent_list_add(struct extent_list *list, struct extent *e);
 
 /*
- * Make a whole extent that is in no list a split one: every frame keeps the extent's owner, except that the page of heads is
- * `heads`. It joins the list of partial extents if it was free.
+ * Make a whole extent that is in no list a split one: every frame keeps the extent's owner, except
+ * that the page of heads is `heads`. It joins the list of partial extents if it was free.
  */
 void extent_split(struct extent *e, pfn_t heads);
-/* A frame of a split extent gets another owner; lists and figures follow, the extent stays split. */
+/* A frame of a split extent gets another owner; lists and figures follow, the extent stays so. */
 void extent_set_owner(struct extent *e, u32 index, struct frame_owner owner);

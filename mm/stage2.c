@@ -287,7 +287,7 @@ static int link_table(struct s2_iter *it)
 	return 0;
 }
 
-/* The largest level, at most `level`, whose leaves fit the count and the alignment of both sides. */
+/* The largest level, at most `level`, whose leaves fit the count and both alignments. */
 static u8 largest_level(u64 gfn, u64 pfn, u64 count, u8 level)
 {
 	for (; level > 1; level--) {
@@ -315,7 +315,7 @@ struct map_wish {
 	u8 prot, type, largest;
 };
 
-/* A step of stage2_map where no table stands: a leaf, a table to go on in, or past what is there. */
+/* A step of stage2_map where no table stands: install a leaf, or a table, or pass what is there. */
 static int map_step(struct s2_iter *it, const struct map_wish *wish)
 {
 	u64 pfn = wish->pfn + (it->gfn - it->start);
@@ -442,12 +442,12 @@ static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
 	return 0;
 }
 
-/* Make an edge of a range also an edge between leaves. */
-static int split_edge(struct s2_iter *it, u64 edge, u8 prot)
+/* Make the end of a range also an end of a leaf. */
+static int split_end(struct s2_iter *it, u64 end, u8 prot)
 {
-	if (edge == it->s->max_gfn)
+	if (end == it->s->max_gfn)
 		return 0;
-	return split_down(it, edge, largest_level(edge, 0, ~0ull, it->s->max_leaf), prot);
+	return split_down(it, end, largest_level(end, 0, ~0ull, it->s->max_leaf), prot);
 }
 
 static void no_debt(struct stage2 *s, struct flush_debt *debt)
@@ -545,16 +545,16 @@ static int change_leaf(struct s2_iter *it, u8 prot)
 	return 0;
 }
 
-/* Unmap is protect to nothing. */
+/*
+ * Unmap is protect to nothing. A leaf that sticks out at the start is the first thing that the walk
+ * meets; one that sticks out at the end is split before, so that -ENOMEM comes before any change.
+ */
 static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 {
-	int err = split_edge(it, start, prot);
+	int err = split_end(it, end, prot);
 
-	if (!err)
-		err = split_edge(it, end, prot);
 	if (err)
 		return err;
-
 	iter_begin(it, start, end);
 	while (!err && it->gfn < it->end) {
 		if (on_leaf(it))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* AMD nested page tables, as data for mm/stage2.c. Privileged instructions have no place here. */
+/* AMD nested page tables, as data for mm/stage2.c. No privileged instruction has a place here. */
 #pragma once
 
 #include "mm/pt_format.h"

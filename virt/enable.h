@@ -20,7 +20,7 @@ struct virt_cpu {
 /*
  * Choose the backend among those given by what setup_cpu enumerates, read every online CPU's record by IPI, each on its own CPU,
  * compare, and decide on control words from the reference. setup_cpu: a CPU number; if it can't virtualize, the lowest that can
- * takes its place, with one line that says so. Once, on the boot CPU, interrupts on. 0, or -ENOTSUP with lines that say what is
+ * takes its place, with one line that says so. Once, on the boot CPU, interrupts on. 0, or -EOPNOTSUPP with lines that say what is
  * missing: then there is no backend and Corbel is a monitor only.
  */
 int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu, enum virt_mixed mixed);

@@ -9,7 +9,7 @@
 
 enum exit_kind {
 	EXIT_IRQ,	  /* a host interrupt is pending, or was pending when entering */
-	EXIT_NMI,	  /* a host NMI arrived; the vendor code has had it handled */
+	EXIT_NMI,	  /* a host NMI or machine check arrived; the vendor code has had it handled */
 	EXIT_IRQ_WINDOW,  /* the guest can now take an interrupt */
 	EXIT_NMI_WINDOW,  /* the guest can now take an NMI */
 	EXIT_CPUID,

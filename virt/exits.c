@@ -11,6 +11,7 @@
 #include "virt/sched.h"
 
 #define KVM_ENOSYS   1000
+#define DR7_GD	     BIT(13)
 #define RESET_VECTOR_16 0xffff0ull    /* FFFF:0000, where "jump to the BIOS" goes */
 #define RESET_VECTOR_32 0xfffffff0ull /* the architectural reset vector */
 
@@ -179,9 +180,13 @@ static void exit_stage2_fault(struct vcpu *v)
 /* #AC and #DB are intercepted only so that their delivery can't loop inside the CPU: they go on to the guest. */
 static void exit_exception(struct vcpu *v)
 {
-	if (v->exit.exception.vector == 1)
+	if (v->exit.exception.vector == 1) {
 		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | v->exit.exception.dr6);
+		/* Delivery clears GD (SDM "Debug Control Register"); injection does not. */
+		virt_ops->set_reg(v, VR_DR7, virt_ops->get_reg(v, VR_DR7) & ~(u64)DR7_GD);
+	}
 	vcpu_exception(v, v->exit.exception.vector, v->exit.exception.has_error, v->exit.exception.error);
+	v->event.insn_len = v->exit.insn_len; /* INT1 is injected as what it is: past the instruction */
 }
 
 static void exit_xsetbv(struct vcpu *v)

@@ -33,7 +33,7 @@ struct virt_ops {
 	/* Append the vendor's fields to the record of this CPU. Never faults: missing MSRs read as 0. */
 	void (*caps_read)(struct virt_caps *caps);
 	/*
-	 * Decide on control words from the reference record alone. 0, or -ENOTSUP after calling missing() once for each thing
+	 * Decide on control words from the reference record alone. 0, or -EOPNOTSUPP after calling missing() once for each thing
 	 * that is missing or locked off, in the user's words ("EPT", "VMX is locked off by the firmware").
 	 */
 	int (*setup)(const struct virt_caps *reference, void (*missing)(const char *what));

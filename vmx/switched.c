@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest registers that VM entry and exit leave alone: the MSRs of SYSCALL, SWAPGS and RDTSCP, CR2,
- * DR0-3 and DR6. Corbel itself uses none of them (an exit sets DR7 to 0x400, so the guest's
+ * Guest registers that VM entry and exit leave alone: the MSRs of SYSCALL, SWAPGS and RDTSCP, CR2 and
+ * DR6 (virt/vcpu.c does DR0-3). Corbel itself uses none of them (an exit sets DR7 to 0x400, so the guest's
  * breakpoints can't fire in Corbel), so they stay in the CPU from load to put instead of being
  * exchanged at each exit.
  */
@@ -56,10 +56,6 @@ void vmx_switched_load(struct vmx_vcpu *x)
 {
 	for (u32 i = 0; i < switched_count(); i++)
 		wrmsr(switched[i].msr, x->msr[i]);
-	write_dr0(x->v.dr[0]);
-	write_dr1(x->v.dr[1]);
-	write_dr2(x->v.dr[2]);
-	write_dr3(x->v.dr[3]);
 	write_dr6(x->dr6);
 	write_cr2(x->cr2);
 }
@@ -68,10 +64,6 @@ void vmx_switched_save(struct vmx_vcpu *x)
 {
 	for (u32 i = 0; i < switched_count(); i++)
 		x->msr[i] = rdmsr(switched[i].msr);
-	x->v.dr[0] = read_dr0();
-	x->v.dr[1] = read_dr1();
-	x->v.dr[2] = read_dr2();
-	x->v.dr[3] = read_dr3();
 	x->dr6 = read_dr6();
 	x->cr2 = read_cr2();
 }

@@ -40,8 +40,8 @@ extern struct cpumask cpus_online; /* atomic bits */
  * The linker puts the template of all per-CPU variables into .percpu; a CPU's GS base is its copy's distance from it, so that
  * %gs:variable is its own. gcc's __seg_gs makes these plain C accesses.
  */
-#define DECLARE_PERCPU(type, name) extern __seg_gs type name
-#define DEFINE_PERCPU(type, name)  __attribute__((section(".percpu"))) __seg_gs type name
+#define DECLARE_PERCPU(type, name) extern __seg_gs typeof(type) name
+#define DEFINE_PERCPU(type, name)  __attribute__((section(".percpu"))) __seg_gs typeof(type) name
 #define this_cpu(name)		   (name)
 /* Pointer to a CPU's own copy of a variable, usable from any CPU; type is the variable's. */
 #define per_cpu_ptr(type, name, cpu) ((type *)((u64)(uintptr_t)&(name) + cpus[cpu].percpu_offset))

@@ -12,7 +12,7 @@ struct PACKED idt_gate {
 	u32 offset2, reserved;
 };
 
-DEFINE_PERCPU(u64, gdt[GDT_ENTRIES]) = { 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0, 0 };
+DEFINE_PERCPU(u64[GDT_ENTRIES], gdt) = { 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0, 0 };
 DEFINE_PERCPU(struct tss, tss) = { .iomap_base = sizeof(struct tss) };
 
 /* One IDT serves all CPUs: the IST indices are the same everywhere, the stacks are in each CPU's TSS. */
