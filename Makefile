@@ -6,6 +6,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
 
 B := build
+# make Q= shows the commands.
+Q := @
 PROVE_MMU ?= 0
 
 CC := gcc
@@ -13,7 +15,7 @@ NASM := nasm
 PYTHON := python3
 
 WARN := -Wall -Wextra -Werror -Wundef -Wstrict-prototypes -Wmissing-prototypes
-CFLAGS := -std=gnu17 -O2 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-pic -fno-pie \
+CFLAGS := -std=gnu17 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-pic -fno-pie \
 	-fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fcf-protection=none \
 	-fno-strict-aliasing -DPROVE_MMU=$(PROVE_MMU) -I. -I$(B) $(WARN)
 LDFLAGS := -nostdlib -static -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
@@ -40,63 +42,75 @@ OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)
 .PHONY: all clean
 all: $(B)/corbel.efi
 
+# Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
+HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c lib/spinlock.c arch/x86/timer.c arch/x86/apic.c \
+	virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/msr.c virt/sched.c \
+	virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c,$(OBJS)))
+$(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
+OPT := -Os
+
 $(B)/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC      $<"
+	$Q$(CC) $(CFLAGS) $(OPT) -MMD -MP -c $< -o $@
 $(B)/%.asm.o: %.asm
 	@mkdir -p $(@D)
-	$(NASM) -f elf64 -g -F dwarf $< -o $@
+	@echo "  NASM    $<"
+	$Q$(NASM) -f elf64 -g -F dwarf $< -o $@
 
 # The DSDT of guests.
 $(B)/dsdt_aml.c: dev/dsdt.asl
 	@mkdir -p $(B)
-	cd $(B) && iasl -ve -tc -p dsdt ../$< >iasl.log 2>&1 || { cat iasl.log; exit 1; }
-	sed 's/^unsigned char/const unsigned char/' $(B)/dsdt.hex >$@
+	$Qcd $(B) && iasl -ve -tc -p dsdt ../$< >iasl.log 2>&1 || { cat iasl.log; exit 1; }
+	$Qsed 's/^unsigned char/const unsigned char/' $(B)/dsdt.hex >$@
 $(B)/dsdt_aml.o: $(B)/dsdt_aml.c
-	$(CC) $(CFLAGS) -Wno-missing-variable-declarations -c $< -o $@
+	$Q$(CC) $(CFLAGS) -c $< -o $@
 
 # The screen's font.
 FONT ?= /usr/share/consolefonts/Lat15-VGA16.psf.gz
 $(B)/font.c: tools/psf2c $(FONT)
 	@mkdir -p $(B)
-	$(PYTHON) tools/psf2c $(FONT) >$@
+	$Q$(PYTHON) tools/psf2c $(FONT) >$@
 $(B)/font.o: $(B)/font.c
-	$(CC) $(CFLAGS) -c $< -o $@
+	$Q$(CC) $(CFLAGS) -c $< -o $@
 
 # Linked twice: the symbols of the first make the second's table for backtraces, and no address moves (linker.ld).
 $(B)/corbel1.elf: $(OBJECTS) linker.ld
-	ld $(LDFLAGS) -o $@ $(OBJECTS)
+	$Qld $(LDFLAGS) -o $@ $(OBJECTS)
 $(B)/ksyms.S: $(B)/corbel1.elf tools/ksyms
-	$(PYTHON) tools/ksyms $< >$@
+	$Q$(PYTHON) tools/ksyms $< >$@
 $(B)/ksyms.o: $(B)/ksyms.S
-	$(CC) -c $< -o $@
+	$Q$(CC) -c $< -o $@
 $(B)/corbel.elf: $(B)/ksyms.o
-	ld $(LDFLAGS) -o $@ $(OBJECTS) $<
+	@echo "  LD      $@"
+	$Qld $(LDFLAGS) -o $@ $(OBJECTS) $<
 	@nm $(B)/corbel1.elf | grep -i ' [td] ' | grep -v ksyms_ >$(B)/corbel1.nm
 	@nm $@ | grep -i ' [td] ' | grep -v ksyms_ | cmp - $(B)/corbel1.nm || \
 		{ echo "the second link moved symbols"; exit 1; }
 $(B)/corbel.stripped: $(B)/corbel.elf
-	objcopy --strip-all $< $@
+	$Qobjcopy --strip-all $< $@
 
 # The UEFI application.
 EFI_INC := /usr/include/efi
-EFI_CFLAGS := -std=gnu17 -O2 -fpic -fshort-wchar -ffreestanding -fno-stack-protector -mno-red-zone \
+EFI_CFLAGS := -std=gnu17 -Os -fpic -fno-asynchronous-unwind-tables -fshort-wchar -ffreestanding -fno-stack-protector -mno-red-zone \
 	-maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing -DEFI_FUNCTION_WRAPPER -DPROVE_MMU=0 -I. \
 	-isystem $(EFI_INC) -isystem $(EFI_INC)/x86_64 -Wall -Wextra -Werror
 EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c boot/config.c lib/printf.c lib/string.c)
 $(B)/efi/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC      $< (loader)"
+	$Q$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
 $(B)/efi/blob.o: $(B)/corbel.stripped
 	@mkdir -p $(@D)
-	printf '.section .rodata\n.globl corbel_elf, corbel_elf_end\n.balign 4096\ncorbel_elf: .incbin "%s"\ncorbel_elf_end:\n' \
+	$Qprintf '.section .rodata\n.globl corbel_elf, corbel_elf_end\n.balign 4096\ncorbel_elf: .incbin "%s"\ncorbel_elf_end:\n' \
 		$< | $(CC) -x assembler - -c -o $@
 $(B)/corbel.so: $(EFI_OBJS) $(B)/efi/blob.o
-	ld -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds /usr/lib/crt0-efi-x86_64.o \
+	$Qld -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds /usr/lib/crt0-efi-x86_64.o \
 		$^ -o $@ -L/usr/lib -lefi -lgnuefi
 	@! nm -u $@ | grep .
 $(B)/corbel.efi: $(B)/corbel.so
-	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
+	@echo "  EFI     $@"
+	$Qobjcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
 		--target efi-app-x86_64 --subsystem=10 $< $@
 
 # Host programs: the same sources with sanitizers.
@@ -105,23 +119,26 @@ ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 TSAN := -fsanitize=thread
 $(B)/host/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $(ASAN) -MMD -MP -c $< -o $@
+	@echo "  HOSTCC  $<"
+	$Q$(CC) $(HOST_CFLAGS) $(ASAN) -MMD -MP -c $< -o $@
 $(B)/host/$(B)/%.c.o: $(B)/%.c
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $(ASAN) -c $< -o $@
+	@echo "  HOSTCC  $<"
+	$Q$(CC) $(HOST_CFLAGS) $(ASAN) -c $< -o $@
 $(B)/tsan/%.c.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $(TSAN) -MMD -MP -c $< -o $@
+	@echo "  HOSTCC  $<"
+	$Q$(CC) $(HOST_CFLAGS) $(TSAN) -MMD -MP -c $< -o $@
 CONFCHECK := $(patsubst %,$(B)/host/%.o,tools/confcheck.c boot/config.c lib/printf.c)
 $(B)/host/confcheck: $(CONFCHECK)
-	$(CC) $(ASAN) $^ -o $@
+	$Q$(CC) $(ASAN) $^ -o $@
 
 # Unit tests.
 include tests/unit/tests.mk
 define unit_test
 $(B)/unit/$(1): $(patsubst %,$(B)/$(2)/%.o,tests/unit/$(1)_test.c $(test_$(1)))
 	@mkdir -p $$(@D)
-	$$(CC) $(3) $$^ -o $$@ $$(test_libs)
+	$Q$$(CC) $(3) $$^ -o $$@ $$(test_libs)
 endef
 $(foreach t,$(UNIT_TESTS),$(eval $(call unit_test,$(t),host,$(ASAN))))
 $(foreach t,$(TSAN_TESTS),$(eval $(call unit_test,$(t),tsan,$(TSAN))))

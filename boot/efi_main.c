@@ -17,7 +17,7 @@
 extern const UINT8 corbel_elf[], corbel_elf_end[];
 
 static struct bootinfo *info;
-static struct config config;
+static struct config *config; /* 40 KiB: not in the file */
 
 static EFI_STATUS fail(CONST CHAR16 *what, EFI_STATUS status)
 {
@@ -103,8 +103,8 @@ static void read_files(EFI_FILE_HANDLE root)
 
 	if (EFI_ERROR(read_file(root, "corbel.conf", &info->config, &info->config_size)))
 		info->config = info->config_size = 0;
-	config_parse(&config, (const char *)(UINTN)info->config, info->config_size, &sink);
-	while (config_next_file(&config, &pos, &file)) {
+	config_parse(config, (const char *)(UINTN)info->config, info->config_size, &sink);
+	while (config_next_file(config, &pos, &file)) {
 		if (file.again || info->module_count == BOOT_MAX_MODULES)
 			continue;
 		m = &info->modules[info->module_count++];
@@ -247,8 +247,9 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 	if (EFI_ERROR(status))
 		return fail(L"LoadedImage protocol", status);
 	read_options(loaded);
+	config = AllocatePool(sizeof(*config));
 	volume = LibOpenRoot(loaded->DeviceHandle);
-	if (volume)
+	if (volume && config)
 		read_files(volume);
 	find_tables();
 	find_framebuffer();

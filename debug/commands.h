@@ -10,11 +10,12 @@
 struct command {
 	const char *name;
 	/*
-	 * The words after the name, one for each blank; drives completion: NAME is a VM, CMD a command, lower-case words (with |
-	 * between alternatives, in [] if they may be missing) stand for themselves.
+	 * The words after the name, one for each blank; drives completion: NAME is a VM, CMD a
+	 * command, lower-case words (with | between alternatives, in [] if they may be missing)
+	 * stand for themselves.
 	 */
 	const char *args;
-	const char *help;    /* one line */
+	const char *help; /* one line */
 	const char *example;
 	/* argv[0] is the command's name. False: these are not the arguments; the usage is shown. */
 	bool (*run)(u32 argc, char **argv);
@@ -25,16 +26,23 @@ extern const u32 nr_commands;
 extern const struct monitor_actions *monitor_actions;
 
 const struct command *command_find(const char *name);
-/* Candidate number i for word number `word` (0: the command) of a line that begins with `first`; NULL: there are no more. */
+/*
+ * Candidate number i for word number `word` (0: the command) of a line that begins with `first`;
+ * NULL: there are no more.
+ */
 const char *command_candidate(const char *first, u32 word, u32 i, char *buf, size_t size);
 
 /* The VM of that name; or NULL, after a line that says so. */
 struct vm *command_vm(const char *command, const char *name);
-/* VM number i of the list, or NULL. VMs do not go away while a command runs: they are destroyed by the boot CPU's tasks only. */
+/*
+ * VM number i of the list, or NULL. VMs do not go away while a command runs: they are destroyed by
+ * the boot CPU's tasks only.
+ */
 struct vm *command_nth_vm(u32 i);
 /*
- * Print ` key="text"`, with text made fit for the quotes. Every line of output (but help and log) is a row of key=value or
- * key="text" with one blank between them, so that it can be cut, or turned into JSON, without knowing the command.
+ * Print ` key="text"`, with text made fit for the quotes. Every line of output (but help and log)
+ * is a row of key=value or key="text" with one blank between them, so that it can be cut, or turned
+ * into JSON, without knowing the command.
  */
 void command_text(const char *key, const char *text);
 /* A decimal number below `limit`. */

@@ -92,8 +92,10 @@ void console_log(enum log_level level, const char *line, size_t len)
 {
 	u64 missed = 0;
 
-	/* The log's lock is held, interrupts are off. An NMI or a crash may have interrupted our
-	 * own holder. */
+	/*
+	 * The log's lock is held, interrupts are off. An NMI or a crash may have interrupted our
+	 * own holder.
+	 */
 	for (u32 tries = 0; !crashed && !spin_trylock(&lock); tries++) {
 		if (tries > SINK_TRIES) {
 			__atomic_fetch_add(&sink_missed, 1, __ATOMIC_RELAXED);
@@ -222,8 +224,10 @@ static void vm_output(void *arg, const u8 *bytes, size_t n)
 	console_unlock(flags);
 }
 
-/* The UART has room again: on the vCPU's CPU. Only the boot CPU feeds it, so that the queue needs
- * no lock. */
+/*
+ * The UART has room again: on the vCPU's CPU. Only the boot CPU feeds it, so that the queue needs
+ * no lock.
+ */
 static void vm_input_ready(void *arg)
 {
 	if (vmconsole_queued(arg))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Text that comes from somebody else, made harmless: escape sequences (ECMA-48 control sequences, and strings such as window
- * titles) are recognized and dropped, whatever is cut into however many pieces.
+ * Text that comes from somebody else, made harmless: escape sequences (ECMA-48 control sequences,
+ * and strings such as window titles) are recognized and dropped, whatever is cut into however many
+ * pieces.
  */
 #pragma once
 
@@ -18,7 +19,7 @@ struct escape_filter {
 #define ESCAPE_ERASE_LINE (-2) /* CSI K: the only sequence that has a meaning here */
 
 /*
- * What a byte means on a plain screen: a character to show (0x20..0x7e; '?' for one that is not ASCII), one of the controls
- * \b \n \r \t, ESCAPE_ERASE_LINE, or ESCAPE_DROP. Pure.
+ * What a byte means on a plain screen: a character to show (0x20..0x7e; '?' for one that is not
+ * ASCII), one of the controls \b \n \r \t, ESCAPE_ERASE_LINE, or ESCAPE_DROP. Pure.
  */
 int escape_filter(struct escape_filter *f, u8 c);

@@ -7,7 +7,8 @@
 #define DEL	0x7f
 
 enum key_state { KEY_PLAIN, KEY_ESC, KEY_SEQUENCE, KEY_SS3 };
-/* The byte by which a key's own escape sequence ends, ESC [ 3 ~ and the like brought to one form.
+/*
+ * The byte by which a key's own escape sequence ends, ESC [ 3 ~ and the like brought to one form.
  */
 enum { KEY_DELETE = 'd' };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Editing one line by keys as terminals send them, with a history. Knows nothing of terminals' output or of commands: bytes go
- * in, a line and events come out. Pure.
+ * Editing one line by keys as terminals send them, with a history. Knows nothing of terminals'
+ * output or of commands: bytes go in, a line and events come out. Pure.
  *
  *	left right ^B ^F, home end ^A ^E	move
  *	backspace delete ^D, ^W ^U ^K		delete a character, a word, to the start, to the end
@@ -28,10 +28,11 @@ enum line_event {
 struct line {
 	char text[LINE_MAX_LEN + 1]; /* terminated */
 	u32 len, cursor;
-	u8 key_state;		     /* within an escape sequence of a key */
-	u8 key_number;		     /* its parameter */
-	bool last_was_cr;	     /* CR LF is one enter */
-	u32 history_next, history_at; /* entries ever made; the one shown, history_next: the new line */
+	u8 key_state;	  /* within an escape sequence of a key */
+	u8 key_number;	  /* its parameter */
+	bool last_was_cr; /* CR LF is one enter */
+	u32 history_next,
+		history_at; /* entries ever made; the one shown, history_next: the new line */
 	char history[LINE_HISTORY][LINE_MAX_LEN + 1];
 	char draft[LINE_MAX_LEN + 1]; /* the new line, while a history entry is shown */
 };

@@ -48,8 +48,10 @@ void monitor_init(const struct monitor_actions *actions)
 
 /* ---- Running a command ---- */
 
-/* Number of edits (insert, delete, replace a character) from a to b; words of at most 15
- * characters, else 99. */
+/*
+ * Number of edits (insert, delete, replace a character) from a to b; words of at most 15
+ * characters, else 99.
+ */
 static u32 distance(const char *a, const char *b)
 {
 	u32 row[16], n = (u32)strlen(b);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Corbel's prompt: a line goes in, a command runs, on the boot CPU, from a task with interrupts on. Output has one record a line,
- * with fields as key=value (values with blanks in double quotes), so that scripts can read it.
+ * Corbel's prompt: a line goes in, a command runs, on the boot CPU, from a task with interrupts on.
+ * Output has one record a line, with fields as key=value (values with blanks in double quotes), so
+ * that scripts can read it.
  */
 #pragma once
 
@@ -14,7 +15,8 @@ struct monitor_actions {
 	const char *version;
 	void (*poweroff)(void);
 	void (*reboot)(void);
-	int (*vm_reset)(struct vm *vm); /* stop it if it runs, and start it from power-on; 0 or an error */
+	int (*vm_reset)(
+		struct vm *vm); /* stop it if it runs, and start it from power-on; 0 or an error */
 };
 
 /* Show the prompt. Once, after console_init(); *actions stays where it is. */
@@ -25,5 +27,8 @@ void monitor_input(u8 c);
 void monitor_run(char *line);
 
 #define MONITOR_LINE 510
-/* What commands print, from the same context. Appears once a line is complete; a line that is longer than MONITOR_LINE is cut. */
+/*
+ * What commands print, from the same context. Appears once a line is complete; a line that is
+ * longer than MONITOR_LINE is cut.
+ */
 void monitor_printf(const char *fmt, ...) PRINTF(1, 2);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Text on the framebuffer, for machines without a serial cable: what the log and the monitor say. Never reads the framebuffer
- * (write-combining memory reads slowly); what is on it is kept as text.
+ * Text on the framebuffer, for machines without a serial cable: what the log and the monitor say.
+ * Never reads the framebuffer (write-combining memory reads slowly); what is on it is kept as text.
  */
 #pragma once
 
@@ -20,10 +20,13 @@ struct screen_mode {
 /* Made by tools/psf2c while building: a byte per row of pixels, the leftmost pixel in bit 7. */
 extern const u8 screen_font[SCREEN_FONT_GLYPHS][SCREEN_CELL_H];
 
-/* Clear it and show from now on what is written; a mode too small for one line is not used. The mode is copied. */
+/*
+ * Clear it and show from now on what is written; a mode too small for one line is not used. The
+ * mode is copied.
+ */
 void screen_init(const struct screen_mode *mode);
 /*
- * Show text: \b \t \r \n and "erase to the end of the line" work, other control sequences are dropped. No-op before screen_init().
- * The caller serializes (the console's lock).
+ * Show text: \b \t \r \n and "erase to the end of the line" work, other control sequences are
+ * dropped. No-op before screen_init(). The caller serializes (the console's lock).
  */
 void screen_write(const char *text, size_t n);

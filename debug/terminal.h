@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A place where lines of text appear above the line that somebody is editing: the serial line, the screen. Uses nothing but
- * \r, \b and "erase to the end of the line", so that every terminal program does. The console serializes.
+ * A place where lines of text appear above the line that somebody is editing: the serial line, the
+ * screen. Uses nothing but \r, \b and "erase to the end of the line", so that every terminal
+ * program does. The console serializes.
  */
 #pragma once
 
 #include "lib/types.h"
 
-#define TERMINAL_WIDTH 79 /* the edited line never gets so wide that it wraps: 80 columns are the least that one has */
+#define TERMINAL_WIDTH                                                                            \
+	79 /* the edited line never gets so wide that it wraps: 80 columns are the least that one \
+	      has */
 
 /* The line being edited, or the part of it that fits. */
 struct edit_view {
@@ -17,14 +20,17 @@ struct edit_view {
 
 struct terminal {
 	void (*write)(const char *bytes, size_t n);
-	bool shown;		/* `view` is on it */
-	bool midline;		/* the last text did not end with a line break */
+	bool shown;	       /* `view` is on it */
+	bool midline;	       /* the last text did not end with a line break */
 	struct edit_view view; /* as it was drawn */
 };
 
 /* Text: \n becomes \r\n, any other control character '?'. The edited line must be hidden. */
 void terminal_text(struct terminal *t, const char *text, size_t n);
-/* Bring the edited line onto the terminal, with as few bytes as possible if an earlier state of it is there. */
+/*
+ * Bring the edited line onto the terminal, with as few bytes as possible if an earlier state of it
+ * is there.
+ */
 void terminal_show(struct terminal *t, const struct edit_view *view);
 /* Make room for output: the edited line goes, a line that output left unfinished ends. */
 void terminal_hide(struct terminal *t);

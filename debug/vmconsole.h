@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a VM's console keeps while nobody looks: the last output, and input that the guest has not taken yet. Internal to the
- * console. Both rings have one writer and one reader and no lock, so that a VM never waits for the terminal of others.
+ * What a VM's console keeps while nobody looks: the last output, and input that the guest has not
+ * taken yet. Internal to the console. Both rings have one writer and one reader and no lock, so
+ * that a VM never waits for the terminal of others.
  */
 #pragma once
 
@@ -18,8 +19,9 @@ struct vm_console {
 	struct vm *vm;
 	struct uart *uart;
 	/*
-	 * The counts are of all bytes ever: byte i is at i % VMCONSOLE_OUTPUT. The UART calls under its lock, so it is one writer.
-	 * Readers stay VMCONSOLE_OUTPUT - VMCONSOLE_REPLAY bytes away from what is being overwritten.
+	 * The counts are of all bytes ever: byte i is at i % VMCONSOLE_OUTPUT. The UART calls under
+	 * its lock, so it is one writer. Readers stay VMCONSOLE_OUTPUT - VMCONSOLE_REPLAY bytes
+	 * away from what is being overwritten.
 	 */
 	u8 *output;
 	u64 written; /* atomic */
@@ -37,8 +39,9 @@ void vmconsole_destroy(struct vm_console *vc);
 /* The guest has written that. The UART's lock held. */
 void vmconsole_keep(struct vm_console *vc, const u8 *bytes, size_t n);
 /*
- * Where a replay up to `end` begins, at most VMCONSOLE_REPLAY back: at what was not seen, or if all was, at the line that is being
- * written. *skipped: how many unseen bytes lie before. Console's lock held.
+ * Where a replay up to `end` begins, at most VMCONSOLE_REPLAY back: at what was not seen, or if all
+ * was, at the line that is being written. *skipped: how many unseen bytes lie before. Console's
+ * lock held.
  */
 u64 vmconsole_replay_from(const struct vm_console *vc, u64 end, u64 *skipped);
 /* The last line with anything on it, without control sequences, terminated. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* debug/console.c and debug/vmconsole.c: who gets the line, what is kept, what never reaches the
- * terminal. */
+/*
+ * debug/console.c and debug/vmconsole.c: who gets the line, what is kept, what never reaches the
+ * terminal.
+ */
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -221,8 +223,10 @@ static void *writer(void *arg)
 	return NULL;
 }
 
-/* Whoever attaches while the guest writes on another CPU sees all of it up to the end, and nothing
- * twice. */
+/*
+ * Whoever attaches while the guest writes on another CPU sees all of it up to the end, and nothing
+ * twice.
+ */
 static void attach_while_the_guest_writes(void **state)
 {
 	bool done = false;
@@ -273,8 +277,10 @@ static void typed_waits_for_the_guest(void **state)
 	console_vm_stats(&fake_linux, &stats);
 	assert_int_equal(stats.queued, 1024);
 	assert_int_equal(stats.lost, 3);
-	/* The guest reads, from another CPU: the boot CPU is asked to feed it, also with the
-	 * monitor attached. */
+	/*
+	 * The guest reads, from another CPU: the boot CPU is asked to feed it, also with the
+	 * monitor attached.
+	 */
 	fake_type(LEAVE);
 	fake_uart_room = 1000;
 	fake_uart.input_ready(fake_uart.arg);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A made-up machine under the console and the monitor: 4 CPUs (CPU 2 differs, CPU 3 is dead), two VMs ("linux", running, and "lab",
- * created), a UART that takes so many bytes, a serial line and a screen that remember what was written.
+ * A made-up machine under the console and the monitor: 4 CPUs (CPU 2 differs, CPU 3 is dead), two
+ * VMs ("linux", running, and "lab", created), a UART that takes so many bytes, a serial line and a
+ * screen that remember what was written.
  */
 #pragma once
 

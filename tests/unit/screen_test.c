@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* debug/screen.c on a framebuffer in memory. CORBEL_TEST_PPM=FILE keeps a picture of the last test.
+/*
+ * debug/screen.c on a framebuffer in memory. CORBEL_TEST_PPM=FILE keeps a picture of the last test.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -120,8 +121,10 @@ static void wraps_and_scrolls(void **state)
 		snprintf(text, sizeof(text), "line %u\r\n", i);
 		write_text(text);
 	}
-	/* It scrolls by a quarter: the last lines stand in order above the cursor, wherever that
-	 * is. */
+	/*
+	 * It scrolls by a quarter: the last lines stand in order above the cursor, wherever that
+	 * is.
+	 */
 	for (u32 y = 0; y < ROWS; y++) {
 		if (cell_is(STRIDE, 0, y, ' '))
 			break;

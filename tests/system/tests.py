@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""The table of system tests: what is in the image, how it is run, what must come of it."""
+from dataclasses import dataclass, field
+
+CMDLINE = "console=ttyS0 quiet cryptomgr.notests reboot=a"
+GUEST = {"vmlinuz": "guest/vmlinuz", "initrd.gz": "guest/initrd.gz"}
+
+
+@dataclass
+class Test:
+    """One boot of one image."""
+    name: str
+    on: str  # qemu (SVM) or bochs (VMX)
+    conf: str
+    files: dict = field(default_factory=lambda: dict(GUEST))  # name: path below the build folder, or bytes
+    emu: list = field(default_factory=list)  # more arguments of tools/emu
+    script: str = ""
+    status: int = 0
+    says: list = field(default_factory=list)  # patterns that must appear, in this order
+    never_says: list = field(default_factory=lambda: ["corbel: PANIC", "WARNING"])
+    timeout: int = 0  # seconds; 0: as usual for the emulator
+    force: bool = False  # mkusb is to make the image although the configuration has errors
+
+
+def conf(vm="", corbel="", name="linux", **keys):
+    """A configuration with one Linux VM; keys replace its values, None leaves one out."""
+    values = {"kernel": "vmlinuz", "initrd": "initrd.gz", "cmdline": CMDLINE, "memory": "128M", **keys}
+    lines = "".join(f"{key} = {value}\n" for key, value in values.items() if value is not None)
+    return f"[corbel]\nwhen_idle = poweroff\nattach = {name}\n{corbel}[vm {name}]\n{lines}{vm}"
+
+
+SHELL = r"""
+wait corbel-guest: ready
+wait guest#
+send echo he''llo-$((40+2))
+wait hello-42
+send poweroff
+"""
+
+
+def boot_matrix():
+    """The guest's shell answers and its power-off ends the machine, whatever the number of CPUs and the memory."""
+    for cpus in 1, 2, 4, 8:
+        for memory in 512, 2048, 4096:
+            for machine in "pc", "q35":
+                yield Test(f"boot-qemu-{machine}-{cpus}cpu-{memory}M", "qemu", conf(), script=SHELL,
+                           emu=["--machine", machine, "--cpus", str(cpus), "--memory", str(memory)])
+        for memory in 512, 1024, 2048:
+            yield Test(f"boot-bochs-{cpus}cpu-{memory}M", "bochs", conf(), script=SHELL,
+                       emu=["--cpus", str(cpus), "--memory", str(memory)])
+
+
+def on_both(name, *args, **more):
+    for on in "qemu", "bochs":
+        yield Test(f"{name}-{on}", on, *args, **more)
+
+
+# A VM that cannot start is one clear line, and the machine goes on: here it powers off, as no VM runs.
+def bad_guests():
+    yield from on_both("kernel-no-bzimage", conf(), files={**GUEST, "vmlinuz": b"MZ this is no kernel\n" * 500},
+                       status=1, says=[r"vm linux: .*not a bzImage"])
+    yield from on_both("kernel-empty", conf(), files={**GUEST, "vmlinuz": b""}, status=1,
+                       says=[r"vm linux: .*not a bzImage"])
+    yield from on_both("initrd-too-big", conf(memory="64M"), files={**GUEST, "initrd.gz": bytes(48 << 20)}, status=1,
+                       says=[r"vm linux: .*initrd"])
+    yield from on_both("memory-not-there", conf(memory="8G"), status=1, says=[r"vm linux: .*memory"])
+
+
+# What the configuration says wrong is reported with file and line; the VM concerned does not start, others do.
+def bad_configurations():
+    good = f"[vm good]\nkernel = vmlinuz\ninitrd = initrd.gz\nmemory = 128M\ncmdline = {CMDLINE}\n"
+
+    def bad(name, vm, says):
+        text = f"[corbel]\nwhen_idle = poweroff\nattach = good\n[vm bad]\nkernel = vmlinuz\n{vm}\n{good}"
+        return on_both(name, text, script=SHELL, status=1, says=[says], force=True)
+
+    yield from bad("config-bad-size", "memory = 25M6", r"corbel\.conf:6: memory: '25M6' is not a size")
+    yield from bad("config-unknown-key", "disk = x", r"corbel\.conf:6: 'disk' is not a key of \[vm\]")
+    yield from bad("config-no-file", "initrd = absent", r"corbel\.conf:6: initrd: no file 'absent'")
+    yield from on_both("config-empty", "", files={}, script="wait corbel>\nsend poweroff\n")
+    yield from on_both("config-no-vm-poweroff", "[corbel]\nwhen_idle = poweroff\n", files={})
+
+
+# The console: Ctrl-] leaves the guest, the monitor knows its commands.
+def monitor():
+    script = """
+wait guest#
+key ctrl-]
+wait corbel>
+send vms
+wait linux
+send help
+wait console
+send console linux
+send echo ba''ck
+wait back
+send poweroff
+"""
+    yield from on_both("monitor-and-back", conf(), script=script)
+
+
+# The ways in which a guest ends.
+def guest_ends():
+    yield from on_both("guest-reboots", conf(on_exit="restart"),
+                       script="wait corbel-guest: ready\nwait guest#\nsend reboot\n" + SHELL)
+    crash = "wait guest#\nsend echo c >/proc/sysrq-trigger\n"
+    yield from on_both("guest-panics", conf(cmdline=CMDLINE + " panic=-1 reboot=t"), script=crash, status=1,
+                       says=[r"vm linux: .*triple fault"])
+
+
+TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_ends()]
