@@ -5,6 +5,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
+.DEFAULT_GOAL := all
+
 B := build
 # make Q= shows the commands.
 Q := @
@@ -38,6 +40,38 @@ OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/mai
 	lib/assert.c lib/error.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
 OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)
+
+ON ?= qemu
+CPUS ?= 2
+MEMORY ?= 1024
+KERNEL ?= $(B)/guest/vmlinuz
+INITRD ?= $(B)/guest/initrd.gz
+CMDLINE ?= console=ttyS0 quiet cryptomgr.notests reboot=a
+JOBS ?= $(shell nproc)
+
+# Making the tools available comes first, by an own make: what they make possible can't be known before.
+DEPS_WANTED := $(strip $(if $(filter run usb bench,$(MAKECMDGOALS)),build run) $(if $(filter test system unit soak fuzz,$(MAKECMDGOALS)),build \
+	test check) $(if $(filter check,$(MAKECMDGOALS)),build check) $(if $(filter gdb,$(MAKECMDGOALS)),debug) \
+	$(if $(MAKECMDGOALS),$(if $(filter all,$(MAKECMDGOALS)),build),build))
+ifneq ($(DEPS_WANTED),)
+DEPS_DONE := $(shell tools/deps $(sort $(DEPS_WANTED)) >&2 && echo ok)
+ifneq ($(DEPS_DONE),ok)
+$(error packages are missing: see above)
+endif
+endif
+
+.PHONY: help
+help:
+	@echo 'make run      build, get a Debian kernel and busybox, boot them on Corbel in an emulator'
+	@echo '              ON=qemu|bochs CPUS=n MEMORY=MiB KERNEL=file INITRD=file CMDLINE=text'
+	@echo 'make test     everything: check, unit, system; ends with "N passed, M failed"'
+	@echo 'make usb      build/corbel.img, to be written to a USB stick with dd'
+	@echo 'make          build/corbel.efi and build/corbel.elf'
+	@echo 'make check    format, layers, ownership, static analysis'
+	@echo 'make unit     host tests with sanitizers        make system  images on the emulators (ONLY=pattern)'
+	@echo 'make bench    build/bench.json                  make soak    long runs'
+	@echo 'make gdb      gdb on the QEMU of a "make run GDB=1"'
+	@echo 'make clean'
 
 .PHONY: all clean
 all: $(B)/corbel.efi
@@ -146,7 +180,36 @@ $(foreach t,$(TSAN_TESTS),$(eval $(call unit_test,$(t),tsan,$(TSAN))))
 unit: $(patsubst %,$(B)/unit/%,$(UNIT_TESTS) $(TSAN_TESTS))
 	tests/unit/run $(B)/unit $(UNIT_TESTS) $(TSAN_TESTS)
 
+# Images and emulators.
+.PHONY: guest bochs usb run gdb system test
+guest:
+	@tools/get-guest $(B)/guest
+bochs:
+	@tools/get-bochs $(B)/bochs
+$(B)/run.conf: FORCE
+	@mkdir -p $(B)
+	@printf '%s\n' '# Made by make usb and make run.' '[corbel]' 'when_idle = monitor' 'attach = linux' '[vm linux]' \
+		'kernel = $(notdir $(KERNEL))' 'initrd = $(notdir $(INITRD))' 'cmdline = $(CMDLINE)' 'memory = 256M' >$@.new
+	@cmp -s $@ $@.new && rm $@.new || mv $@.new $@
+.PHONY: FORCE
+FORCE:
+usb: $(B)/corbel.efi $(B)/run.conf guest
+	@tools/mkusb -c $(B)/run.conf -o $(B)/corbel.img $(KERNEL) $(INITRD)
+	@echo "$(B)/corbel.img is ready: dd if=$(B)/corbel.img of=/dev/sdX bs=1M conv=fsync"
+run: usb $(if $(filter bochs,$(ON)),bochs)
+	@echo 'Ctrl-] goes from the guest to the monitor (help), Ctrl-A x leaves the emulator.'
+	@tools/emu --on $(ON) --cpus $(CPUS) --memory $(MEMORY) $(if $(GDB),--qemu-arg -gdb --qemu-arg tcp:localhost:1234) \
+		$(B)/corbel.img
+gdb: $(B)/corbel.elf
+	gdb -q $(B)/corbel.elf -ex 'target remote localhost:1234'
+system: $(B)/corbel.efi guest bochs
+	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
+
+# Everything, whatever fails in between; the last line counts.
+test: $(B)/corbel.efi guest bochs
+	@tests/all $(B) $(JOBS)
+
 clean:
 	rm -rf $(B)
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/bochs -prune -o -path $(B)/guest -prune -o -type f -name '*.d' -print 2>/dev/null)

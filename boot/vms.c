@@ -118,6 +118,15 @@ static bool file_there(const struct config_sink *sink, const char *key, const ch
 	return false;
 }
 
+/* The devices before the VM: they live in its memory. */
+static void unmake(struct vm *vm)
+{
+	console_vm_remove(vm);
+	if (vm->platform)
+		platform_destroy(vm);
+	vm_destroy(vm);
+}
+
 static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
 {
 	int err;
@@ -144,7 +153,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))
 		log_warn("vm %s: no memory for its console", c->name);
 	if (err)
-		vm_destroy(*vm);
+		unmake(*vm);
 	return err;
 }
 

@@ -30,7 +30,7 @@ void console_log(enum log_level level, const char *line, size_t len);
  */
 void console_crash_mode(void);
 
-/* Once, on the boot CPU, after sched_init_cpu() and before the first VM. */
+/* Once, on the boot CPU, after sched_init() and before the first VM. */
 void console_init(void);
 /* A byte from the serial line. From a task on the boot CPU, interrupts on. */
 void console_input(u8 c);

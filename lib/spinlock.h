@@ -3,8 +3,8 @@
  * Ticket spin locks with one order for the whole machine: a lock may only be taken while every lock that the CPU holds has
  * a smaller rank. PROVE_MMU builds check that on each lock; others only keep the rank.
  *
- * Locks that interrupt or IPI handlers take must be taken with interrupts off elsewhere (spin_lock_irqsave in
- * arch/x86/irqflags.h). No wait for an IPI while holding a lock. NMI context: spin_trylock only.
+ * Locks that interrupt or IPI handlers take must be taken with interrupts off elsewhere (irq_save() in
+ * arch/x86/insn.h). No wait for an IPI while holding a lock. NMI context: spin_trylock only.
  */
 #pragma once
 
@@ -22,6 +22,7 @@ enum lock_rank {
 	RANK_RUNQ,
 	RANK_LOG, /* one may log under any lock above */
 	RANK_CONSOLE, /* the log's sink takes it; its holder must not log */
+	RANK_SERIAL,  /* the port, inside the console's */
 };
 
 struct spinlock {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
+#include "lib/error.h"
 #include "lib/log.h"
 #include "virt/cpuid.h"
 #include "virt/exits.h"
@@ -173,7 +174,8 @@ static void exit_stage2_fault(struct vcpu *v)
 	frames = 1ull << (9 * (level - 1));
 	err = stage2_map(&v->vm->stage2, GFN(gpa_gfn(gpa).v & ~(frames - 1)), PFN(pfn.v & ~(frames - 1)), frames, prot, S2_WB,
 			 level);
-	if (err)
+	/* -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next tells. */
+	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
 }
 

@@ -270,6 +270,8 @@ int vm_start(struct vm *vm)
 	if (vm->state == VM_RUNNING)
 		return trace_error(-EBUSY);
 	vm_clear_memory(vm);
+	if (vm->dead) /* its tables were damaged */
+		return trace_error(-EPERM);
 	vm->tsc_base = rdtsc();
 	err = load_images(vm, why, sizeof(why));
 	if (err) {

@@ -22,7 +22,7 @@ static u32 tx_in, tx_out; /* free-running */
 static u8 rx[RX_RING];
 static u32 rx_in, rx_out;
 static bool crashed;
-static struct spinlock tx_lock = SPINLOCK_INIT(RANK_CONSOLE);
+static struct spinlock tx_lock = SPINLOCK_INIT(RANK_SERIAL);
 static void (*rx_hook)(void);
 static struct timer poll_timer;
 DEFINE_PERCPU(struct timer, drain_timer);

@@ -11,9 +11,13 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 	uart16550) $(B)/dsdt_aml.c
 
 test_acpi := $(T_DEV)
+T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_system commands_vm console escape lineedit monitor terminal \
+	vmconsole) $(U)/debug_fake.c $(U)/host.c $(T_LIB)
+
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
 test_config := boot/config.c lib/printf.c
+test_console := $(T_DEBUG)
 test_cpuid := virt/cpuid.c virt/cpuid_allow.c $(U)/host.c $(T_LIB)
 test_decode := virt/decode.c virt/decode_tables.c
 test_emulate := virt/emulate.c virt/decode.c virt/decode_tables.c
@@ -23,11 +27,13 @@ test_ioapic := $(T_DEV)
 test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
 test_linux := virt/linux.c $(T_VM)
+test_monitor := $(T_DEBUG)
+test_screen := debug/screen.c debug/escape.c $(B)/font.c
 test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_uart := $(T_DEV)
 
-UNIT_TESTS := acpi bus caps config cpuid decode emulate frames guestmem ioapic kvmclock lapic linux stage2 stage2_model uart
+UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem ioapic kvmclock lapic linux monitor screen stage2 stage2_model uart
 TSAN_TESTS := stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore
