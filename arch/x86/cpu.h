@@ -38,7 +38,8 @@ extern struct cpumask cpus_online; /* atomic bits */
 
 /*
  * The linker puts the template of all per-CPU variables into .percpu; a CPU's GS base is its copy's distance from it, so that
- * %gs:variable is its own. gcc's __seg_gs makes these plain C accesses.
+ * %gs:variable is its own. gcc's __seg_gs makes these plain C accesses (not of arrays, which
+ * lose the qualifier: put them into a struct).
  */
 #define DECLARE_PERCPU(type, name) extern __seg_gs typeof(type) name
 #define DEFINE_PERCPU(type, name)  __attribute__((section(".percpu"))) __seg_gs typeof(type) name
