@@ -72,7 +72,6 @@ static void early_cpu(void)
 	log_cpu = log_this_cpu;
 	log_irq_save_hook = irq_save;
 	log_irq_restore_hook = irq_restore;
-	log_sink = console_log;
 	panic_hook = crash_message;
 	backtrace_hook = backtrace_here;
 }
@@ -116,6 +115,12 @@ static void open_serial(void)
 		port = acpi.serial.space == 1 && acpi.serial.address ? (u16)acpi.serial.address : 0x3f8;
 	if (serial_init(port, config.baud))
 		log_warn("serial: no UART at port %#x", port);
+}
+
+static void replay_line(void *arg, const char *line, size_t len)
+{
+	(void)arg;
+	console_log(LOG_INFO, line, len);
 }
 
 static void crash_output(void)
@@ -247,8 +252,7 @@ static void vm_run(struct task *t)
 				continue;
 			seen[vm->id] = vm->starts;
 			again = true;
-			if (!vms_ended(vm) && console_attached() == vm)
-				console_attach_monitor();
+			vms_ended(vm);
 		}
 	}
 	if (vms_want_poweroff() || (config.when_idle == CONFIG_IDLE_POWEROFF && !vms_any_running()))
@@ -341,6 +345,8 @@ void corbel_main(struct bootinfo *info)
 	read_config();
 	acpi_read(info->rsdp, early_map, acpi_warning, &acpi);
 	open_serial();
+	log_replay(replay_line, NULL); /* what was said before there was a port */
+	log_sink = console_log;
 	crash_output_hook = crash_output;
 	log_info("Corbel %s", CORBEL_VERSION);
 	arch_map = map_for_arch;

@@ -176,16 +176,29 @@ void vms_create(const struct bootinfo *info, const struct config *config, const 
 	}
 }
 
-bool vms_ended(struct vm *vm)
+/* A start that fails counts, and has been reported. */
+static void vm_restart(struct vm *vm)
+{
+	if (vm_start(vm))
+		failed++;
+}
+
+void vms_ended(struct vm *vm)
 {
 	const struct config_vm *c = vm->config;
 	bool good = vm->stop_reason == STOP_POWEROFF || vm->stop_reason == STOP_OPERATOR;
+	bool again;
 
 	if (vm->stop_reason == STOP_RESET) { /* the guest restarts itself: no end */
 		vm->resets++;
 		log_info("vm %s: reset by the guest: %s", vm->name, vm->stop_text);
-		return !vm_start(vm);
+		vm_restart(vm);
+		return;
 	}
+	/* Nothing more will come from it: the operator gets the monitor, and sees why. */
+	again = vm->stop_reason != STOP_OPERATOR && c->on_exit == CONFIG_EXIT_RESTART && !vm->dead;
+	if (!again && console_attached() == vm)
+		console_attach_monitor();
 	if (good) {
 		log_info("vm %s: ended: %s%s%s", vm->name, stop_reason_name(vm->stop_reason), vm->stop_text[0] ? ": " : "",
 			 vm->stop_text);
@@ -193,13 +206,10 @@ bool vms_ended(struct vm *vm)
 		log_err("vm %s: stopped: %s: %s", vm->name, stop_reason_name(vm->stop_reason), vm->stop_text);
 		failed++;
 	}
-	if (vm->stop_reason == STOP_OPERATOR)
-		return false;
-	if (c->on_exit == CONFIG_EXIT_RESTART && !vm->dead)
-		return !vm_start(vm);
-	if (c->on_exit == CONFIG_EXIT_POWEROFF)
+	if (again)
+		vm_restart(vm);
+	else if (vm->stop_reason != STOP_OPERATOR && c->on_exit == CONFIG_EXIT_POWEROFF)
 		poweroff_wanted = true;
-	return false;
 }
 
 int vms_reset(struct vm *vm)

@@ -10,8 +10,8 @@
 void vms_create(const struct bootinfo *info, const struct config *config, const struct config_sink *sink);
 /* VMs that ended badly, or could not be made or started, so far. */
 u32 vms_failed(void);
-/* A VM of the configuration that stopped: what on_exit says. True if it runs again. */
-bool vms_ended(struct vm *vm);
+/* A VM of the configuration that stopped: says so, and does what on_exit says. */
+void vms_ended(struct vm *vm);
 int vms_reset(struct vm *vm);
 /* Does any VM run? */
 bool vms_any_running(void);

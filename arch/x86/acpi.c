@@ -137,6 +137,8 @@ static void find_s5(const struct reader *r, const struct sdt *dsdt)
 	const u8 *p = (const u8 *)dsdt;
 	u8 value[2] = { 0 };
 
+	if (r->info->s5_known)
+		return;
 	for (u32 i = sizeof(*dsdt); i + 16 <= dsdt->length; i++) {
 		u32 at = i + 4;
 
@@ -154,7 +156,6 @@ static void find_s5(const struct reader *r, const struct sdt *dsdt)
 		r->info->s5_b = value[1];
 		return;
 	}
-	warnf(r, "ACPI: no _S5_ in the DSDT: power-off won't work");
 }
 
 static void read_fadt(const struct reader *r, const struct sdt *t)
@@ -202,6 +203,8 @@ static void read_table(const struct reader *r, const struct sdt *t)
 		read_fadt(r, t);
 	else if (!memcmp(t->signature, "SPCR", 4))
 		read_spcr(r, t);
+	else if (!memcmp(t->signature, "SSDT", 4))
+		find_s5(r, t); /* some firmwares (Bochs) keep the sleep states there */
 	else if (!memcmp(t->signature, "HPET", 4) && t->length >= 52)
 		r->info->hpet = get(t, 44, 8);
 	else if (!memcmp(t->signature, "MCFG", 4) && t->length >= 60)
@@ -232,4 +235,6 @@ void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(con
 		if (t)
 			read_table(&r, t);
 	}
+	if (!info->s5_known)
+		warnf(&r, "ACPI: no _S5_ in DSDT or SSDT: power-off is a guess");
 }

@@ -32,6 +32,8 @@ static void crash_begin(void)
 	}
 	if (crash_output_hook)
 		crash_output_hook();
+	else
+		log_sink = NULL; /* too early for any output but the ring */
 	apic_nmi_others();
 	for (u64 i = 0; i < 2000000; i++) /* let them arrive: no clock is trusted here */
 		cpu_pause();

@@ -26,17 +26,31 @@ static void short_wait(void)
 		cpu_pause();
 }
 
+static void pm1_sleep(u16 port, u32 type)
+{
+	if (!port)
+		return;
+	outw(port, (u16)((inw(port) & ~(7u << 10)) | type << 10 | SLP_EN));
+	short_wait();
+}
+
 void acpi_poweroff(void)
 {
 	if (acpi.hw_reduced && acpi.sleep_control.address && acpi.s5_known)
 		gas_write8(&acpi.sleep_control, (u8)(acpi.s5_a << 2 | 1 << 5));
-	if (acpi.pm1a && acpi.s5_known) {
-		outw(acpi.pm1a, (u16)((inw(acpi.pm1a) & ~(7u << 10)) | (u32)acpi.s5_a << 10 | SLP_EN));
-		if (acpi.pm1b)
-			outw(acpi.pm1b, (u16)((inw(acpi.pm1b) & ~(7u << 10)) | (u32)acpi.s5_b << 10 | SLP_EN));
+	if (acpi.s5_known) {
+		pm1_sleep(acpi.pm1a, acpi.s5_a);
+		pm1_sleep(acpi.pm1b, acpi.s5_b);
+	} else {
+		/*
+		 * Without _S5_ (Bochs' DSDT), the two values that mean "off" on one chipset and nothing on others: 0 on PIIX4 (S0
+		 * on ICH), 7 on ICH (reserved on PIIX4).
+		 */
+		pm1_sleep(acpi.pm1a, 0);
+		pm1_sleep(acpi.pm1a, 7);
 	}
-	short_wait();
-	log_err("power-off: the machine does not obey its ACPI tables; switch it off by hand");
+	log_err("power-off: the machine does not obey its ACPI tables (PM1a port %#x, SLP_TYP %u, _S5_ %s); switch it off by hand",
+		acpi.pm1a, acpi.s5_a, acpi.s5_known ? "known" : "missing");
 }
 
 void machine_reset(void)

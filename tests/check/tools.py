@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Checks by programs: clang-format, cppcheck, clang-tidy."""
+import concurrent.futures
+import hashlib
+import os
+import re
+import shlex
+import subprocess
+
+from tree import LAYERS, select
+
+LOADER = "boot/efi_main.c"
+LOADER_FLAGS = ["-fshort-wchar", "-DEFI_FUNCTION_WRAPPER", "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64"]
+# Of gcc only.
+GCC_ONLY = ("-mgeneral-regs-only", "-fcf-protection=none")
+
+
+def run(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+
+
+def check_format(options):
+    sources = select(".c", ".h")
+    parts = [sources[i::options.j] for i in range(options.j)]
+    bad = []
+    with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
+        for done in pool.map(lambda part: run("clang-format", "--dry-run", "-Werror", *part), parts):
+            places = sorted(set(re.findall(r"^(\S+:\d+):\d+: error: ", done.stdout, re.M)))
+            bad += [f"{place}: not as clang-format would have it" for place in places]
+            if done.returncode and not places:
+                bad += done.stdout.splitlines()
+    return bad, f"{len(sources)} files"
+
+
+def check_cppcheck(options):
+    sources = [path for path in select(".c", layers=LAYERS) if path != LOADER]
+    cache = os.path.join(options.build, "check", "cppcheck")
+    os.makedirs(cache, exist_ok=True)
+    done = run("cppcheck", "-q", f"-j{options.j}", f"--cppcheck-build-dir={cache}", "--std=c11", "--platform=unix64",
+               "--enable=warning,style,performance,portability", "--inline-suppr", "--error-exitcode=1",
+               "--suppressions-list=tests/check/cppcheck.suppress", "--template={file}:{line}: {message} [{id}]",
+               "-D__x86_64__", "-DPROVE_MMU=0", "-I.", f"-I{options.build}", *sources)
+    if done.returncode and not done.stdout.strip():
+        return [f"cppcheck ended with status {done.returncode}"], ""
+    return done.stdout.splitlines(), f"{len(sources)} files"
+
+
+def tidy(path, flags, cache):
+    """Findings in one file. What was fine and has not changed, after preprocessing, is not looked at again."""
+    flags = flags + LOADER_FLAGS if path == LOADER else flags
+    text = run("clang", "-E", *flags, path).stdout
+    with open(path, encoding="utf-8") as source, open(".clang-tidy", encoding="utf-8") as config:
+        key = hashlib.sha256("\0".join([config.read(), source.read(), text, *flags]).encode()).hexdigest()
+    stamp = os.path.join(cache, path.replace("/", "-"))
+    if os.path.exists(stamp):
+        with open(stamp, encoding="utf-8") as file:
+            if file.read() == key:
+                return []
+    done = run("clang-tidy", "--quiet", "--warnings-as-errors=*", path, "--", *flags)
+    found = re.findall(r"^(\S+:\d+:\d+: (?:warning|error): .*)$", done.stdout, re.M)
+    if not found and done.returncode:
+        found = done.stdout.splitlines() or [f"{path}: clang-tidy ended with status {done.returncode}"]
+    if not found:
+        with open(stamp, "w", encoding="utf-8") as file:
+            file.write(key)
+    return [line.replace(os.getcwd() + "/", "").replace("./", "") for line in found]
+
+
+def check_tidy(options):
+    sources = select(".c", layers=LAYERS)
+    flags = [flag for flag in shlex.split(options.cflags) if flag not in GCC_ONLY]
+    cache = os.path.join(options.build, "check", "tidy")
+    os.makedirs(cache, exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
+        found = [line for lines in pool.map(lambda path: tidy(path, flags, cache), sources) for line in lines]
+    return sorted(set(found)), f"{len(sources)} files"
