@@ -179,6 +179,12 @@ $(foreach t,$(TSAN_TESTS),$(eval $(call unit_test,$(t),tsan,$(TSAN))))
 .PHONY: unit
 unit: $(patsubst %,$(B)/unit/%,$(UNIT_TESTS) $(TSAN_TESTS))
 	tests/unit/run $(B)/unit $(UNIT_TESTS) $(TSAN_TESTS)
+include tests/fuzz/fuzz.mk
+
+# What the sources and the image have to satisfy.
+.PHONY: check
+check: $(B)/corbel.efi
+	@tests/check/run --build $(B) --cflags '$(CFLAGS)' -j $(JOBS) --results $(B)/check.results
 
 # Images and emulators.
 .PHONY: guest bochs usb run gdb system test
@@ -193,6 +199,11 @@ $(B)/run.conf: FORCE
 	@cmp -s $@ $@.new && rm $@.new || mv $@.new $@
 .PHONY: FORCE
 FORCE:
+# Tiny guests, a folder each.
+TINY_GUESTS := $(patsubst tests/guest/%/main.asm,$(B)/tiny/%,$(wildcard tests/guest/*/main.asm))
+$(B)/tiny/%: tests/guest/%/main.asm tests/guest/bzimage.inc
+	@mkdir -p $(@D)
+	$Q$(NASM) -f bin -Itests/guest/ $< -o $@
 usb: $(B)/corbel.efi $(B)/run.conf guest
 	@tools/mkusb -c $(B)/run.conf -o $(B)/corbel.img $(KERNEL) $(INITRD)
 	@echo "$(B)/corbel.img is ready: dd if=$(B)/corbel.img of=/dev/sdX bs=1M conv=fsync"
@@ -202,11 +213,11 @@ run: usb $(if $(filter bochs,$(ON)),bochs)
 		$(B)/corbel.img
 gdb: $(B)/corbel.elf
 	gdb -q $(B)/corbel.elf -ex 'target remote localhost:1234'
-system: $(B)/corbel.efi guest bochs
+system: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
 
 # Everything, whatever fails in between; the last line counts.
-test: $(B)/corbel.efi guest bochs
+test: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
 	@tests/all $(B) $(JOBS)
 
 clean:

@@ -8,7 +8,7 @@
  */
 #include <efi.h>
 #include <efilib.h>
-#include <elf.h>
+#include <linux/elf.h>
 
 #include "boot/bootinfo.h"
 #include "boot/config.h"
@@ -52,7 +52,7 @@ static EFI_STATUS read_file(EFI_FILE_HANDLE root, const char *name, UINT64 *base
 	EFI_STATUS status;
 	UINTN n = StrLen(path), chunk, done;
 
-	for (UINTN i = 0; name[i] && i < BOOT_NAME_MAX; i++)
+	for (UINTN i = 0; i < BOOT_NAME_MAX && name[i]; i++)
 		path[n++] = name[i] == '/' ? L'\\' : (UINT8)name[i];
 	path[n] = 0;
 	status = uefi_call_wrapper(root->Open, 5, root, &file, path, EFI_FILE_MODE_READ, 0);
@@ -108,7 +108,7 @@ static void read_files(EFI_FILE_HANDLE root)
 		if (file.again || info->module_count == BOOT_MAX_MODULES)
 			continue;
 		m = &info->modules[info->module_count++];
-		for (UINTN i = 0; file.name[i] && i < BOOT_NAME_MAX - 1; i++)
+		for (UINTN i = 0; i < BOOT_NAME_MAX - 1 && file.name[i]; i++)
 			m->name[i] = file.name[i];
 		m->status = read_file(root, file.name, &m->base, &m->size);
 	}

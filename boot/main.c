@@ -196,6 +196,7 @@ static void stop_cpus(void)
 
 static void poweroff(void)
 {
+	console_attach_monitor(); /* the last word is for everybody */
 	if (vms_failed())
 		log_info("corbel: power off: %u VM%s failed", vms_failed(), vms_failed() == 1 ? "" : "s");
 	else
@@ -210,6 +211,7 @@ static void poweroff(void)
 
 static void reboot(void)
 {
+	console_attach_monitor();
 	log_info("corbel: reset");
 	serial_drain();
 	stop_cpus();
@@ -273,6 +275,15 @@ static void enable_virtualization(void)
 		log_err("virtualization: no VM can run: %s", virt_obstacle());
 }
 
+/* attach = NAME, if it came up: a console that stays silent would be no help. */
+static void attach_first(void)
+{
+	struct vm *vm = config.attach[0] ? vm_find(config.attach) : NULL;
+
+	if (vm && vm->state == VM_RUNNING)
+		console_attach(vm);
+}
+
 static const struct monitor_actions actions = {
 	.version = CORBEL_VERSION,
 	.poweroff = poweroff,
@@ -321,8 +332,7 @@ static void main_on_stack(void)
 	vm_stopped_hook = vm_stopped;
 	vms_create(boot, &config, &config_errors);
 	monitor_init(&actions);
-	if (config.attach[0] && vm_find(config.attach))
-		console_attach(vm_find(config.attach));
+	attach_first();
 	serial_start_input(ioapic_isa_gsi(serial_port() == 0x2f8 || serial_port() == 0x2e8 ? 3 : 4, &flags), flags,
 			   serial_received);
 	if (!vms_any_running())

@@ -118,6 +118,14 @@ static bool file_there(const struct config_sink *sink, const char *key, const ch
 	return false;
 }
 
+static u64 free_mib(void)
+{
+	struct frame_stats stats;
+
+	frames_stats(&stats);
+	return stats.frames[FRAME_FREE] * PAGE_SIZE / MIB;
+}
+
 /* The devices before the VM: they live in its memory. */
 static void unmake(struct vm *vm)
 {
@@ -146,7 +154,10 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	(*vm)->config = c;
 	(*vm)->load = load_linux;
 	err = add_memory(*vm, c);
-	if (err)
+	if (err == -ENOMEM)
+		config_error_at(sink, c->memory_line, "memory", "%lu MiB, but this machine has only %lu MiB free", c->memory / MIB,
+				free_mib());
+	else if (err)
 		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB, error_name(err));
 	if (!err)
 		err = platform_create(*vm);
