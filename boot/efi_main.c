@@ -52,8 +52,8 @@ static EFI_STATUS read_file(EFI_FILE_HANDLE root, const char *name, UINT64 *base
 	EFI_STATUS status;
 	UINTN n = StrLen(path), chunk, done;
 
-	for (UINTN i = 0; i < BOOT_NAME_MAX && name[i]; i++)
-		path[n++] = name[i] == '/' ? L'\\' : (UINT8)name[i];
+	for (; *name && n < BOOT_NAME_MAX + 15; name++)
+		path[n++] = *name == '/' ? L'\\' : (UINT8)*name;
 	path[n] = 0;
 	status = uefi_call_wrapper(root->Open, 5, root, &file, path, EFI_FILE_MODE_READ, 0);
 	if (EFI_ERROR(status))
@@ -168,7 +168,7 @@ static void read_clock(void)
 	era = y / 400;
 	day = (153 * (t.Month + (t.Month > 2 ? -3 : 9)) + 2) / 5 + t.Day - 1;
 	day += (y - era * 400) * 365 + (y - era * 400) / 4 - (y - era * 400) / 100 + era * 146097 - 719468;
-	info->wall_seconds = (UINT64)day * 86400 + t.Hour * 3600u + t.Minute * 60u + t.Second;
+	info->wall_seconds = (((UINT64)day * 24 + t.Hour) * 60 + t.Minute) * 60 + t.Second;
 	if (t.TimeZone != EFI_UNSPECIFIED_TIMEZONE)
 		info->wall_seconds += (UINT64)((INT64)t.TimeZone * 60);
 }
@@ -205,7 +205,7 @@ static EFI_STATUS load_image(UINT64 *entry, UINT64 *link_base)
  */
 static EFI_STATUS leave_firmware(EFI_HANDLE image)
 {
-	UINTN capacity = 64 * 1024, size, key, descriptor;
+	UINTN capacity = 64 * KIB, size, key, descriptor;
 	UINT32 version;
 	EFI_STATUS status;
 

@@ -60,14 +60,17 @@ static u32 fill_e820(const struct config_vm *c, struct boot_e820_entry map[4])
 	return 4;
 }
 
+/*
+ * The hole that the map shows below 1 MiB is memory all the same: kernels search it for what a BIOS
+ * leaves there, word by word, and each look would be an exit (64,000 of them while Linux boots).
+ */
 static int add_memory(struct vm *vm, const struct config_vm *c)
 {
-	struct boot_e820_entry map[4];
-	u32 n = fill_e820(c, map);
-	int err = 0;
+	u64 low = memory_below_hole(c);
+	int err = vm_add_memory(vm, GPA(0), low, S2_RWX);
 
-	for (u32 i = 0; !err && i < n; i++)
-		err = vm_add_memory(vm, GPA(map[i].addr), map[i].size, S2_RWX);
+	if (!err && low < c->memory)
+		err = vm_add_memory(vm, GPA(HIGH_4G), c->memory - low, S2_RWX);
 	return err;
 }
 
@@ -96,7 +99,7 @@ static int load_linux(struct vm *vm, char *why, size_t why_len)
 	platform_reset(vm);
 	err = linux_load(vm, &img, &entry, why, why_len);
 	if (!err)
-		err = platform_write_acpi(vm);
+		err = platform_write_firmware(vm);
 	if (err)
 		return err;
 	flags = irq_save();

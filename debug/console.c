@@ -182,7 +182,7 @@ void console_bell(void)
 
 /* ---- VMs ---- */
 
-static struct vm_console *find(struct vm *vm)
+static struct vm_console *find(const struct vm *vm)
 {
 	list_for_each (node, &consoles) {
 		struct vm_console *vc = list_entry(node, struct vm_console, node);

@@ -23,7 +23,7 @@ static u32 colour(u8 r, u8 g, u8 b)
 static void draw(u32 x, u32 y, char c)
 {
 	volatile u32 *line =
-		mode.base + (size_t)y * SCREEN_CELL_H * mode.stride + x * SCREEN_CELL_W;
+		mode.base + (size_t)y * SCREEN_CELL_H * mode.stride + (size_t)x * SCREEN_CELL_W;
 	const u8 *glyph = screen_font[(u8)c - SCREEN_FONT_FIRST];
 
 	if (cells[y][x] == c)

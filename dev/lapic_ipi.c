@@ -74,7 +74,7 @@ static u32 deliver_to(struct lapic *l, const struct apic_msg *msg)
 	}
 }
 
-static bool addressed(struct lapic *l, struct vcpu *src, const struct apic_msg *msg)
+static bool addressed(struct lapic *l, const struct vcpu *src, const struct apic_msg *msg)
 {
 	switch (msg->shorthand) {
 	case APIC_TO_SELF:

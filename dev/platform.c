@@ -90,7 +90,7 @@ void platform_reset(struct vm *vm)
 
 #define ACPI_ORDER 2 /* 16 KiB of tables: over 300 vCPUs */
 
-int platform_write_acpi(struct vm *vm)
+static int write_acpi(struct vm *vm)
 {
 	const size_t size = PAGE_SIZE << ACPI_ORDER;
 	pfn_t f = frame_alloc_order(ACPI_ORDER, FRAME_HEAP, vm->id);
@@ -101,4 +101,22 @@ int platform_write_acpi(struct vm *vm)
 	int err = used < 0 ? used : guest_write(vm, GPA(ACPI_GPA), pfn_ptr(f), (size_t)used);
 	frame_free_order(f, ACPI_ORDER, FRAME_HEAP, vm->id);
 	return err;
+}
+
+/*
+ * What a PC's firmware has at FFFF:0000: software that wants to restart jumps there in real mode.
+ *	mov dx, POWER_RESET; mov al, POWER_RESET_VALUE; out dx, al; hlt
+ */
+static int write_reset_stub(struct vm *vm)
+{
+	static const u8 stub[] = { 0xba, POWER_RESET & 0xff, POWER_RESET >> 8, 0xb0, POWER_RESET_VALUE, 0xee, 0xf4 };
+
+	return guest_write(vm, GPA(PLATFORM_RESET_STUB), stub, sizeof(stub));
+}
+
+int platform_write_firmware(struct vm *vm)
+{
+	int err = write_acpi(vm);
+
+	return err ? err : write_reset_stub(vm);
 }

@@ -10,6 +10,7 @@
 
 #define PLATFORM_UART_PORT 0x3f8
 #define PLATFORM_UART_IRQ  4
+#define PLATFORM_RESET_STUB 0xffff0ul
 
 struct platform {
 	struct ioapic ioapic;
@@ -28,10 +29,10 @@ void platform_destroy(struct vm *vm);
 /* Power-on state. No vCPU of the VM runs, and no vCPU's timer is armed. */
 void platform_reset(struct vm *vm);
 /*
- * Write the ACPI tables to guest memory at ACPI_GPA. 0, -ENOMEM, -EFAULT: no memory there. Again
- * after each reset.
+ * Write what the guest believes its firmware left in memory: the ACPI tables at ACPI_GPA, and the
+ * reset stub. 0, -ENOMEM, -EFAULT: no memory there. Again after each reset.
  */
-int platform_write_acpi(struct vm *vm);
+int platform_write_firmware(struct vm *vm);
 
 static inline struct platform *platform_of(struct vm *vm)
 {

@@ -37,7 +37,7 @@ static int reset_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 valu
 {
 	(void)dev, (void)offset, (void)size;
 	if (value & RESET_CPU)
-		vm_stop(v->vm, STOP_RESET, "reset by the guest (reset register)");
+		vm_stop(v->vm, STOP_RESET, "reset register");
 	return 0;
 }
 
@@ -46,7 +46,7 @@ static int kbd_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value)
 {
 	(void)dev, (void)offset, (void)size;
 	if ((value & 0xf1) == 0xf0)
-		vm_stop(v->vm, STOP_RESET, "reset by the guest (keyboard controller)");
+		vm_stop(v->vm, STOP_RESET, "keyboard controller");
 	return 0;
 }
 

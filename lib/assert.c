@@ -3,7 +3,7 @@
 #include "lib/log.h"
 #include "lib/printf.h"
 
-void (*panic_hook)(const char *message) NORETURN;
+NORETURN void (*panic_hook)(const char *message);
 void (*backtrace_hook)(void);
 
 void panic(const char *fmt, ...)

@@ -4,7 +4,8 @@
  *
  *   ASSERT(cond)       always compiled in; a false condition stops the machine with a full report
  *   WARN_ON(cond)      once per place, with a backtrace; evaluates to the condition
- *   MMU_WARN_ON(cond)  WARN_ON in PROVE_MMU builds; elsewhere the condition is type-checked and costs nothing
+ *   MMU_WARN_ON(cond)  WARN_ON in PROVE_MMU builds; elsewhere the condition is type-checked and
+ *                      costs nothing
  */
 #pragma once
 
@@ -14,7 +15,7 @@ void assert_failed(const char *cond, const char *file, int line) NORETURN;
 void warn_at(const char *cond, const char *file, int line);
 
 /* Owned by lib, set by arch/x86: what panics and what prints a backtrace. On the host they stay NULL: abort. */
-extern void (*panic_hook)(const char *message) NORETURN;
+extern NORETURN void (*panic_hook)(const char *message);
 extern void (*backtrace_hook)(void);
 
 /* Stop the machine with a message; never returns. */

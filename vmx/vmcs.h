@@ -170,7 +170,7 @@ enum vmcs_field {
 #define INTR_TYPE_SHIFT	 8
 #define INTR_TYPE(info)	 (((info) >> INTR_TYPE_SHIFT) & 7)
 #define INTR_ERROR_VALID (1u << 11)
-#define INTR_NMI_UNBLOCK (1u << 12) /* of exits; the same bit in an EPT violation's qualification */
+#define INTR_NMI_UNBLOCK (1u << 12) /* of exits; also in an EPT violation's qualification */
 #define INTR_VALID	 (1u << 31)
 enum {
 	INTR_TYPE_EXT = 0,

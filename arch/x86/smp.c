@@ -11,7 +11,8 @@
 #include "lib/log.h"
 #include "lib/string.h"
 
-#define START_MS 500 /* until the first instruction of C; then the same again until it is online */
+/* until the first instruction of C; then the same again until it is online */
+#define START_MS 500
 
 /* The part of the trampoline page that is data; offsets are known to boot/trampoline.asm. */
 struct trampoline_data {

@@ -69,7 +69,7 @@ void timer_init(struct timer *t, void (*fire)(struct timer *t))
 
 void timer_arm(struct timer *t, u64 deadline)
 {
-	struct list *at = queue()->next;
+	struct list *at;
 	struct timer *head = first();
 
 	if (t->armed)

@@ -121,10 +121,10 @@ static void test_written_to_the_guest(void **state)
 	(void)state;
 	struct vm *vm = fake_vm(4);
 	int used = build(4);
-	assert_int_equal(platform_write_acpi(vm), 0);
+	assert_int_equal(platform_write_firmware(vm), 0);
 	assert_memory_equal(fake_memory + ACPI_GPA, buf, (size_t)used);
 	fake_frames_left = 0;
-	assert_int_equal(platform_write_acpi(vm), -ENOMEM);
+	assert_int_equal(platform_write_firmware(vm), -ENOMEM);
 	fake_frames_left = ~0u;
 	fake_vm_free(vm);
 	assert_int_equal(fake_frames, 0);

@@ -45,6 +45,8 @@ struct xlat hw_xlat(struct stage2 *s, u64 gfn);
 void hw_set(struct stage2 *s, u64 gfn, u64 bits);
 
 /* A test in both formats; the format is its initial state. */
+/* clang-format off */
 #define BOTH(test)                                                                                 \
 	{ #test " (EPT)", test, NULL, NULL, (void *)&ept_format },                                 \
 	{ #test " (NPT)", test, NULL, NULL, (void *)&npt_format }
+/* clang-format on */

@@ -23,17 +23,21 @@ test_decode := virt/decode.c virt/decode_tables.c
 test_emulate := virt/emulate.c virt/decode.c virt/decode_tables.c
 test_frames := $(T_FRAMES)
 test_guestmem := $(T_VM)
+test_host_acpi := arch/x86/acpi.c lib/printf.c
 test_ioapic := $(T_DEV)
 test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
+test_lib := $(U)/host.c $(T_LIB)
 test_linux := virt/linux.c $(T_VM)
 test_monitor := $(T_DEBUG)
 test_screen := debug/screen.c debug/escape.c $(B)/font.c
+test_spinlock := $(U)/host.c $(T_LIB)
 test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_uart := $(T_DEV)
 
-UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem ioapic kvmclock lapic linux monitor screen stage2 stage2_model uart
-TSAN_TESTS := stage2_threads
+UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib linux monitor \
+	screen stage2 stage2_model uart
+TSAN_TESTS := spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

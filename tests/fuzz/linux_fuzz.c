@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Any file as a kernel, with any memory map: never a crash; an error has a sentence, and what is
+ * accepted lies in the VM's memory. The input is XORed over a good setup: zeros are a good one.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/error.h"
+#include "lib/string.h"
+#include "tests/unit/fake_vm.h"
+#include "virt/linux.h"
+
+#define TOP	   (32 * MIB)
+#define KERNEL_MAX 4096u
+#define HDR_AT	   0x1f1 /* of the header in the file */
+
+struct PACKED input {
+	u16 kernel_size, initrd_size;
+	u8 e820_count, why_len, flags;
+	u8 cmdline[16];
+	struct boot_e820_entry e820[3];
+	struct setup_header hdr;
+};
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
+
+static const struct input good = {
+	.kernel_size = 2 * 512 + 2000,
+	.initrd_size = 1000,
+	.e820_count = 3,
+	.why_len = 128,
+	.cmdline = "console=ttyS0",
+	.e820 = { { 0, 0x90000, E820_RAM },
+		  { 0x90000, 0x10000, E820_ACPI },
+		  { MIB, TOP - MIB, E820_RAM } },
+	.hdr = { .setup_sects = 1,
+		 .syssize = 2000 / 16,
+		 .boot_flag = 0xaa55,
+		 .jump = 0x6aeb,
+		 .header = 0x53726448,
+		 .version = 0x20f,
+		 .loadflags = LOADED_HIGH,
+		 .initrd_addr_max = 0x7fffffff,
+		 .kernel_alignment = 0x200000,
+		 .relocatable_kernel = 1,
+		 .xloadflags = XLF_KERNEL_64,
+		 .cmdline_size = 2047,
+		 .pref_address = 16 * MIB,
+		 .init_size = MIB },
+};
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc, (void)argv;
+	fake_vm_open(96 * MIB);
+	if (vm_add_memory(&fake_vm, GPA(0), 0xa0000, S2_RWX) ||
+	    vm_add_memory(&fake_vm, GPA(MIB), TOP - MIB, S2_RWX))
+		abort();
+	return 0;
+}
+
+static bool in_memory(u64 from, u64 end)
+{
+	return from >= MIB && from <= end && end <= TOP;
+}
+
+static void check(int err, const struct linux_entry *entry, const char *why, size_t why_len)
+{
+	size_t len = strnlen(why, why_len);
+
+	if (fake_bugs || fake_vm.dead)
+		abort();
+	if (err) {
+		if (err != -ENOEXEC && err != -ENOSPC && err != -EFAULT && err != -EINVAL)
+			abort();
+		if (why_len > 1 && (!len || len >= why_len))
+			abort();
+		for (size_t i = 0; i < len; i++) {
+			if (why[i] < ' ' || why[i] > '~')
+				abort();
+		}
+		return;
+	}
+	/* Only the first byte of what the map calls RAM needs to be there: the end may be a lie. */
+	if (entry->rip != entry->kernel + 0x200 || entry->kernel < MIB ||
+	    entry->kernel_end <= entry->kernel || entry->kernel % PAGE_SIZE)
+		abort();
+	if (entry->initrd_end && (!in_memory(entry->initrd, entry->initrd_end) ||
+				  entry->initrd < entry->kernel_end))
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
+{
+	struct input in = good;
+	struct boot_e820_entry *e820;
+	struct linux_image img = { 0 };
+	struct linux_entry entry;
+	u8 *kernel, *initrd;
+	char *why, *cmdline;
+	size_t why_len;
+	int err;
+
+	for (size_t i = 0; i < MIN(size, sizeof(in)); i++)
+		((u8 *)&in)[i] ^= data[i];
+	/* Blocks of their own size: a look past an end is seen. */
+	img.kernel_size = in.kernel_size % KERNEL_MAX;
+	kernel = calloc(1, img.kernel_size + !img.kernel_size);
+	if (img.kernel_size > HDR_AT)
+		memcpy(kernel + HDR_AT, &in.hdr, MIN(sizeof(in.hdr), img.kernel_size - HDR_AT));
+	img.kernel = kernel;
+	img.initrd_size = in.initrd_size;
+	img.initrd = initrd = calloc(1, img.initrd_size + !img.initrd_size);
+	img.e820_count = in.flags & 1 ? in.e820_count : in.e820_count % 4;
+	e820 = calloc(img.e820_count + 1, sizeof(*e820));
+	memcpy(e820, in.e820, MIN(img.e820_count, 3u) * sizeof(*e820));
+	img.e820 = e820;
+	cmdline = calloc(1, in.flags & 2 ? 3000 : sizeof(in.cmdline) + 1);
+	if (in.flags & 2)
+		memset(cmdline, 'x', 2999);
+	else
+		memcpy(cmdline, in.cmdline, sizeof(in.cmdline));
+	img.cmdline = in.flags & 4 ? NULL : cmdline;
+	why_len = in.why_len + 1u;
+	why = calloc(1, why_len);
+
+	err = linux_load(&fake_vm, &img, &entry, why, why_len);
+	check(err, &entry, why, why_len);
+	free(kernel);
+	free(initrd);
+	free(e820);
+	free(cmdline);
+	free(why);
+	return 0;
+}
