@@ -11,6 +11,8 @@ B := build
 # make Q= shows the commands.
 Q := @
 PROVE_MMU ?= 0
+# 1: count what exits cost (tests/bench).
+EXIT_COST ?= 0
 
 CC := gcc
 NASM := nasm
@@ -19,20 +21,21 @@ PYTHON := python3
 WARN := -Wall -Wextra -Werror -Wundef -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS := -std=gnu17 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-pic -fno-pie \
 	-fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fcf-protection=none \
-	-fno-strict-aliasing -DPROVE_MMU=$(PROVE_MMU) -I. -I$(B) $(WARN)
+	-fno-strict-aliasing -DPROVE_MMU=$(PROVE_MMU) -DEXIT_COST=$(EXIT_COST) -I. -I$(B) $(WARN)
 LDFLAGS := -nostdlib -static -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
 
 # The hypervisor proper, by layer.
 OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/main.c boot/vms.c \
-	debug/commands.c debug/commands_cpu.c debug/commands_system.c debug/commands_vm.c debug/console.c debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c \
-	debug/vmconsole.c \
-	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c dev/platform.c \
-	dev/power.c dev/rtc.c dev/uart16550.c \
-	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/tlb.c svm/vcpu.c \
-	vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c vmx/switched.c vmx/tlb.c vmx/vcpu.c \
-	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c virt/emulate.c \
-	virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c virt/guestwalk.c virt/linux.c virt/mmio.c virt/msr.c \
-	virt/sched.c virt/slots.c virt/vcpu.c virt/vm.c \
+	debug/commands.c debug/commands_cpu.c debug/commands_system.c debug/commands_vm.c debug/console.c \
+	debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c debug/vmconsole.c \
+	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
+	dev/platform.c dev/power.c dev/rtc.c dev/uart16550.c \
+	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/tlb.c svm/vcpu.c \
+	vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
+	vmx/switched.c vmx/tlb.c vmx/vcpu.c \
+	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c \
+	virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c virt/guestwalk.c \
+	virt/linux.c virt/mmio.c virt/msr.c virt/sched.c virt/slots.c virt/vcpu.c virt/vm.c \
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/backtrace.c arch/x86/clock.c arch/x86/cpu.c arch/x86/crash.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
@@ -50,7 +53,8 @@ CMDLINE ?= console=ttyS0 quiet cryptomgr.notests reboot=a
 JOBS ?= $(shell nproc)
 
 # Making the tools available comes first, by an own make: what they make possible can't be known before.
-DEPS_WANTED := $(strip $(if $(filter run usb bench,$(MAKECMDGOALS)),build run) $(if $(filter test system unit soak fuzz,$(MAKECMDGOALS)),build \
+DEPS_WANTED := $(strip $(if $(filter run usb bench,$(MAKECMDGOALS)),build run) \
+	$(if $(filter test system unit soak fuzz,$(MAKECMDGOALS)),build \
 	test check) $(if $(filter check,$(MAKECMDGOALS)),build check) $(if $(filter gdb,$(MAKECMDGOALS)),debug) \
 	$(if $(MAKECMDGOALS),$(if $(filter all,$(MAKECMDGOALS)),build),build))
 ifneq ($(DEPS_WANTED),)
@@ -77,9 +81,9 @@ help:
 all: $(B)/corbel.efi
 
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
-HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c lib/spinlock.c arch/x86/timer.c arch/x86/apic.c \
-	virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/msr.c virt/sched.c \
-	virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c,$(OBJS)))
+HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c lib/spinlock.c arch/x86/timer.c \
+	arch/x86/apic.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c \
+	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
 OPT := -Os
 
@@ -95,7 +99,7 @@ $(B)/%.asm.o: %.asm
 # The DSDT of guests.
 $(B)/dsdt_aml.c: dev/dsdt.asl
 	@mkdir -p $(B)
-	$Qcd $(B) && iasl -ve -tc -p dsdt ../$< >iasl.log 2>&1 || { cat iasl.log; exit 1; }
+	$Qcd $(B) && iasl -ve -tc -p dsdt $(CURDIR)/$< >iasl.log 2>&1 || { cat iasl.log; exit 1; }
 	$Qsed 's/^unsigned char/const unsigned char/' $(B)/dsdt.hex >$@
 $(B)/dsdt_aml.o: $(B)/dsdt_aml.c
 	$Q$(CC) $(CFLAGS) -c $< -o $@
@@ -126,8 +130,9 @@ $(B)/corbel.stripped: $(B)/corbel.elf
 
 # The UEFI application.
 EFI_INC := /usr/include/efi
-EFI_CFLAGS := -std=gnu17 -Os -fpic -fno-asynchronous-unwind-tables -fshort-wchar -ffreestanding -fno-stack-protector -mno-red-zone \
-	-maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing -DEFI_FUNCTION_WRAPPER -DPROVE_MMU=0 -I. \
+EFI_CFLAGS := -std=gnu17 -Os -fpic -fno-asynchronous-unwind-tables -fshort-wchar -ffreestanding -fno-stack-protector \
+	-mno-red-zone -maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing -DEFI_FUNCTION_WRAPPER \
+	-DPROVE_MMU=0 -I. \
 	-isystem $(EFI_INC) -isystem $(EFI_INC)/x86_64 -Wall -Wextra -Werror
 EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c boot/config.c lib/printf.c lib/string.c)
 $(B)/efi/%.c.o: %.c
@@ -136,16 +141,16 @@ $(B)/efi/%.c.o: %.c
 	$Q$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
 $(B)/efi/blob.o: $(B)/corbel.stripped
 	@mkdir -p $(@D)
-	$Qprintf '.section .rodata\n.globl corbel_elf, corbel_elf_end\n.balign 4096\ncorbel_elf: .incbin "%s"\ncorbel_elf_end:\n' \
-		$< | $(CC) -x assembler - -c -o $@
+	$Qprintf '%s\n' '.section .rodata' '.globl corbel_elf, corbel_elf_end' '.balign 4096' \
+		'corbel_elf: .incbin "$<"' 'corbel_elf_end:' | $(CC) -x assembler - -c -o $@
 $(B)/corbel.so: $(EFI_OBJS) $(B)/efi/blob.o
-	$Qld -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds /usr/lib/crt0-efi-x86_64.o \
-		$^ -o $@ -L/usr/lib -lefi -lgnuefi
+	$Qld -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds \
+		/usr/lib/crt0-efi-x86_64.o $^ -o $@ -L/usr/lib -lefi -lgnuefi
 	@! nm -u $@ | grep .
 $(B)/corbel.efi: $(B)/corbel.so
 	@echo "  EFI     $@"
-	$Qobjcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
-		--target efi-app-x86_64 --subsystem=10 $< $@
+	$Qobjcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' \
+		-j '.rela.*' -j .reloc --target efi-app-x86_64 --subsystem=10 $< $@
 
 # Host programs: the same sources with sanitizers.
 HOST_CFLAGS := -std=gnu17 -O1 -g -DCORBEL_HOST -DPROVE_MMU=1 -I. -I$(B) -Wall -Wextra -Werror
@@ -194,8 +199,9 @@ bochs:
 	@tools/get-bochs $(B)/bochs
 $(B)/run.conf: FORCE
 	@mkdir -p $(B)
-	@printf '%s\n' '# Made by make usb and make run.' '[corbel]' 'when_idle = monitor' 'attach = linux' '[vm linux]' \
-		'kernel = $(notdir $(KERNEL))' 'initrd = $(notdir $(INITRD))' 'cmdline = $(CMDLINE)' 'memory = 256M' >$@.new
+	@printf '%s\n' '# Made by make usb and make run.' '[corbel]' 'when_idle = monitor' 'attach = linux' \
+		'[vm linux]' 'kernel = $(notdir $(KERNEL))' 'initrd = $(notdir $(INITRD))' \
+		'cmdline = $(CMDLINE)' 'memory = 256M' >$@.new
 	@cmp -s $@ $@.new && rm $@.new || mv $@.new $@
 .PHONY: FORCE
 FORCE:
@@ -209,12 +215,18 @@ usb: $(B)/corbel.efi $(B)/run.conf guest
 	@echo "$(B)/corbel.img is ready: dd if=$(B)/corbel.img of=/dev/sdX bs=1M conv=fsync"
 run: usb $(if $(filter bochs,$(ON)),bochs)
 	@echo 'Ctrl-] goes from the guest to the monitor (help), Ctrl-A x leaves the emulator.'
-	@tools/emu --on $(ON) --cpus $(CPUS) --memory $(MEMORY) $(if $(GDB),--qemu-arg -gdb --qemu-arg tcp:localhost:1234) \
-		$(B)/corbel.img
+	@tools/emu --on $(ON) --cpus $(CPUS) --memory $(MEMORY) \
+		$(if $(GDB),--qemu-arg -gdb --qemu-arg tcp:localhost:1234) $(B)/corbel.img
 gdb: $(B)/corbel.elf
 	gdb -q $(B)/corbel.elf -ex 'target remote localhost:1234'
 system: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
+
+# What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
+.PHONY: bench
+bench: $(B)/corbel.efi guest bochs
+	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
+	@tests/bench/run --build $(B)
 
 # Everything, whatever fails in between; the last line counts.
 test: $(B)/corbel.efi guest bochs $(TINY_GUESTS)

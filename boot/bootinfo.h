@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The only structure that crosses from the UEFI loader (boot/efi_main.c) to the hypervisor. All addresses are physical; the
- * loader's tables map them at DIRECTMAP_BASE + address and one to one.
+ * The only structure that crosses from the UEFI loader (boot/efi_main.c) to the hypervisor. All
+ * addresses are physical; the loader's tables map them at DIRECTMAP_BASE + address and one to one.
  */
 #pragma once
 
@@ -14,7 +14,8 @@
 struct boot_module {
 	char name[BOOT_NAME_MAX]; /* as the configuration names it */
 	u64 base, size;
-	u64 status; /* the firmware's error if it could not be read (base 0 then), 0 if all is well */
+	/* the firmware's error if it could not be read (base 0 then), 0 if all is well */
+	u64 status;
 };
 
 struct boot_framebuffer {
@@ -25,16 +26,17 @@ struct boot_framebuffer {
 
 struct bootinfo {
 	u64 magic;
-	u64 size;	  /* sizeof(struct bootinfo): loader and hypervisor are of one build */
-	u64 tsc_start;	  /* when the loader began */
-	u64 image_base;	  /* physical address of the hypervisor's first byte, page aligned, below 4 GiB */
+	u64 size;      /* sizeof(struct bootinfo): loader and hypervisor are of one build */
+	u64 tsc_start; /* when the loader began */
+	/* physical address of the hypervisor's first byte, page aligned, below 4 GiB */
+	u64 image_base;
 	u64 image_size;
-	u64 trampoline;	  /* one page below 640 KiB, 0 if there was none */
-	u64 rsdp;	  /* 0: none */
-	u64 smbios;	  /* entry point, 0: none */
-	u64 memory_map;	  /* EFI memory descriptors */
+	u64 trampoline; /* one page below 640 KiB, 0 if there was none */
+	u64 rsdp;	/* 0: none */
+	u64 smbios;	/* entry point, 0: none */
+	u64 memory_map; /* EFI memory descriptors */
 	u64 memory_map_size, memory_descriptor_size;
-	u64 config;	  /* text of corbel.conf, 0: there was no file */
+	u64 config; /* text of corbel.conf, 0: there was no file */
 	u64 config_size;
 	u64 wall_seconds; /* UEFI time at start as seconds since 1970 UTC, 0: unknown */
 	struct boot_framebuffer fb;
@@ -43,7 +45,10 @@ struct bootinfo {
 	struct boot_module modules[BOOT_MAX_MODULES];
 };
 
-/* EFI memory descriptor and types (UEFI "GetMemoryMap"), so that the hypervisor proper needs no UEFI header. */
+/*
+ * EFI memory descriptor and types (UEFI "GetMemoryMap"), so that the hypervisor proper needs no
+ * UEFI header.
+ */
 struct boot_memory {
 	u32 type, pad;
 	u64 base, virt, pages, attribute;

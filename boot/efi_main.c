@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The UEFI application: reads the configuration and the files that it names, collects what the hypervisor needs to know,
- * leaves boot services and jumps to the hypervisor proper, which is embedded here as an ELF image with a fixed link address.
+ * The UEFI application: reads the configuration and the files that it names, collects what the
+ * hypervisor needs to know, leaves boot services and jumps to the hypervisor proper, which is
+ * embedded here as an ELF image with a fixed link address.
  *
- * UEFI maps all memory one to one while we run; pages that must outlive us are EfiLoaderData. Errors before
- * ExitBootServices go to the firmware's console and back to the firmware.
+ * UEFI maps all memory one to one while we run; pages that must outlive us are EfiLoaderData.
+ * Errors before ExitBootServices go to the firmware's console and back to the firmware.
  */
 #include <efi.h>
 #include <efilib.h>
@@ -30,8 +31,8 @@ static EFI_STATUS fail(CONST CHAR16 *what, EFI_STATUS status)
 static UINT64 keep_pages(UINTN bytes, UINT64 below)
 {
 	EFI_PHYSICAL_ADDRESS address = below - 1;
-	EFI_STATUS status = uefi_call_wrapper(BS->AllocatePages, 4, AllocateMaxAddress, EfiLoaderData,
-					      EFI_SIZE_TO_PAGES(bytes), &address);
+	EFI_STATUS status = uefi_call_wrapper(BS->AllocatePages, 4, AllocateMaxAddress,
+					      EfiLoaderData, EFI_SIZE_TO_PAGES(bytes), &address);
 
 	if (EFI_ERROR(status))
 		return 0;
@@ -39,8 +40,8 @@ static UINT64 keep_pages(UINTN bytes, UINT64 below)
 	return address;
 }
 
-#define ANYWHERE  (1ull << 47)
-#define BELOW_4G  (1ull << 32)
+#define ANYWHERE   (1ull << 47)
+#define BELOW_4G   (1ull << 32)
 #define BELOW_640K 0xa0000ull
 
 /* Read \corbel\NAME whole into pages that stay. */
@@ -71,7 +72,8 @@ static EFI_STATUS read_file(EFI_FILE_HANDLE root, const char *name, UINT64 *base
 	}
 	for (done = 0; done < *size; done += chunk) {
 		chunk = *size - done;
-		status = uefi_call_wrapper(file->Read, 3, file, &chunk, (void *)(UINTN)(*base + done));
+		status = uefi_call_wrapper(file->Read, 3, file, &chunk,
+					   (void *)(UINTN)(*base + done));
 		if (EFI_ERROR(status) || !chunk) {
 			status = EFI_ERROR(status) ? status : EFI_END_OF_FILE;
 			break;
@@ -93,7 +95,10 @@ static void no_report(void *arg, const char *line)
 	(void)arg, (void)line; /* the hypervisor parses again and reports to its log */
 }
 
-/* The configuration, and every file that it names once. A file that can't be read is the hypervisor's to report. */
+/*
+ * The configuration, and every file that it names once. A file that can't be read is the
+ * hypervisor's to report.
+ */
 static void read_files(EFI_FILE_HANDLE root)
 {
 	struct config_sink sink = { "corbel.conf", no_report, NULL };
@@ -162,18 +167,23 @@ static void read_clock(void)
 	EFI_TIME t;
 	INT64 y, era, day;
 
-	if (EFI_ERROR(uefi_call_wrapper(RT->GetTime, 2, &t, NULL)) || t.Year < 1998 || t.Month < 1 || t.Month > 12)
+	if (EFI_ERROR(uefi_call_wrapper(RT->GetTime, 2, &t, NULL)) || t.Year < 1998 ||
+	    t.Month < 1 || t.Month > 12)
 		return;
 	y = t.Month <= 2 ? t.Year - 1 : t.Year;
 	era = y / 400;
 	day = (153 * (t.Month + (t.Month > 2 ? -3 : 9)) + 2) / 5 + t.Day - 1;
-	day += (y - era * 400) * 365 + (y - era * 400) / 4 - (y - era * 400) / 100 + era * 146097 - 719468;
+	day += (y - era * 400) * 365 + (y - era * 400) / 4 - (y - era * 400) / 100 + era * 146097 -
+	       719468;
 	info->wall_seconds = (((UINT64)day * 24 + t.Hour) * 60 + t.Minute) * 60 + t.Second;
 	if (t.TimeZone != EFI_UNSPECIFIED_TIMEZONE)
 		info->wall_seconds += (UINT64)((INT64)t.TimeZone * 60);
 }
 
-/* Copy the PT_LOAD segments to one piece of memory below 4 GiB (its root page table must be reachable from 32-bit code). */
+/*
+ * Copy the PT_LOAD segments to one piece of memory below 4 GiB (its root page table must be
+ * reachable from 32-bit code).
+ */
 static EFI_STATUS load_image(UINT64 *entry, UINT64 *link_base)
 {
 	const Elf64_Ehdr *eh = (const Elf64_Ehdr *)corbel_elf;
@@ -200,8 +210,9 @@ static EFI_STATUS load_image(UINT64 *entry, UINT64 *link_base)
 }
 
 /*
- * Leave boot services. The map may change between reading it and leaving (an event of the firmware): read it again and retry,
- * as the specification asks; nothing else may be called in between.
+ * Leave boot services. The map may change between reading it and leaving (an event of the
+ * firmware): read it again and retry, as the specification asks; nothing else may be called in
+ * between.
  */
 static EFI_STATUS leave_firmware(EFI_HANDLE image)
 {
@@ -215,8 +226,8 @@ static EFI_STATUS leave_firmware(EFI_HANDLE image)
 	for (int tries = 0; tries < 8; tries++) {
 		size = capacity;
 		status = uefi_call_wrapper(BS->GetMemoryMap, 5, &size,
-					   (EFI_MEMORY_DESCRIPTOR *)(UINTN)info->memory_map, &key, &descriptor,
-					   &version);
+					   (EFI_MEMORY_DESCRIPTOR *)(UINTN)info->memory_map, &key,
+					   &descriptor, &version);
 		if (EFI_ERROR(status))
 			break;
 		info->memory_map_size = size;
@@ -243,7 +254,8 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 	info->magic = BOOTINFO_MAGIC;
 	info->size = sizeof(*info);
 	info->tsc_start = start;
-	status = uefi_call_wrapper(BS->HandleProtocol, 3, image, &LoadedImageProtocol, (VOID **)&loaded);
+	status = uefi_call_wrapper(BS->HandleProtocol, 3, image, &LoadedImageProtocol,
+				   (VOID **)&loaded);
 	if (EFI_ERROR(status))
 		return fail(L"LoadedImage protocol", status);
 	read_options(loaded);

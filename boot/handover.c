@@ -6,7 +6,10 @@
 #define PTE_W	  BIT(1)
 #define PTE_LARGE BIT(7)
 
-/* How much is mapped one to one: what a 4-level PDPT reaches. Only boot needs it; the hypervisor maps real RAM afterwards. */
+/*
+ * How much is mapped one to one: what a 4-level PDPT reaches. Only boot needs it; the hypervisor
+ * maps real RAM afterwards.
+ */
 #define MAP_GIB 512
 
 u64 handover_tsc(void)
@@ -24,7 +27,10 @@ static bool has_1g_pages(void)
 	return cpuid(0x80000000, 0).eax >= 0x80000001 && (cpuid(0x80000001, 0).edx & BIT(26));
 }
 
-/* [0, 512 GiB) with 1 GiB pages; with 2 MiB pages where the CPU has no larger ones, and then less: 64 GiB (256 KiB of tables). */
+/*
+ * [0, 512 GiB) with 1 GiB pages; with 2 MiB pages where the CPU has no larger ones, and then less:
+ * 64 GiB (256 KiB of tables).
+ */
 static bool map_low(u64 *pdpt, u64 (*alloc)(u64 bytes, u64 below))
 {
 	bool huge = has_1g_pages();
@@ -66,7 +72,8 @@ static u64 *entry_at(u64 root, u64 va, int level, u64 (*alloc)(u64 bytes, u64 be
 	return &t[(va >> (12 + 9 * (level - 1))) & 511];
 }
 
-u64 handover_tables(u64 (*alloc)(u64 bytes, u64 below), u64 link_base, u64 image_base, u64 image_size)
+u64 handover_tables(u64 (*alloc)(u64 bytes, u64 below), u64 link_base, u64 image_base,
+		    u64 image_size)
 {
 	u64 root = alloc(4096, BIT(32)), pdpt = alloc(4096, BIT(47)), top;
 
@@ -91,6 +98,9 @@ u64 handover_tables(u64 (*alloc)(u64 bytes, u64 below), u64 link_base, u64 image
 
 void handover_jump(u64 root, u64 entry, u64 bootinfo)
 {
-	asm volatile("cli\n\tcld\n\tmov %0, %%cr3\n\tjmp *%1" : : "r"(root), "r"(entry), "D"(bootinfo) : "memory");
+	asm volatile("cli\n\tcld\n\tmov %0, %%cr3\n\tjmp *%1"
+		     :
+		     : "r"(root), "r"(entry), "D"(bootinfo)
+		     : "memory");
 	__builtin_unreachable();
 }

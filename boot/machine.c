@@ -10,13 +10,17 @@
 #include "mm/phys.h"
 
 #define MAX_RANGES 1024
-#define LOW_MEMORY MIB /* left alone: real-mode data, the trampoline; and no frame number is ever 0 */
+/* left alone: real-mode data, the trampoline; and no frame number is ever 0 */
+#define LOW_MEMORY MIB
 #define MAX_HPA	   (1ull << 46)
 
-/* Stacks of one CPU, with guard pages below each: [guard | stack | guard | IST 1 | guard | IST 2 | ...]. */
-#define CPU_STACKS	 0x20000ull
-#define STACK_AT	 0x4000ull
-#define IST_AT(n)	 (0x8000ull + 0x4000ull * (u64)(n) + IST_SIZE)
+/*
+ * Stacks of one CPU, with guard pages below each: [guard | stack | guard | IST 1 | guard | IST 2 |
+ * ...].
+ */
+#define CPU_STACKS 0x20000ull
+#define STACK_AT   0x4000ull
+#define IST_AT(n)  (0x8000ull + 0x4000ull * (u64)(n) + IST_SIZE)
 _Static_assert(STACK_AT + STACK_SIZE <= IST_AT(1) - IST_SIZE, "stacks overlap");
 _Static_assert(IST_AT(IST_COUNT) + IST_SIZE <= CPU_STACKS, "stacks of two CPUs overlap");
 
@@ -38,7 +42,8 @@ static const struct boot_memory *descriptor(const struct bootinfo *info, u64 i)
 
 static u64 descriptors(const struct bootinfo *info)
 {
-	return info->memory_descriptor_size ? info->memory_map_size / info->memory_descriptor_size : 0;
+	return info->memory_descriptor_size ? info->memory_map_size / info->memory_descriptor_size
+					    : 0;
 }
 
 static bool is_firmware_boot(u32 type)
@@ -59,7 +64,8 @@ static enum frame_kind kind_of(u32 type)
 
 static bool is_ram(u32 type)
 {
-	return kind_of(type) != FRAME_NONE || type == BOOT_MEM_ACPI_RECLAIM || type == BOOT_MEM_ACPI_NVS;
+	return kind_of(type) != FRAME_NONE || type == BOOT_MEM_ACPI_RECLAIM ||
+	       type == BOOT_MEM_ACPI_NVS;
 }
 
 /* The part of a descriptor that Corbel looks at. False: none. */
@@ -84,7 +90,8 @@ static size_t collect(const struct bootinfo *info)
 		if (kind_of(d->type) == FRAME_NONE || !clip(d, &base, &end))
 			continue;
 		if (n == MAX_RANGES) {
-			log_warn("memory map: more than %u ranges, the rest is not used", MAX_RANGES);
+			log_warn("memory map: more than %u ranges, the rest is not used",
+				 MAX_RANGES);
 			break;
 		}
 		ranges[n++] = (struct mem_range){ HPA(base), end - base, (u8)kind_of(d->type) };

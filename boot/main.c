@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The composition root: the order in which the machine is taken over, and the only file that names both backends. Each step
- * stands on those before it; what can fail without taking the machine down says so and goes on.
+ * The composition root: the order in which the machine is taken over, and the only file that names
+ * both backends. Each step stands on those before it; what can fail without taking the machine down
+ * says so and goes on.
  */
 #include "arch/x86/acpi.h"
 #include "arch/x86/apic.h"
@@ -87,7 +88,8 @@ static const struct config_sink config_errors = { "corbel.conf", config_report, 
 static void read_config(void)
 {
 	if (boot->config)
-		config_parse(&config, hpa_ptr(HPA(boot->config)), boot->config_size, &config_errors);
+		config_parse(&config, hpa_ptr(HPA(boot->config)), boot->config_size,
+			     &config_errors);
 	else
 		config_parse(&config, "", 0, &config_errors);
 	if (boot->options[0])
@@ -112,7 +114,8 @@ static void open_serial(void)
 	if (config.serial == CONFIG_SERIAL_NONE)
 		return;
 	if (config.serial == CONFIG_SERIAL_AUTO)
-		port = acpi.serial.space == 1 && acpi.serial.address ? (u16)acpi.serial.address : 0x3f8;
+		port = acpi.serial.space == 1 && acpi.serial.address ? (u16)acpi.serial.address
+								     : 0x3f8;
 	if (serial_init(port, config.baud))
 		log_warn("serial: no UART at port %#x", port);
 }
@@ -136,7 +139,9 @@ static void *map_for_arch(u64 hpa, u64 size, bool cached)
 
 static void open_screen(void)
 {
-	struct screen_mode mode = { .width = boot->fb.width, .height = boot->fb.height, .stride = boot->fb.stride,
+	struct screen_mode mode = { .width = boot->fb.width,
+				    .height = boot->fb.height,
+				    .stride = boot->fb.stride,
 				    .bgr = boot->fb.bgr };
 
 	if (!boot->fb.width)
@@ -159,8 +164,8 @@ static void list_cpus(void)
 	for (u32 i = 0; i < nr_cpus; i++)
 		cpus[i].id = i;
 	if (acpi.cpus_disabled || acpi.cpus_duplicate || acpi.cpus_ignored)
-		log_info("MADT: %u CPUs disabled, %u listed twice, %u more than Corbel can use", acpi.cpus_disabled,
-			 acpi.cpus_duplicate, acpi.cpus_ignored);
+		log_info("MADT: %u CPUs disabled, %u listed twice, %u more than Corbel can use",
+			 acpi.cpus_disabled, acpi.cpus_duplicate, acpi.cpus_ignored);
 	for (u32 i = 1; i < nr_cpus; i++)
 		if (machine_cpu_memory(i))
 			cpus[i].stack_top = NULL; /* smp_start() says so */
@@ -178,7 +183,10 @@ static int halt_here(void *arg)
 	return 0;
 }
 
-/* INIT and reset are blocked in VMX operation: every CPU leaves it first. One that hangs is not waited for. */
+/*
+ * INIT and reset are blocked in VMX operation: every CPU leaves it first. One that hangs is not
+ * waited for.
+ */
 static void stop_cpus(void)
 {
 	struct cpumask others = cpus_online;
@@ -198,7 +206,8 @@ static void poweroff(void)
 {
 	console_attach_monitor(); /* the last word is for everybody */
 	if (vms_failed())
-		log_info("corbel: power off: %u VM%s failed", vms_failed(), vms_failed() == 1 ? "" : "s");
+		log_info("corbel: power off: %u VM%s failed", vms_failed(),
+			 vms_failed() == 1 ? "" : "s");
 	else
 		log_info("corbel: power off: every VM ended well");
 	serial_drain();
@@ -247,10 +256,11 @@ static void vm_run(struct task *t)
 	(void)t;
 	while (again) {
 		again = false;
-		list_for_each_safe (n, &vm_list) {
+		list_for_each_safe(n, &vm_list) {
 			struct vm *vm = list_entry(n, struct vm, node);
 
-			if (vm->state != VM_STOPPED || vm->id > CONFIG_MAX_VMS || seen[vm->id] == vm->starts)
+			if (vm->state != VM_STOPPED || vm->id > CONFIG_MAX_VMS ||
+			    seen[vm->id] == vm->starts)
 				continue;
 			seen[vm->id] = vm->starts;
 			again = true;
@@ -263,14 +273,16 @@ static void vm_run(struct task *t)
 
 static void enable_virtualization(void)
 {
-	enum virt_mixed mixed = config.mixed_cpus == CONFIG_MIXED_REFUSE ? VIRT_MIXED_REFUSE : VIRT_MIXED_EXCLUDE;
+	enum virt_mixed mixed =
+		config.mixed_cpus == CONFIG_MIXED_REFUSE ? VIRT_MIXED_REFUSE : VIRT_MIXED_EXCLUDE;
 	u32 setup = config.setup_cpu == CONFIG_SETUP_BOOT ? 0 : (u32)config.setup_cpu;
 
 	if (config.mixed_cpus == CONFIG_MIXED_COMMON)
 		log_warn("mixed_cpus = common is not supported yet: exclude is used");
 	if (!virt_setup(backends, ARRAY_SIZE(backends), setup, mixed) && !virt_enable_get())
 		log_info("virtualization: %s is on, on %u of %u CPUs", virt_ops->name,
-			 bitmap_weight(virt_cpus()->bits, MAX_CPUS), bitmap_weight(cpus_online.bits, MAX_CPUS));
+			 bitmap_weight(virt_cpus()->bits, MAX_CPUS),
+			 bitmap_weight(cpus_online.bits, MAX_CPUS));
 	else
 		log_err("virtualization: no VM can run: %s", virt_obstacle());
 }
@@ -299,7 +311,9 @@ static void ap_main(void)
 /* On the boot CPU's own stack, with Corbel's tables: the rest of the way. */
 static void main_on_stack(void)
 {
-	struct smp_boot smp = { .trampoline = boot->trampoline, .ap_main = ap_main, .ist = machine_ist };
+	struct smp_boot smp = { .trampoline = boot->trampoline,
+				.ap_main = ap_main,
+				.ist = machine_ist };
 	u32 online;
 	u16 flags;
 
@@ -312,7 +326,8 @@ static void main_on_stack(void)
 	clock_calibrate();
 	log_clock_ns = clock_ns;
 	if (boot->wall_seconds)
-		dev_time.wall_base_ns = boot->wall_seconds * 1000000000ull - tsc_to_ns(boot->tsc_start);
+		dev_time.wall_base_ns =
+			boot->wall_seconds * 1000000000ull - tsc_to_ns(boot->tsc_start);
 	timer_init_cpu();
 	ioapic_init();
 	ipi_init();
@@ -333,8 +348,9 @@ static void main_on_stack(void)
 	vms_create(boot, &config, &config_errors);
 	monitor_init(&actions);
 	attach_first();
-	serial_start_input(ioapic_isa_gsi(serial_port() == 0x2f8 || serial_port() == 0x2e8 ? 3 : 4, &flags), flags,
-			   serial_received);
+	serial_start_input(
+		ioapic_isa_gsi(serial_port() == 0x2f8 || serial_port() == 0x2e8 ? 3 : 4, &flags),
+		flags, serial_received);
 	if (!vms_any_running())
 		task_wake(&vm_task);
 	sched_loop();
@@ -342,12 +358,17 @@ static void main_on_stack(void)
 
 static void NORETURN switch_stack(void *top, void (*next)(void))
 {
-	asm volatile("mov %0, %%rsp\n\txor %%ebp, %%ebp\n\tpush %%rbp\n\tjmp *%1" : : "r"(top), "r"(next) : "memory");
+	asm volatile("mov %0, %%rsp\n\txor %%ebp, %%ebp\n\tpush %%rbp\n\tjmp *%1"
+		     :
+		     : "r"(top), "r"(next)
+		     : "memory");
 	__builtin_unreachable();
 }
 
 void corbel_main(struct bootinfo *info)
 {
+	u64 entered = rdtsc();
+
 	boot = info;
 	early_cpu();
 	if (info->magic != BOOTINFO_MAGIC || info->size != sizeof(*info))
@@ -359,6 +380,7 @@ void corbel_main(struct bootinfo *info)
 	log_sink = console_log;
 	crash_output_hook = crash_output;
 	log_info("Corbel %s", CORBEL_VERSION);
+	log_debug("entered at TSC %lu, the loader at %lu", entered, info->tsc_start);
 	arch_map = map_for_arch;
 	if (machine_take_memory(info) || machine_cpu_memory(0))
 		panic("no memory to run in");

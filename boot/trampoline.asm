@@ -1,7 +1,8 @@
 ; SPDX-License-Identifier: MIT
-; Where the other CPUs start: copied to a page below 640 KiB, entered in real mode at CS:0 = that page. Real mode -> 32 bit ->
-; long mode; then each CPU looks for its own APIC id in cpus[] and takes its stack. All CPUs run this at once and write no memory
-; but their stacks: the page is mapped read-only. arch/x86/smp.c adds the page's address to the three trampoline_fix words. Layout of struct cpu: asserted in arch/x86/cpu.h.
+; Where the other CPUs start: copied to a page below 640 KiB, entered in real mode at CS:0 = that page. Real mode -> 32
+; bit -> long mode; then each CPU looks for its own APIC id in cpus[] and takes its stack. All CPUs run this at once and
+; write no memory but their stacks: the page is mapped read-only. arch/x86/smp.c adds the page's address to the three
+; trampoline_fix words. Layout of struct cpu: asserted in arch/x86/cpu.h.
 
 global trampoline_start, trampoline_end, trampoline_data
 global trampoline_fix_gdt, trampoline_fix_32, trampoline_fix_64

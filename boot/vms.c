@@ -15,7 +15,10 @@
 #include "virt/linux.h"
 #include "virt/ops.h"
 
-/* The guest's memory map: [0, ACPI_GPA) RAM, the ACPI tables, a hole up to 1 MiB, RAM to the PCI hole, the rest above 4 GiB. */
+/*
+ * The guest's memory map: [0, ACPI_GPA) RAM, the ACPI tables, a hole up to 1 MiB, RAM to the PCI
+ * hole, the rest above 4 GiB.
+ */
 #define HIGH_START MIB
 #define PCI_HOLE   0xc0000000ull
 #define HIGH_4G	   (4 * GIB)
@@ -78,7 +81,8 @@ static int add_memory(struct vm *vm, const struct config_vm *c)
 static int load_linux(struct vm *vm, char *why, size_t why_len)
 {
 	const struct config_vm *c = vm->config;
-	const struct boot_module *kernel = module(c->kernel), *initrd = c->initrd[0] ? module(c->initrd) : NULL;
+	const struct boot_module *kernel = module(c->kernel),
+				 *initrd = c->initrd[0] ? module(c->initrd) : NULL;
 	struct boot_e820_entry map[4];
 	struct linux_image img = {
 		.kernel = hpa_ptr(HPA(kernel->base)),
@@ -146,22 +150,26 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	    (c->initrd[0] && !file_there(sink, "initrd", c->initrd, c->initrd_line)))
 		return -ENOENT;
 	if (c->vcpus > 1) {
-		log_err("vm %s: vcpus = %u: more than one vCPU is not supported yet", c->name, c->vcpus);
+		log_err("vm %s: vcpus = %u: more than one vCPU is not supported yet", c->name,
+			c->vcpus);
 		return trace_error(-EOPNOTSUPP);
 	}
 	err = vm_create(c->name, c->vcpus, &c->cpus, vm);
 	if (err) {
-		log_err("vm %s: not made: %s", c->name, virt_obstacle()[0] ? virt_obstacle() : error_name(err));
+		log_err("vm %s: not made: %s", c->name,
+			virt_obstacle()[0] ? virt_obstacle() : error_name(err));
 		return err;
 	}
 	(*vm)->config = c;
 	(*vm)->load = load_linux;
 	err = add_memory(*vm, c);
 	if (err == -ENOMEM)
-		config_error_at(sink, c->memory_line, "memory", "%lu MiB, but this machine has only %lu MiB free", c->memory / MIB,
+		config_error_at(sink, c->memory_line, "memory",
+				"%lu MiB, but this machine has only %lu MiB free", c->memory / MIB,
 				free_mib());
 	else if (err)
-		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB, error_name(err));
+		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB,
+				error_name(err));
 	if (!err)
 		err = platform_create(*vm);
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))
@@ -171,7 +179,8 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	return err;
 }
 
-void vms_create(const struct bootinfo *info, const struct config *config, const struct config_sink *sink)
+void vms_create(const struct bootinfo *info, const struct config *config,
+		const struct config_sink *sink)
 {
 	struct vm *vm;
 
@@ -214,10 +223,11 @@ void vms_ended(struct vm *vm)
 	if (!again && console_attached() == vm)
 		console_attach_monitor();
 	if (good) {
-		log_info("vm %s: ended: %s%s%s", vm->name, stop_reason_name(vm->stop_reason), vm->stop_text[0] ? ": " : "",
-			 vm->stop_text);
+		log_info("vm %s: ended: %s%s%s", vm->name, stop_reason_name(vm->stop_reason),
+			 vm->stop_text[0] ? ": " : "", vm->stop_text);
 	} else {
-		log_err("vm %s: stopped: %s: %s", vm->name, stop_reason_name(vm->stop_reason), vm->stop_text);
+		log_err("vm %s: stopped: %s: %s", vm->name, stop_reason_name(vm->stop_reason),
+			vm->stop_text);
 		failed++;
 	}
 	if (again)
@@ -239,7 +249,7 @@ bool vms_any_running(void)
 	bool any = false;
 
 	spin_lock(&vm_list_lock);
-	list_for_each (n, &vm_list)
+	list_for_each(n, &vm_list)
 		any |= list_entry(n, struct vm, node)->state == VM_RUNNING;
 	spin_unlock(&vm_list_lock);
 	return any;

@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* The VMs of the configuration: made, loaded, and what happens when they end. Boot CPU's tasks only. */
+/*
+ * The VMs of the configuration: made, loaded, and what happens when they end. Boot CPU's tasks
+ * only.
+ */
 #pragma once
 
 #include "boot/bootinfo.h"
 #include "boot/config.h"
 #include "virt/vm.h"
 
-/* Make every VM of the configuration that is sound, and start those with autostart. Errors go to the log, with file and line. */
-void vms_create(const struct bootinfo *info, const struct config *config, const struct config_sink *sink);
+/*
+ * Make every VM of the configuration that is sound, and start those with autostart. Errors go to
+ * the log, with file and line.
+ */
+void vms_create(const struct bootinfo *info, const struct config *config,
+		const struct config_sink *sink);
 /* VMs that ended badly, or could not be made or started, so far. */
 u32 vms_failed(void);
 /* A VM of the configuration that stopped: says so, and does what on_exit says. */

@@ -37,7 +37,7 @@ struct vm *command_nth_vm(u32 i)
 	struct vm *vm = NULL;
 
 	spin_lock(&vm_list_lock);
-	list_for_each (node, &vm_list) {
+	list_for_each(node, &vm_list) {
 		if (!i--) {
 			vm = list_entry(node, struct vm, node);
 			break;

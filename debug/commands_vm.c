@@ -5,6 +5,7 @@
 #include "lib/error.h"
 #include "lib/printf.h"
 #include "lib/string.h"
+#include "virt/exit_cost.h"
 
 static const char *state_name(const struct vm *vm)
 {
@@ -193,6 +194,16 @@ static u32 sorted_exits(const struct vcpu *v, struct exit_count *out)
 	return n;
 }
 
+/* Only in EXIT_COST builds. */
+static void print_costs(const struct vcpu *v)
+{
+	for (u32 kind = 0; kind < EXIT_KINDS; kind++)
+		if (v->cost.ticks[kind])
+			monitor_printf("vm=%s vcpu=%u exit=%s ticks=%lu\n", v->vm->name, v->index,
+				       exit_kind_name(kind), v->cost.ticks[kind]);
+	monitor_printf("vm=%s vcpu=%u guest ticks=%lu\n", v->vm->name, v->index, v->cost.guest);
+}
+
 bool cmd_exits(u32 argc, char **argv)
 {
 	struct exit_count counts[EXIT_KINDS];
@@ -207,6 +218,8 @@ bool cmd_exits(u32 argc, char **argv)
 		for (u32 k = 0; k < n; k++)
 			monitor_printf("vm=%s vcpu=%u exit=%s count=%lu\n", vm->name, i,
 				       exit_kind_name(counts[k].kind), counts[k].count);
+		if (EXIT_COST)
+			print_costs(vm->vcpus[i]);
 	}
 	return true;
 }

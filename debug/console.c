@@ -184,7 +184,7 @@ void console_bell(void)
 
 static struct vm_console *find(const struct vm *vm)
 {
-	list_for_each (node, &consoles) {
+	list_for_each(node, &consoles) {
 		struct vm_console *vc = list_entry(node, struct vm_console, node);
 
 		if (vc->vm == vm)
@@ -237,7 +237,7 @@ static void vm_input_ready(void *arg)
 static void pump(struct task *t)
 {
 	(void)t;
-	list_for_each (node, &consoles)
+	list_for_each(node, &consoles)
 		vmconsole_pump(list_entry(node, struct vm_console, node));
 }
 

@@ -16,7 +16,8 @@
 #include "virt/vm.h"
 
 /*
- * Input clock of the timer: what the VM's CPUID policy promises (cpuid_policy.apic_khz), or this for a VM without a policy.
+ * Input clock of the timer: what the VM's CPUID policy promises (cpuid_policy.apic_khz), or this
+ * for a VM without a policy.
  */
 #define LAPIC_DEFAULT_KHZ 1000000
 /* A shorter period is stretched to this: a guest can't keep a CPU busy with timer interrupts alone.

@@ -109,7 +109,9 @@ static int write_acpi(struct vm *vm)
  */
 static int write_reset_stub(struct vm *vm)
 {
-	static const u8 stub[] = { 0xba, POWER_RESET & 0xff, POWER_RESET >> 8, 0xb0, POWER_RESET_VALUE, 0xee, 0xf4 };
+	static const u8 stub[] = { 0xba, POWER_RESET & 0xff, POWER_RESET >> 8,
+				   0xb0, POWER_RESET_VALUE,  0xee,
+				   0xf4 };
 
 	return guest_write(vm, GPA(PLATFORM_RESET_STUB), stub, sizeof(stub));
 }

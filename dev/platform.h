@@ -8,8 +8,8 @@
 #include "dev/uart16550.h"
 #include "virt/vm.h"
 
-#define PLATFORM_UART_PORT 0x3f8
-#define PLATFORM_UART_IRQ  4
+#define PLATFORM_UART_PORT  0x3f8
+#define PLATFORM_UART_IRQ   4
 #define PLATFORM_RESET_STUB 0xffff0ul
 
 struct platform {

@@ -23,12 +23,15 @@ static inline void bitmap_clear(u64 *map, u32 bit)
 
 static inline bool bitmap_test_and_set_atomic(u64 *map, u32 bit)
 {
-	return (__atomic_fetch_or(&map[bit / 64], BIT(bit % 64), __ATOMIC_SEQ_CST) >> (bit % 64)) & 1;
+	return (__atomic_fetch_or(&map[bit / 64], BIT(bit % 64), __ATOMIC_SEQ_CST) >> (bit % 64)) &
+	       1;
 }
 
 static inline bool bitmap_test_and_clear_atomic(u64 *map, u32 bit)
 {
-	return (__atomic_fetch_and(&map[bit / 64], ~BIT(bit % 64), __ATOMIC_SEQ_CST) >> (bit % 64)) & 1;
+	return (__atomic_fetch_and(&map[bit / 64], ~BIT(bit % 64), __ATOMIC_SEQ_CST) >>
+		(bit % 64)) &
+	       1;
 }
 
 /* Index of the first set bit at or after from, or nbits. */
@@ -59,6 +62,6 @@ static inline u32 bitmap_weight(const u64 *map, u32 nbits)
 struct cpumask {
 	u64 bits[BITMAP_WORDS(MAX_CPUS)];
 };
-#define for_each_cpu(cpu, mask)                                                                    \
-	for (u32 cpu = bitmap_next((mask)->bits, MAX_CPUS, 0); cpu < MAX_CPUS;                      \
+#define for_each_cpu(cpu, mask)                                                \
+	for (u32 cpu = bitmap_next((mask)->bits, MAX_CPUS, 0); cpu < MAX_CPUS; \
 	     cpu = bitmap_next((mask)->bits, MAX_CPUS, cpu + 1))

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Errors are negative errno codes (the numbers of linux-libc-dev). An error is made visible where it is born:
+ * Errors are negative errno codes (the numbers of linux-libc-dev). An error is made visible where
+ * it is born:
  *
  *	if (!frame)
  *		return trace_error(-ENOMEM);
  *
- * logs file, line and code at debug level and hands the code on. Whoever only passes an error up does not trace again.
+ * logs file, line and code at debug level and hands the code on. Whoever only passes an error up
+ * does not trace again.
  */
 #pragma once
 

@@ -34,8 +34,8 @@ static size_t format_line(char *buf, size_t size, enum log_level level, const ch
 {
 	static const char mark[] = { 'E', 'W', 'I', 'D' };
 	u64 us = log_clock_ns ? log_clock_ns() / 1000 : 0;
-	int n = fmt_snprintf(buf, size, "[%5lu.%06lu %u %c] ", us / 1000000, us % 1000000, log_cpu ? log_cpu() : 0,
-			     mark[level]);
+	int n = fmt_snprintf(buf, size, "[%5lu.%06lu %u %c] ", us / 1000000, us % 1000000,
+			     log_cpu ? log_cpu() : 0, mark[level]);
 
 	n += fmt_vsnprintf(buf + n, size - (size_t)n, fmt, ap);
 	return MIN((size_t)n, size - 1);
@@ -58,7 +58,10 @@ void log_at(enum log_level level, const char *fmt, ...)
 	len = format_line(line, sizeof(line), level, fmt, ap);
 	va_end(ap);
 	flags = log_irq_save();
-	/* NMI and crash context may have interrupted the holder: give up after a while rather than hang. */
+	/*
+	 * NMI and crash context may have interrupted the holder: give up after a while rather than
+	 * hang.
+	 */
 	for (u32 tries = 0; !spin_trylock(&log_lock); tries++) {
 		if (tries > 10000000) {
 			dropped++;

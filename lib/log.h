@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log: lines with a time, a CPU and a level, kept in a ring and handed to a sink (serial, screen).
+ * The log: lines with a time, a CPU and a level, kept in a ring and handed to a sink (serial,
+ * screen).
  *
- * Callable on every CPU, in every context; in NMI context a line is dropped and counted when the lock is taken.
- * One call is one line; no trailing newline in the format.
+ * Callable on every CPU, in every context; in NMI context a line is dropped and counted when the
+ * lock is taken. One call is one line; no trailing newline in the format.
  */
 #pragma once
 
@@ -17,7 +18,9 @@ void log_at(enum log_level level, const char *fmt, ...) PRINTF(2, 3);
 #define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 
-/* Where finished lines go besides the ring: text without newline. Owned by lib, set once by boot. */
+/*
+ * Where finished lines go besides the ring: text without newline. Owned by lib, set once by boot.
+ */
 extern void (*log_sink)(enum log_level level, const char *line, size_t len);
 /* Stamps of a line; set by arch/x86 once there is a clock and a per-CPU area. */
 extern u64 (*log_clock_ns)(void);

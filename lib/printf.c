@@ -20,7 +20,8 @@ static void put(struct out *o, char c)
 	o->len++;
 }
 
-static void put_field(struct out *o, const struct spec *s, const char *prefix, const char *body, int n, int zeros)
+static void put_field(struct out *o, const struct spec *s, const char *prefix, const char *body,
+		      int n, int zeros)
 {
 	int total = (int)strlen(prefix) + zeros + n;
 
@@ -165,7 +166,8 @@ static void convert(struct out *o, char c, struct spec *s, va_list *ap)
 		str = va_arg(*ap, const char *);
 		if (!str)
 			str = "(null)";
-		put_field(o, s, "", str, (int)strnlen(str, s->precision < 0 ? 1u << 20 : (size_t)s->precision), 0);
+		put_field(o, s, "", str,
+			  (int)strnlen(str, s->precision < 0 ? 1u << 20 : (size_t)s->precision), 0);
 		break;
 	case 'c':
 		ch = (char)va_arg(*ap, int);

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Formatting without allocation. The subset of C: %d %i %u %x %X %o %p %s %c %% with flags - 0 + space #, width, precision, * and hh h l ll z. */
+/*
+ * Formatting without allocation. The subset of C: %d %i %u %x %X %o %p %s %c %% with flags - 0 +
+ * space #, width, precision, * and hh h l ll z.
+ */
 #pragma once
 
 #include <stdarg.h>
 #include "lib/types.h"
 
-/* As C's snprintf: writes at most size bytes with the terminator, returns the length that the whole text has. */
+/*
+ * As C's snprintf: writes at most size bytes with the terminator, returns the length that the whole
+ * text has.
+ */
 int fmt_snprintf(char *buf, size_t size, const char *fmt, ...) PRINTF(3, 4);
 int fmt_vsnprintf(char *buf, size_t size, const char *fmt, va_list ap) PRINTF(3, 0);

@@ -37,11 +37,12 @@ void spin_lock(struct spinlock *l)
 
 bool spin_trylock(struct spinlock *l)
 {
-	u16 owner = __atomic_load_n(&l->owner, __ATOMIC_RELAXED);
+	/* Acquire: this is what the last unlock wrote, not the ticket that is drawn below. */
+	u16 owner = __atomic_load_n(&l->owner, __ATOMIC_ACQUIRE);
 	u16 expected = owner;
 
-	if (!__atomic_compare_exchange_n(&l->next, &expected, (u16)(owner + 1), false, __ATOMIC_ACQUIRE,
-					 __ATOMIC_RELAXED))
+	if (!__atomic_compare_exchange_n(&l->next, &expected, (u16)(owner + 1), false,
+					 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return false;
 	order_check(l);
 	return true;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ticket spin locks with one order for the whole machine: a lock may only be taken while every lock that the CPU holds has
- * a smaller rank. PROVE_MMU builds check that on each lock; others only keep the rank.
+ * Ticket spin locks with one order for the whole machine: a lock may only be taken while every lock
+ * that the CPU holds has a smaller rank. PROVE_MMU builds check that on each lock; others only keep
+ * the rank.
  *
- * Locks that interrupt or IPI handlers take must be taken with interrupts off elsewhere (irq_save() in
- * arch/x86/insn.h). No wait for an IPI while holding a lock. NMI context: spin_trylock only.
+ * Locks that interrupt or IPI handlers take must be taken with interrupts off elsewhere (irq_save()
+ * in arch/x86/insn.h). No wait for an IPI while holding a lock. NMI context: spin_trylock only.
  */
 #pragma once
 
@@ -20,7 +21,7 @@ enum lock_rank {
 	RANK_FRAMES,
 	RANK_DEVICE,
 	RANK_RUNQ,
-	RANK_LOG, /* one may log under any lock above */
+	RANK_LOG,     /* one may log under any lock above */
 	RANK_CONSOLE, /* the log's sink takes it; its holder must not log */
 	RANK_SERIAL,  /* the port, inside the console's */
 };
@@ -45,8 +46,8 @@ bool spin_trylock(struct spinlock *l);
 void spin_unlock(struct spinlock *l);
 
 /*
- * Called while a CPU spins with the lock not free, so that it can answer calls from other CPUs. Owned by lib, set by
- * arch/x86; may be NULL.
+ * Called while a CPU spins with the lock not free, so that it can answer calls from other CPUs.
+ * Owned by lib, set by arch/x86; may be NULL.
  */
 extern void (*spin_poll_hook)(void);
 /* The calling CPU's mask of held ranks, for the order check; set by arch/x86, NULL: no check. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The standard's memory and string functions, under the standard's names and contracts; on the host they come from libc. */
+/*
+ * The standard's memory and string functions, under the standard's names and contracts; on the host
+ * they come from libc.
+ */
 #pragma once
 
 #include "lib/types.h"

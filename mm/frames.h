@@ -2,12 +2,14 @@
 /*
  * Host frames: who owns each one, and which are free.
  *
- * One descriptor of at most 128 bytes per 2 MiB extent, in an array indexed by pfn >> 9. While an extent is whole (free, or
- * owned by one owner as 2 MiB) the descriptor says it all. When it splits into 4 KiB frames, one frame of the extent itself is
- * attached as its page of 512 8-byte heads, one a frame: an owner word, or a link of the extent's free list. There is no global
- * per-4K array. (The reverse map of mm/rmap.h will keep its keys in the same heads.)
+ * One descriptor of at most 128 bytes per 2 MiB extent, in an array indexed by pfn >> 9. While an
+ * extent is whole (free, or owned by one owner as 2 MiB) the descriptor says it all. When it splits
+ * into 4 KiB frames, one frame of the extent itself is attached as its page of 512 8-byte heads,
+ * one a frame: an owner word, or a link of the extent's free list. There is no global per-4K array.
+ * (The reverse map of mm/rmap.h will keep its keys in the same heads.)
  *
- * All functions: any CPU, interrupts on or off, not from NMI context. Lock: RANK_FRAMES, taken inside.
+ * All functions: any CPU, interrupts on or off, not from NMI context. Lock: RANK_FRAMES, taken
+ * inside.
  */
 #pragma once
 
@@ -18,16 +20,16 @@
 #define EXTENT_FRAMES 512
 
 enum frame_kind {
-	FRAME_NONE,	/* no RAM, or not ours: firmware, ACPI, holes */
+	FRAME_NONE, /* no RAM, or not ours: firmware, ACPI, holes */
 	FRAME_FREE,
-	FRAME_IMAGE,	/* Corbel's own image, and what the loader handed over */
-	FRAME_MODULE,	/* files that were loaded at boot */
-	FRAME_META,	/* extent array, pages of heads */
-	FRAME_HOST_PT,	/* Corbel's own page tables */
-	FRAME_HEAP,	/* per-CPU areas, stacks, VM and vCPU structures */
-	FRAME_HW,	/* VMXON regions, VMCS, VMCB, bitmaps, host save areas */
-	FRAME_STAGE2,	/* stage-2 tables */
-	FRAME_GUEST,	/* guest memory */
+	FRAME_IMAGE,   /* Corbel's own image, and what the loader handed over */
+	FRAME_MODULE,  /* files that were loaded at boot */
+	FRAME_META,    /* extent array, pages of heads */
+	FRAME_HOST_PT, /* Corbel's own page tables */
+	FRAME_HEAP,    /* per-CPU areas, stacks, VM and vCPU structures */
+	FRAME_HW,      /* VMXON regions, VMCS, VMCB, bitmaps, host save areas */
+	FRAME_STAGE2,  /* stage-2 tables */
+	FRAME_GUEST,   /* guest memory */
 	FRAME_KINDS
 };
 
@@ -44,7 +46,10 @@ static inline bool pfn_valid(pfn_t f)
 	return f.v != ~0ull;
 }
 
-/* A piece of the boot memory map, page aligned. Overlaps and any order are fine: the least free kind wins. */
+/*
+ * A piece of the boot memory map, page aligned. Overlaps and any order are fine: the least free
+ * kind wins.
+ */
 struct mem_range {
 	hpa_t base;
 	u64 size;
@@ -52,16 +57,17 @@ struct mem_range {
 };
 
 /*
- * Build the extent array from the boot memory map (it is carved out of free memory). Once, on the boot CPU. What lies above
- * max_hpa is ignored. Where ranges overlap, FRAME_NONE wins, then the lower kind, FRAME_FREE last. Frame 0 is never given out:
- * it is what page-table entries that are zero point at (L1TF). Returns 0, -EINVAL (no usable range), -ENOMEM (no place for
- * the array).
+ * Build the extent array from the boot memory map (it is carved out of free memory). Once, on the
+ * boot CPU. What lies above max_hpa is ignored. Where ranges overlap, FRAME_NONE wins, then the
+ * lower kind, FRAME_FREE last. Frame 0 is never given out: it is what page-table entries that are
+ * zero point at (L1TF). Returns 0, -EINVAL (no usable range), -ENOMEM (no place for the array).
  */
 int frames_init(const struct mem_range *map, size_t count, hpa_t max_hpa);
 
 /*
- * Further memory becomes free (boot-services memory after the take-over). Only frames that are `from` and belong to no VM change;
- * what is only partly inside is not freed. Returns by how many frames free memory grew (pages of heads come and go).
+ * Further memory becomes free (boot-services memory after the take-over). Only frames that are
+ * `from` and belong to no VM change; what is only partly inside is not freed. Returns by how many
+ * frames free memory grew (pages of heads come and go).
  */
 u64 frames_release(hpa_t base, u64 size, enum frame_kind from);
 
@@ -69,15 +75,22 @@ u64 frames_release(hpa_t base, u64 size, enum frame_kind from);
 pfn_t frame_alloc(enum frame_kind kind, u16 vm) MUST_CHECK;
 /* One frame, cleared, as a pointer; NULL if there is none. */
 void *frame_alloc_zero(enum frame_kind kind, u16 vm) MUST_CHECK;
-/* 2^order frames, contiguous and aligned to their size, order 0..9, not cleared; PFN_NONE if there are none. */
+/*
+ * 2^order frames, contiguous and aligned to their size, order 0..9, not cleared; PFN_NONE if there
+ * are none.
+ */
 pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm) MUST_CHECK;
-/* `count` whole extents, contiguous, the first aligned to `align` extents (a power of two); PFN_NONE if there are none. Not cleared. */
+/*
+ * `count` whole extents, contiguous, the first aligned to `align` extents (a power of two);
+ * PFN_NONE if there are none. Not cleared.
+ */
 pfn_t extent_alloc(u64 count, u64 align, enum frame_kind kind, u16 vm) MUST_CHECK;
 
 /*
- * Give back. The owner must be the one that allocated: a mismatch is damage in the hypervisor, nothing is freed, and -EINVAL
- * comes back after a WARN_ON. frame_free: 2^order frames; extent_free: whole extents. A whole extent may also come back in
- * smaller pieces, and a block of frames likewise.
+ * Give back. The owner must be the one that allocated: a mismatch is damage in the hypervisor,
+ * nothing is freed, and -EINVAL comes back after a WARN_ON. frame_free: 2^order frames;
+ * extent_free: whole extents. A whole extent may also come back in smaller pieces, and a block of
+ * frames likewise.
  */
 int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm);
 int frame_free(pfn_t f, enum frame_kind kind, u16 vm);

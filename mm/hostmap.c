@@ -20,14 +20,19 @@
 
 extern u8 image_start[], text_end[], rodata_end[], image_end[];
 
-/* In the image, so that they lie below 4 GiB: CPUs load CR3 in 32-bit mode. root5 is used where five-level paging is on. */
+/*
+ * In the image, so that they lie below 4 GiB: CPUs load CR3 in 32-bit mode. root5 is used where
+ * five-level paging is on.
+ */
 static u64 root4[512] ALIGNED(4096);
 static u64 root5[512] ALIGNED(4096);
 static u64 image_offset; /* virtual - physical, of the image */
 static bool have_1g;
 static struct spinlock lock = SPINLOCK_INIT(RANK_BACKING);
 
-static const u64 cache_bits[] = { [HOST_WB] = 0, [HOST_UC] = PTE_PCD | PTE_PWT, [HOST_WC] = PTE_PAT4 | PTE_PWT };
+static const u64 cache_bits[] = {
+	[HOST_WB] = 0, [HOST_UC] = PTE_PCD | PTE_PWT, [HOST_WC] = PTE_PAT4 | PTE_PWT
+};
 
 static u64 image_hpa(const void *p)
 {
@@ -39,7 +44,10 @@ u64 host_cr3(void)
 	return image_hpa(read_cr4() & X86_CR4_LA57 ? root5 : root4);
 }
 
-/* The entry that maps va at `level`, tables made on the way; NULL if there is no memory or a larger leaf is in the way. */
+/*
+ * The entry that maps va at `level`, tables made on the way; NULL if there is no memory or a larger
+ * leaf is in the way.
+ */
 static u64 *entry_at(u64 va, u32 level)
 {
 	u64 *table = root4;
@@ -80,7 +88,8 @@ static int map(u64 va, u64 hpa, u64 size, u64 bits)
 			return trace_error(-ENOMEM);
 		if (e && !(*e & PTE_P)) {
 			if (level > 1)
-				leaf = (bits & ~PTE_PAT4) | PTE_PS | (bits & PTE_PAT4 ? PTE_PATL : 0);
+				leaf = (bits & ~PTE_PAT4) | PTE_PS |
+				       (bits & PTE_PAT4 ? PTE_PATL : 0);
 			*e = hpa | leaf | PTE_P;
 		} else if (level > 1 && (!e || !(*e & PTE_PS))) {
 			/* Partly mapped in smaller pages: go on in those. */
@@ -106,10 +115,15 @@ int hostmap_init(u64 image_at)
 	have_1g = cpuid(0x80000000, 0).eax >= 0x80000001 && (cpuid(0x80000001, 0).edx & BIT(26));
 	err = map((u64)image_start, image_at, (u64)(text_end - image_start), PTE_G);
 	if (!err)
-		err = map((u64)text_end, image_hpa(text_end), (u64)(rodata_end - text_end), PTE_G | PTE_NX);
+		err = map((u64)text_end, image_hpa(text_end), (u64)(rodata_end - text_end),
+			  PTE_G | PTE_NX);
 	if (!err)
-		err = map((u64)rodata_end, image_hpa(rodata_end), (u64)(image_end - rodata_end), PTE_G | PTE_NX | PTE_W);
-	/* With five levels, the first and the last entry of the root lead to the same four-level tables. */
+		err = map((u64)rodata_end, image_hpa(rodata_end), (u64)(image_end - rodata_end),
+			  PTE_G | PTE_NX | PTE_W);
+	/*
+	 * With five levels, the first and the last entry of the root lead to the same four-level
+	 * tables.
+	 */
 	root5[0] = root5[511] = image_hpa(root4) | PTE_P | PTE_W;
 	return err;
 }
@@ -131,7 +145,8 @@ void *hostmap_add_stack(u64 offset, u64 size)
 	for (u64 at = 0; at < size; at += PAGE_SIZE) {
 		pfn_t f = frame_alloc(FRAME_HEAP, VM_NONE);
 
-		if (!pfn_valid(f) || map(HOST_STACKS + offset + at, pfn_hpa(f).v, PAGE_SIZE, PTE_W | PTE_NX | PTE_G))
+		if (!pfn_valid(f) ||
+		    map(HOST_STACKS + offset + at, pfn_hpa(f).v, PAGE_SIZE, PTE_W | PTE_NX | PTE_G))
 			return NULL;
 	}
 	return (void *)(HOST_STACKS + offset + size);
@@ -139,11 +154,13 @@ void *hostmap_add_stack(u64 offset, u64 size)
 
 void *host_map(hpa_t hpa, u64 size, enum host_cache cache)
 {
-	u64 start = ALIGN_DOWN(hpa.v, PAGE_SIZE), end = ALIGN_UP(hpa.v + MAX(size, 1), PAGE_SIZE), flags = irq_save();
+	u64 start = ALIGN_DOWN(hpa.v, PAGE_SIZE), end = ALIGN_UP(hpa.v + MAX(size, 1), PAGE_SIZE),
+	    flags = irq_save();
 	int err;
 
 	spin_lock(&lock);
-	err = map(HOST_IO_BASE + start, start, end - start, PTE_W | PTE_NX | PTE_G | cache_bits[cache]);
+	err = map(HOST_IO_BASE + start, start, end - start,
+		  PTE_W | PTE_NX | PTE_G | cache_bits[cache]);
 	spin_unlock(&lock);
 	irq_restore(flags);
 	return err ? NULL : (void *)(HOST_IO_BASE + hpa.v);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The hypervisor's own page tables. W^X from the start: code is read-only and executable, all else is not executable.
+ * The hypervisor's own page tables. W^X from the start: code is read-only and executable, all else
+ * is not executable.
  *
  *	0 .. trampoline page		one to one, for CPUs that start (read-only, executable)
  *	DIRECTMAP_BASE + hpa		RAM, write-back
@@ -22,8 +23,8 @@ enum host_cache { HOST_WB, HOST_UC, HOST_WC };
 /* The root, physical, below 4 GiB. */
 u64 host_cr3(void);
 /*
- * Map physical memory with a cache type; the pointer stays valid for good. Asking again for the same page gives the same address
- * (the first type stays). NULL: no memory for tables.
+ * Map physical memory with a cache type; the pointer stays valid for good. Asking again for the
+ * same page gives the same address (the first type stays). NULL: no memory for tables.
  */
 void *host_map(hpa_t hpa, u64 size, enum host_cache cache);
 
@@ -31,7 +32,10 @@ void *host_map(hpa_t hpa, u64 size, enum host_cache cache);
 int hostmap_init(u64 image_hpa);
 int hostmap_add_ram(hpa_t base, u64 size);
 int hostmap_add_trampoline(hpa_t page);
-/* A stack of `size` bytes for a CPU at HOST_STACKS + offset; frames from the allocator. Returns its top, or NULL. */
+/*
+ * A stack of `size` bytes for a CPU at HOST_STACKS + offset; frames from the allocator. Returns its
+ * top, or NULL.
+ */
 void *hostmap_add_stack(u64 offset, u64 size);
 /* Switch this CPU to the tables. */
 void hostmap_activate(void);

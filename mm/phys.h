@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a host physical address to a pointer. All RAM that Corbel manages is mapped, writable and not executable, at
- * DIRECTMAP_BASE; device memory is not (see mm/hostmap.h). Host tests map an arena of their own.
+ * From a host physical address to a pointer. All RAM that Corbel manages is mapped, writable and
+ * not executable, at DIRECTMAP_BASE; device memory is not (see mm/hostmap.h). Host tests map an
+ * arena of their own.
  */
 #pragma once
 

@@ -1,25 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a vendor's stage-2 entry looks, as data: the engine (mm/stage2.c) knows levels and masks and never "EPT" or "NPT".
- * vmx/ept.c and svm/npt.c each define one; they hold no privileged instruction, so that they link on the build host.
+ * How a vendor's stage-2 entry looks, as data: the engine (mm/stage2.c) knows levels and masks and
+ * never "EPT" or "NPT". vmx/ept.c and svm/npt.c each define one; they hold no privileged
+ * instruction, so that they link on the build host.
  */
 #pragma once
 
 #include "lib/addr.h"
 
 enum s2_prot { S2_R = 1, S2_W = 2, S2_X = 4, S2_RWX = 7 };
-enum s2_memtype { S2_WB, S2_UC, S2_MEMTYPES }; /* WB: the guest's PAT decides within it. UC: device memory */
+/* WB: the guest's PAT decides within it. UC: device memory */
+enum s2_memtype { S2_WB, S2_UC, S2_MEMTYPES };
 
 struct pt_format {
 	const char *name;
-	u8 levels;	    /* of the root: 4. Level 1 maps 4 KiB, 2: 2 MiB, 3: 1 GiB */
-	u64 present_mask;   /* an entry is present if any of these bits is set */
-	u64 addr_mask;	    /* the bits that hold an address */
-	u64 large_bit;	    /* set in leaves at level 2 and 3, clear in table entries and in level-1 leaves */
-	u64 table_bits;	    /* what an entry that points to a table carries besides the address: full permissions */
-	u64 prot_mask;	    /* the bits that hold a leaf's permissions */
-	u64 prot_bits[8];   /* their value for each combination of enum s2_prot; 0 where the hardware has no such combination */
-	u64 memtype_mask;   /* the bits that hold a leaf's memory type */
+	u8 levels;	  /* of the root: 4. Level 1 maps 4 KiB, 2: 2 MiB, 3: 1 GiB */
+	u64 present_mask; /* an entry is present if any of these bits is set */
+	u64 addr_mask;	  /* the bits that hold an address */
+	/* set in leaves at level 2 and 3, clear in table entries and in level-1 leaves */
+	u64 large_bit;
+	/* what an entry that points to a table carries besides the address: full permissions */
+	u64 table_bits;
+	u64 prot_mask; /* the bits that hold a leaf's permissions */
+	/*
+	 * their value for each combination of enum s2_prot; 0 where the hardware has no such
+	 * combination
+	 */
+	u64 prot_bits[8];
+	u64 memtype_mask; /* the bits that hold a leaf's memory type */
 	u64 memtype_bits[S2_MEMTYPES];
 	u64 accessed, dirty; /* A and D of a leaf; 0 if the format has none */
 };

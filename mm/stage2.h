@@ -10,17 +10,20 @@
  *	              |  table
  *	level 1  [ 4 KiB each ]----- leaf
  *
- * Concurrency: any number of CPUs map at once without a lock: an entry changes only by compare-and-swap (installing) or exchange
- * (removing), tables are filled before they are linked, whoever loses the race frees its table and looks again. Unmap and
- * protect may run beside that. At every moment a translation is the old one, the new one, or a fault. tests/unit/stage2_test.c
+ * Concurrency: any number of CPUs map at once without a lock: an entry changes only by
+ * compare-and-swap (installing) or exchange (removing), tables are filled before they are linked,
+ * whoever loses the race frees its table and looks again. Unmap and protect may run beside that. At
+ * every moment a translation is the old one, the new one, or a fault. tests/unit/stage2_test.c
  * checks this with a memory that records its history and with threads.
  *
- * Stale translations: whatever removes or weakens a mapping returns a *flush debt*. Frames and tables that were unlinked may not
- * be reused before it is paid on every CPU where the VM ran. The type must be used; only stage2_debt_paid() consumes it.
- * When two CPUs unmap the same range at once, each leaf is removed by one of them (the hook `changed` tells), and it is that
- * one's debt that covers it: the other may have no debt at all, and may not conclude that the frame is free.
+ * Stale translations: whatever removes or weakens a mapping returns a *flush debt*. Frames and
+ * tables that were unlinked may not be reused before it is paid on every CPU where the VM ran. The
+ * type must be used; only stage2_debt_paid() consumes it. When two CPUs unmap the same range at
+ * once, each leaf is removed by one of them (the hook `changed` tells), and it is that one's debt
+ * that covers it: the other may have no debt at all, and may not conclude that the frame is free.
  *
- * Memory, allocation and the owner of the flush are injected (struct stage2_env), so the same file runs in host tests.
+ * Memory, allocation and the owner of the flush are injected (struct stage2_env), so the same file
+ * runs in host tests.
  */
 #pragma once
 
@@ -38,9 +41,10 @@ struct stage2_env {
 	/* Pointer to a table's 512 entries. */
 	u64 *(*table_ptr)(struct stage2 *s, hpa_t table);
 	/*
-	 * Hook of the single writer, for the reverse map: entry at (gfn, level) changed from old to new, in that order in memory.
-	 * gfn is the first that the entry covers. Called whenever old or new is present, also for entries of a table that is not
-	 * linked yet or not any more: each leaf that comes is reported once, and once when it goes. May be NULL.
+	 * Hook of the single writer, for the reverse map: entry at (gfn, level) changed from old to
+	 * new, in that order in memory. gfn is the first that the entry covers. Called whenever old
+	 * or new is present, also for entries of a table that is not linked yet or not any more:
+	 * each leaf that comes is reported once, and once when it goes. May be NULL.
 	 */
 	void (*changed)(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry);
 };
@@ -49,20 +53,22 @@ struct stage2 {
 	const struct pt_format *fmt;
 	const struct stage2_env *env;
 	hpa_t root;
-	u64 max_gfn;	 /* exclusive; set from the CPU's physical address width, at most 1 << 36 */
-	u8 max_leaf;	 /* largest leaf level that the hardware has: 1, 2 or 3 */
-	u16 vm;		 /* owner of the tables */
-	u64 generation;	 /* number of the last flush debt that was made; atomic */
-	u64 unpaid;	 /* flush debts made and not paid yet; atomic */
-	u64 tables;	 /* table pages in use, root and garbage included; atomic */
-	u64 leaves[4];	 /* present leaves by level (index 1..3); atomic */
+	u64 max_gfn;	/* exclusive; set from the CPU's physical address width, at most 1 << 36 */
+	u8 max_leaf;	/* largest leaf level that the hardware has: 1, 2 or 3 */
+	u16 vm;		/* owner of the tables */
+	u64 generation; /* number of the last flush debt that was made; atomic */
+	u64 unpaid;	/* flush debts made and not paid yet; atomic */
+	u64 tables;	/* table pages in use, root and garbage included; atomic */
+	u64 leaves[4];	/* present leaves by level (index 1..3); atomic */
 	struct spinlock garbage_lock;
-	hpa_t garbage;	 /* unlinked tables that wait for their debt, as a list through their own first words */
+	/* unlinked tables that wait for their debt, as a list through their own first words */
+	hpa_t garbage;
 };
 
 /*
- * What must be flushed before frames or tables are reused. generation 0: nothing. Functions that take one set it in every case,
- * and it counts in every case: also beside -ENOMEM something may have been taken away.
+ * What must be flushed before frames or tables are reused. generation 0: nothing. Functions that
+ * take one set it in every case, and it counts in every case: also beside -ENOMEM something may
+ * have been taken away.
  */
 struct flush_debt {
 	struct stage2 *stage2;
@@ -70,50 +76,66 @@ struct flush_debt {
 };
 
 /* Returns 0, -ENOMEM (no root), -EINVAL (max_leaf or max_gfn out of range). */
-int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env, u8 max_leaf, u64 max_gfn, u16 vm);
+int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
+		u8 max_leaf, u64 max_gfn, u16 vm);
 /* No CPU uses the tables any more and all debts are paid: frees every table. */
 void stage2_destroy(struct stage2 *s);
 
 /*
- * Map [gfn, gfn + count) to [pfn, pfn + count) with the largest leaves that alignment, count and max_leaf allow, at most
- * `largest` (1..3). Where a table stands already, its entries are used, however large the range. Existing equal mappings (frame,
- * permissions, memory type) are left alone.
- * Returns 0; -EEXIST: another mapping stands there (nothing of it changed, what came before is mapped). Other permissions are
- * another mapping too: a fault that was under way while stage2_protect took a right away must not give it back;
- * -ENOMEM: no table (what came before is mapped); -EINVAL: range outside the space, prot that the format doesn't have.
+ * Map [gfn, gfn + count) to [pfn, pfn + count) with the largest leaves that alignment, count and
+ * max_leaf allow, at most `largest` (1..3). Where a table stands already, its entries are used,
+ * however large the range. Existing equal mappings (frame, permissions, memory type) are left
+ * alone. Returns 0; -EEXIST: another mapping stands there (nothing of it changed, what came before
+ * is mapped). Other permissions are another mapping too: a fault that was under way while
+ * stage2_protect took a right away must not give it back; -ENOMEM: no table (what came before is
+ * mapped); -EINVAL: range outside the space, prot that the format doesn't have.
  */
-int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum s2_memtype type, u8 largest);
+int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum s2_memtype type,
+	       u8 largest);
 
 /*
- * Remove what is mapped in [gfn, gfn + count); holes are fine. A large leaf that sticks out is split first, at both ends before
- * anything else changes: -ENOMEM then leaves every translation as it was. (Unless somebody merges one anew meanwhile: then what
- * came before it is removed.) Tables that the range covers are unlinked with all that is in them. -EINVAL: outside the space.
+ * Remove what is mapped in [gfn, gfn + count); holes are fine. A large leaf that sticks out is
+ * split first, at both ends before anything else changes: -ENOMEM then leaves every translation as
+ * it was. (Unless somebody merges one anew meanwhile: then what came before it is removed.) Tables
+ * that the range covers are unlinked with all that is in them. -EINVAL: outside the space.
  */
 int stage2_unmap(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt) MUST_CHECK;
 /*
- * Change permissions of what is mapped there; splits as above, except leaves that have them already. Debt only if something
- * became weaker or was split. -EINVAL: outside the space, or permissions that the format doesn't have (none at all: stage2_unmap).
+ * Change permissions of what is mapped there; splits as above, except leaves that have them
+ * already. Debt only if something became weaker or was split. -EINVAL: outside the space, or
+ * permissions that the format doesn't have (none at all: stage2_unmap).
  */
-int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush_debt *debt) MUST_CHECK;
-/* Split the leaf that covers gfn down to `level` (1 or 2); same translations before and after. 0 also if nothing is mapped there. */
+int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot,
+		   struct flush_debt *debt) MUST_CHECK;
+/*
+ * Split the leaf that covers gfn down to `level` (1 or 2); same translations before and after. 0
+ * also if nothing is mapped there.
+ */
 int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt) MUST_CHECK;
 /*
- * Merge a full table of equal, contiguous leaves below (gfn, level 2 or 3) into one leaf, through non-present. 0 also if one such
- * leaf stands there; -EAGAIN: not mergeable, or somebody changed it meanwhile, nothing changed; -EINVAL: no such level or gfn.
+ * Merge a full table of equal, contiguous leaves below (gfn, level 2 or 3) into one leaf, through
+ * non-present. 0 also if one such leaf stands there; -EAGAIN: not mergeable, or somebody changed it
+ * meanwhile, nothing changed; -EINVAL: no such level or gfn.
  */
 int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt) MUST_CHECK;
 
-/* The caller flushed the debt on every CPU where the VM ran, and no software walk is under way: unlinked tables are freed. */
+/*
+ * The caller flushed the debt on every CPU where the VM ran, and no software walk is under way:
+ * unlinked tables are freed.
+ */
 void stage2_debt_paid(struct flush_debt *debt);
 
 struct stage2_leaf {
-	gfn_t gfn;	/* first frame that the entry covers */
-	pfn_t pfn;	/* and where that one is: see stage2_leaf_pfn for others */
-	u8 level;	/* 1..3; of the entry where the walk ended, also when nothing is mapped there (then up to 4) */
-	u8 prot;	/* enum s2_prot; 0: not mapped */
+	gfn_t gfn; /* first frame that the entry covers */
+	pfn_t pfn; /* and where that one is: see stage2_leaf_pfn for others */
+	/*
+	 * 1..3; of the entry where the walk ended, also when nothing is mapped there (then up to 4)
+	 */
+	u8 level;
+	u8 prot; /* enum s2_prot; 0: not mapped */
 	u8 memtype;
 	bool accessed, dirty;
-	u64 entry;	/* as it stands in memory */
+	u64 entry; /* as it stands in memory */
 };
 
 static inline pfn_t stage2_leaf_pfn(const struct stage2_leaf *leaf, gfn_t gfn)
@@ -125,4 +147,5 @@ static inline pfn_t stage2_leaf_pfn(const struct stage2_leaf *leaf, gfn_t gfn)
 bool stage2_lookup(struct stage2 *s, gfn_t gfn, struct stage2_leaf *leaf);
 
 /* Visit each entry on the way to gfn, from the root down, for the monitor. */
-void stage2_walk(struct stage2 *s, gfn_t gfn, void (*visit)(void *arg, u8 level, hpa_t table, u32 index, u64 entry), void *arg);
+void stage2_walk(struct stage2 *s, gfn_t gfn,
+		 void (*visit)(void *arg, u8 level, hpa_t table, u32 index, u64 entry), void *arg);

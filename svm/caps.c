@@ -8,7 +8,7 @@
 #include "svm/svm.h"
 #include "virt/msr_policy.h"
 
-#define CPUID_EXT_SVM BIT(2) /* 8000_0001:ECX */
+#define CPUID_EXT_SVM BIT(2)  /* 8000_0001:ECX */
 #define CPUID_RDTSCP  BIT(27) /* 8000_0001:EDX */
 #define CPUID_1G      BIT(26)
 
@@ -44,7 +44,10 @@ void svm_caps_read(struct virt_caps *caps)
 	caps->count = CAP_SVM_END;
 }
 
-/* Two bits an MSR, read and write; three ranges of 8192 MSRs at 2 KiB each (APM vol. 2 "MSR Intercepts"). */
+/*
+ * Two bits an MSR, read and write; three ranges of 8192 MSRs at 2 KiB each (APM vol. 2 "MSR
+ * Intercepts").
+ */
 static void msrpm_pass(u8 *map, u32 msr)
 {
 	static const struct {
@@ -70,7 +73,8 @@ static int make_maps(void)
 	memset(pfn_ptr(io), 0xff, PAGE_SIZE << IOPM_ORDER);
 	memset(pfn_ptr(msr), 0xff, PAGE_SIZE << MSRPM_ORDER);
 	for (u32 i = 0; i < msr_policy_count; i++)
-		if (msr_policy[i].access == MSR_PASS && (msr_policy[i].msr != MSR_TSC_AUX || svm_setup_.rdtscp))
+		if (msr_policy[i].access == MSR_PASS &&
+		    (msr_policy[i].msr != MSR_TSC_AUX || svm_setup_.rdtscp))
 			msrpm_pass(pfn_ptr(msr), msr_policy[i].msr);
 	svm_setup_.iopm = pfn_hpa(io);
 	svm_setup_.msrpm = pfn_hpa(msr);
@@ -83,8 +87,9 @@ int svm_setup(const struct virt_caps *ref, void (*missing)(const char *what))
 	bool bad = false;
 
 	if (ref->value[CAP_SVM_VM_CR] & VM_CR_SVMDIS) {
-		missing(ref->value[CAP_SVM_VM_CR] & VM_CR_LOCK ? "SVM is disabled by the firmware (VM_CR.SVMDIS, locked)" :
-								 "SVM is disabled (VM_CR.SVMDIS)");
+		missing(ref->value[CAP_SVM_VM_CR] & VM_CR_LOCK
+				? "SVM is disabled by the firmware (VM_CR.SVMDIS, locked)"
+				: "SVM is disabled (VM_CR.SVMDIS)");
 		bad = true;
 	}
 	if (!(features & SVM_FEATURE_NPT)) {

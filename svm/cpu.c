@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* SVM on this CPU, on and off (APM vol. 2 "Enabling SVM"). Steps are recorded, and undone in reverse. */
+/*
+ * SVM on this CPU, on and off (APM vol. 2 "Enabling SVM"). Steps are recorded, and undone in
+ * reverse.
+ */
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "lib/error.h"
@@ -33,7 +36,8 @@ int svm_cpu_enable(struct virt_cpu_state *s)
 	s->steps |= STEP_SVME;
 	if (!(rdmsr(MSR_EFER) & EFER_SVME))
 		return refuse(s, -EIO, "EFER.SVME does not stay set");
-	if (rdmsr_safe(MSR_VM_HSAVE_PA, &s->saved[SAVED_HSAVE]) || wrmsr_safe(MSR_VM_HSAVE_PA, ptr_hpa(s->region).v))
+	if (rdmsr_safe(MSR_VM_HSAVE_PA, &s->saved[SAVED_HSAVE]) ||
+	    wrmsr_safe(MSR_VM_HSAVE_PA, ptr_hpa(s->region).v))
 		return refuse(s, -EIO, "VM_HSAVE_PA can't be written");
 	s->steps |= STEP_HSAVE;
 	if (rdmsr(MSR_VM_HSAVE_PA) != ptr_hpa(s->region).v)

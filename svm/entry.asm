@@ -1,10 +1,13 @@
 ; SPDX-License-Identifier: MIT
 ; World switch (APM vol. 2 "VMRUN Instruction", "VMSAVE and VMLOAD Instructions").
 ;
-; void svm_enter(hpa_t vmcb /* rdi */, u64 *gpr /* rsi */, hpa_t host_vmcb /* rdx */)
+; struct vcpu *svm_enter(hpa_t vmcb /* rdi */, struct vcpu * /* rsi */, hpa_t host_vmcb /* rdx */)
 ;
-; GIF is off from CLGI to STGI: neither NMI nor interrupt arrives while GS, TR and the system-call MSRs are the guest's. IF is on
-; during VMRUN: with V_INTR_MASKING the host's IF decides whether a physical interrupt ends the guest's run.
+; Returns the vCPU, which begins with its registers: the caller need not keep it in a register that would have to be
+; saved.
+;
+; GIF is off from CLGI to STGI: neither NMI nor interrupt arrives while GS, TR and the system-call MSRs are the guest's.
+; IF is on during VMRUN: with V_INTR_MASKING the host's IF decides whether a physical interrupt ends the guest's run.
 
 bits 64
 global svm_enter
@@ -21,7 +24,6 @@ RDI_ equ 7
 section .text
 svm_enter:
 	push	rbp
-	mov	rbp, rsp
 	push	rbx
 	push	r12
 	push	r13
@@ -52,22 +54,21 @@ svm_enter:
 	vmsave
 	pop	rax
 	vmload			; GS base, TR: the host's again
-	pop	rax			; gpr
+	pop	rax			; the vCPU: the result
 	mov	[rax + 8 * RSI_], rsi
-	mov	rsi, rax
-	mov	[GPR(RCX_)], rcx
-	mov	[GPR(RDX_)], rdx
-	mov	[GPR(RBX_)], rbx
-	mov	[GPR(RBP_)], rbp
-	mov	[GPR(RDI_)], rdi
-	mov	[GPR(8)], r8
-	mov	[GPR(9)], r9
-	mov	[GPR(10)], r10
-	mov	[GPR(11)], r11
-	mov	[GPR(12)], r12
-	mov	[GPR(13)], r13
-	mov	[GPR(14)], r14
-	mov	[GPR(15)], r15
+	mov	[rax + 8 * RCX_], rcx
+	mov	[rax + 8 * RDX_], rdx
+	mov	[rax + 8 * RBX_], rbx
+	mov	[rax + 8 * RBP_], rbp
+	mov	[rax + 8 * RDI_], rdi
+	mov	[rax + 8 * 8], r8
+	mov	[rax + 8 * 9], r9
+	mov	[rax + 8 * 10], r10
+	mov	[rax + 8 * 11], r11
+	mov	[rax + 8 * 12], r12
+	mov	[rax + 8 * 13], r13
+	mov	[rax + 8 * 14], r14
+	mov	[rax + 8 * 15], r15
 	stgi				; an NMI that waited comes here
 	pop	r15
 	pop	r14

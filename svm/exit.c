@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* #VMEXIT codes to neutral kinds (APM vol. 2, appendix C "SVM Intercept Exit Codes"; asm/svm.h has their numbers). */
+/*
+ * #VMEXIT codes to neutral kinds (APM vol. 2, appendix C "SVM Intercept Exit Codes"; asm/svm.h has
+ * their numbers).
+ */
 #include <asm/processor-flags.h>
 #include <asm/svm.h>
 #include "arch/x86/trap.h"
@@ -15,9 +18,9 @@
 /* 0: EXIT_IRQ is no default; so every code that is not listed maps to EXIT_UNEXPECTED by the +1. */
 #define KIND(k) ((k) + 1)
 static const u8 kinds[EXIT_CODE_LAST + 1] = {
-	[SVM_EXIT_READ_CR0 ... SVM_EXIT_READ_CR0 + 15] = KIND(EXIT_CR_ACCESS),
-	[SVM_EXIT_WRITE_CR0 ... SVM_EXIT_WRITE_CR0 + 15] = KIND(EXIT_CR_ACCESS),
-	[SVM_EXIT_EXCP_BASE ... SVM_EXIT_EXCP_BASE + 31] = KIND(EXIT_EXCEPTION),
+	[SVM_EXIT_READ_CR0... SVM_EXIT_READ_CR0 + 15] = KIND(EXIT_CR_ACCESS),
+	[SVM_EXIT_WRITE_CR0... SVM_EXIT_WRITE_CR0 + 15] = KIND(EXIT_CR_ACCESS),
+	[SVM_EXIT_EXCP_BASE... SVM_EXIT_EXCP_BASE + 31] = KIND(EXIT_EXCEPTION),
 	[SVM_EXIT_INTR] = KIND(EXIT_IRQ),
 	[SVM_EXIT_NMI] = KIND(EXIT_NMI), /* taken at STGI */
 	[SVM_EXIT_SMI] = KIND(EXIT_NMI), /* likewise */
@@ -25,20 +28,16 @@ static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_VINTR] = KIND(EXIT_IRQ_WINDOW),
 	[SVM_EXIT_CR0_SEL_WRITE] = KIND(EXIT_CR_ACCESS),
 	[SVM_EXIT_RDPMC] = KIND(EXIT_RDPMC),
-	[SVM_EXIT_CPUID] = KIND(EXIT_CPUID),
 	[SVM_EXIT_RSM] = KIND(EXIT_VIRT_INSN), /* #UD outside SMM */
 	[SVM_EXIT_IRET] = KIND(EXIT_NMI_WINDOW),
 	[SVM_EXIT_INVD] = KIND(EXIT_INVD),
 	[SVM_EXIT_PAUSE] = KIND(EXIT_PAUSE),
-	[SVM_EXIT_HLT] = KIND(EXIT_HLT),
 	[SVM_EXIT_INVLPGA] = KIND(EXIT_VIRT_INSN),
 	[SVM_EXIT_IOIO] = KIND(EXIT_IO),
-	[SVM_EXIT_MSR] = KIND(EXIT_MSR_READ), /* or write, by EXITINFO1 */
 	[SVM_EXIT_TASK_SWITCH] = KIND(EXIT_TASK_SWITCH),
 	[SVM_EXIT_FERR_FREEZE] = KIND(EXIT_UNEXPECTED),
 	[SVM_EXIT_SHUTDOWN] = KIND(EXIT_TRIPLE_FAULT),
 	[SVM_EXIT_VMRUN] = KIND(EXIT_VIRT_INSN),
-	[SVM_EXIT_VMMCALL] = KIND(EXIT_HYPERCALL),
 	[SVM_EXIT_VMLOAD] = KIND(EXIT_VIRT_INSN),
 	[SVM_EXIT_VMSAVE] = KIND(EXIT_VIRT_INSN),
 	[SVM_EXIT_STGI] = KIND(EXIT_VIRT_INSN),
@@ -81,7 +80,10 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 		return;
 	}
 	if (vector == VECTOR_DB && s->iret_step) {
-		/* The IRET is done: NMIs are open. If the guest steps by itself, its own trap follows from its own TF. */
+		/*
+		 * The IRET is done: NMIs are open. If the guest steps by itself, its own trap
+		 * follows from its own TF.
+		 */
 		s->iret_step = false;
 		s->nmi_blocked = false;
 		x->kind = EXIT_NMI_WINDOW;
@@ -93,7 +95,10 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 	x->exception.dr6 = 0; /* #DB: the saved DR6 is what the handler shall see */
 }
 
-/* The guest ends its NMI handler: NMIs open after this IRET. Step over it if one waits, else just believe it done. */
+/*
+ * The guest ends its NMI handler: NMIs open after this IRET. Step over it if one waits, else just
+ * believe it done.
+ */
 static void exit_iret(struct svm_vcpu *s)
 {
 	s->vmcb->intercept1 &= (u32)~INTERCEPT_IRET;
@@ -103,26 +108,17 @@ static void exit_iret(struct svm_vcpu *s)
 		s->nmi_blocked = false;
 }
 
-void svm_translate_exit(struct svm_vcpu *s)
+void svm_translate_exit(struct svm_vcpu *s, u32 code)
 {
 	const struct vmcb *c = s->vmcb;
 	struct vm_exit *x = &s->v.exit;
-	u32 code = (u32)c->exit_code;
 	u8 kind = code <= EXIT_CODE_LAST ? kinds[code] : 0;
 
-	x->raw = code;
 	x->kind = kind ? kind - 1 : EXIT_UNEXPECTED;
-	x->insn_len = svm_setup_.nrips && c->next_rip ? (u8)(c->next_rip - c->rip) : 0;
+	x->insn_len = svm_told_length(c);
 	switch (code) {
-	case SVM_EXIT_CPUID:
-	case SVM_EXIT_VMMCALL:
-	case SVM_EXIT_HLT:
-		break;
 	case SVM_EXIT_IOIO:
 		exit_io(x, c);
-		break;
-	case SVM_EXIT_MSR:
-		x->kind = c->exit_info1 & 1 ? EXIT_MSR_WRITE : EXIT_MSR_READ;
 		break;
 	case EXIT_CODE_NPF:
 		x->kind = EXIT_STAGE2_FAULT;
@@ -150,15 +146,18 @@ void svm_dump(struct vcpu *v)
 	const struct svm_vcpu *s = svm_of(v);
 	const struct vmcb *c = s->vmcb;
 
-	log_err("vm %s vcpu %u: exit code %#lx info1 %#lx info2 %#lx intinfo %#lx", v->vm->name, v->index, c->exit_code,
-		c->exit_info1, c->exit_info2, c->exit_int_info);
-	log_err("  rip %#lx rsp %#lx rflags %#lx cs %x:%x:%lx cpl %u", c->rip, c->rsp, c->rflags, c->cs.selector, c->cs.attr,
-		c->cs.base, c->cpl);
-	log_err("  cr0 %#lx cr3 %#lx cr4 %#lx efer %#lx asid %u int_ctl %#lx int_state %#lx", c->cr0, c->cr3, c->cr4, c->efer,
-		c->asid, c->int_ctl, c->int_state);
+	log_err("vm %s vcpu %u: exit code %#lx info1 %#lx info2 %#lx intinfo %#lx", v->vm->name,
+		v->index, c->exit_code, c->exit_info1, c->exit_info2, c->exit_int_info);
+	log_err("  rip %#lx rsp %#lx rflags %#lx cs %x:%x:%lx cpl %u", c->rip, c->rsp, c->rflags,
+		c->cs.selector, c->cs.attr, c->cs.base, c->cpl);
+	log_err("  cr0 %#lx cr3 %#lx cr4 %#lx efer %#lx asid %u int_ctl %#lx int_state %#lx",
+		c->cr0, c->cr3, c->cr4, c->efer, c->asid, c->int_ctl, c->int_state);
 	if ((u32)c->exit_code != EXIT_CODE_INVALID)
 		return;
-	/* APM vol. 2 "Canonicalization and Consistency Checks": the ones that a wrong guest state can break. */
+	/*
+	 * APM vol. 2 "Canonicalization and Consistency Checks": the ones that a wrong guest state
+	 * can break.
+	 */
 	if (!(c->cr0 & X86_CR0_CD) && (c->cr0 & X86_CR0_NW))
 		log_err("  CR0.NW is set without CR0.CD");
 	if ((c->efer & BIT(8)) && (c->cr0 & X86_CR0_PG) && !(c->cr4 & X86_CR4_PAE))

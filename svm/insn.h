@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SVM instructions (APM vol. 3). The only other place that has some is svm/entry.asm. They report no status: what they refuse they
- * refuse by a fault, or, VMRUN, by the exit code VMEXIT_INVALID.
+ * SVM instructions (APM vol. 3). The only other place that has some is svm/entry.asm. They report
+ * no status: what they refuse they refuse by a fault, or, VMRUN, by the exit code VMEXIT_INVALID.
  */
 #pragma once
 
 #include "lib/addr.h"
 
-/* Save or load FS, GS, TR, LDTR (hidden parts included), KernelGSBase, STAR, LSTAR, CSTAR, SFMASK, SYSENTER_*. */
+struct vcpu;
+
+/*
+ * Save or load FS, GS, TR, LDTR (hidden parts included), KernelGSBase, STAR, LSTAR, CSTAR, SFMASK,
+ * SYSENTER_*.
+ */
 static inline void svm_vmsave(hpa_t vmcb)
 {
 	asm volatile("vmsave %%rax" : : "a"(vmcb.v) : "memory");
@@ -23,5 +28,8 @@ static inline void svm_stgi(void)
 	asm volatile("stgi" : : : "memory");
 }
 
-/* entry.asm: run the guest once. gpr: RAX and RSP are in the VMCB. Interrupts off, GIF set, before and after. */
-void svm_enter(hpa_t vmcb, u64 *gpr, hpa_t host_vmcb);
+/*
+ * entry.asm: run the guest once. Its RAX and RSP are in the VMCB. Interrupts off, GIF set, before
+ * and after. Returns v.
+ */
+struct vcpu *svm_enter(hpa_t vmcb, struct vcpu *v, hpa_t host_vmcb);

@@ -35,8 +35,8 @@ const struct pt_format npt_format = {
 	},
 	.memtype_mask = NPT_PCD | NPT_PWT,
 	/*
-	 * Indices into the host's PAT ("Combining Memory Types, Nested Paging"): 0 is WB, with which the guest's own PAT
-	 * decides; 3 is UC, which it cannot weaken.
+	 * Indices into the host's PAT ("Combining Memory Types, Nested Paging"): 0 is WB, with
+	 * which the guest's own PAT decides; 3 is UC, which it cannot weaken.
 	 */
 	.memtype_bits = { [S2_WB] = 0, [S2_UC] = NPT_PCD | NPT_PWT },
 	.accessed = NPT_A,

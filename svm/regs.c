@@ -141,7 +141,9 @@ void svm_get_seg(struct vcpu *v, enum vseg seg, struct segment *out)
 {
 	const struct vmcb_seg *s = segment(svm_of(v)->vmcb, seg);
 
-	*out = (struct segment){ .base = s->base, .limit = s->limit, .selector = s->selector, .attr = unpack(s->attr) };
+	*out = (struct segment){
+		.base = s->base, .limit = s->limit, .selector = s->selector, .attr = unpack(s->attr)
+	};
 	out->unusable = seg < SEG_GDTR && !(out->attr & SEG_ATTR_P);
 }
 
@@ -149,9 +151,10 @@ void svm_set_seg(struct vcpu *v, enum vseg seg, const struct segment *in)
 {
 	struct vmcb *c = svm_of(v)->vmcb;
 
-	*segment(c, seg) = (struct vmcb_seg){
-		.selector = in->selector, .attr = in->unusable ? 0 : pack(in->attr), .limit = in->limit, .base = in->base
-	};
+	*segment(c, seg) = (struct vmcb_seg){ .selector = in->selector,
+					      .attr = in->unusable ? 0 : pack(in->attr),
+					      .limit = in->limit,
+					      .base = in->base };
 	if (seg == SEG_SS)
 		c->cpl = in->attr >> SEG_ATTR_DPL_SHIFT & 3;
 }
@@ -161,6 +164,10 @@ void svm_get_mmu(struct vcpu *v, struct guest_mmu *out)
 	const struct svm_vcpu *s = svm_of(v);
 	const struct vmcb *c = s->vmcb;
 
-	*out = (struct guest_mmu){ .cr0 = c->cr0, .cr3 = c->cr3, .cr4 = c->cr4, .efer = s->efer, .cs_attr = unpack(c->cs.attr),
+	*out = (struct guest_mmu){ .cr0 = c->cr0,
+				   .cr3 = c->cr3,
+				   .cr4 = c->cr4,
+				   .efer = s->efer,
+				   .cs_attr = unpack(c->cs.attr),
 				   .cpl = c->cpl };
 }

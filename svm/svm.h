@@ -24,7 +24,8 @@ struct svm_vcpu {
 	u64 asid_generation;
 	u32 asid_cpu;
 	bool nmi_blocked;
-	bool iret_step;	  /* single-stepping over the IRET that ends the NMI's blocking */
+	bool irq_window; /* V_IRQ waits for the guest to take an interrupt */
+	bool iret_step;	 /* single-stepping over the IRET that ends the NMI's blocking */
 };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *v)
@@ -67,6 +68,11 @@ void svm_get_mmu(struct vcpu *v, struct guest_mmu *out);
 void svm_asid_check(struct svm_vcpu *s);
 void svm_flush(struct vcpu *v);
 
-/* Fill v->exit from the VMCB. */
-void svm_translate_exit(struct svm_vcpu *s);
+/* Of the instruction that exited, if the CPU tells; else 0. */
+static inline u8 svm_told_length(const struct vmcb *c)
+{
+	return svm_setup_.nrips && c->next_rip ? (u8)(c->next_rip - c->rip) : 0;
+}
+/* Fill v->exit from the VMCB, all but what run.c did already. */
+void svm_translate_exit(struct svm_vcpu *s, u32 code);
 void svm_dump(struct vcpu *v);

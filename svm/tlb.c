@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ASIDs (APM vol. 2 "TLB Control"). They are per CPU, with a generation: when a CPU runs out of numbers it flushes its TLB and
- * starts a new generation, and each vCPU draws a new number at its next load there. A new number has no translations: that is
- * also how a vCPU's are forgotten.
+ * ASIDs (APM vol. 2 "TLB Control"). They are per CPU, with a generation: when a CPU runs out of
+ * numbers it flushes its TLB and starts a new generation, and each vCPU draws a new number at its
+ * next load there. A new number has no translations: that is also how a vCPU's are forgotten.
  */
 #include "arch/x86/cpu.h"
 #include "svm/svm.h"

@@ -15,22 +15,27 @@
 #define VECTOR_DB 1
 #define VECTOR_AC 17
 #define VECTOR_MC 18
-#define NMI_STEP_FLAGS (X86_EFLAGS_TF | X86_EFLAGS_RF)
 
-/* What every vCPU is stopped for. CR8 both ways (its TPR lives in the LAPIC), CR0 writes that matter, CR4 writes. */
+/*
+ * What every vCPU is stopped for. CR8 both ways (its TPR lives in the LAPIC), CR0 writes that
+ * matter, CR4 writes.
+ */
 static void init_control(struct svm_vcpu *s)
 {
 	struct vmcb *c = s->vmcb;
 
-	c->intercept_cr = (u32)(INTERCEPT_CR_READ(8) | INTERCEPT_CR_WRITE(8) | INTERCEPT_CR_WRITE(4));
+	c->intercept_cr =
+		(u32)(INTERCEPT_CR_READ(8) | INTERCEPT_CR_WRITE(8) | INTERCEPT_CR_WRITE(4));
 	c->intercept_exceptions = (u32)(BIT(VECTOR_DB) | BIT(VECTOR_AC) | BIT(VECTOR_MC));
-	c->intercept1 = (u32)(INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_SMI | INTERCEPT_INIT | INTERCEPT_CR0_SEL_WRITE |
-			      INTERCEPT_RDPMC | INTERCEPT_CPUID | INTERCEPT_RSM | INTERCEPT_INVD | INTERCEPT_HLT |
-			      INTERCEPT_INVLPGA | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_TASK_SWITCH |
+	c->intercept1 = (u32)(INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_SMI | INTERCEPT_INIT |
+			      INTERCEPT_CR0_SEL_WRITE | INTERCEPT_RDPMC | INTERCEPT_CPUID |
+			      INTERCEPT_RSM | INTERCEPT_INVD | INTERCEPT_HLT | INTERCEPT_INVLPGA |
+			      INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_TASK_SWITCH |
 			      INTERCEPT_FERR_FREEZE | INTERCEPT_SHUTDOWN);
-	c->intercept2 = (u32)(INTERCEPT2_VMRUN | INTERCEPT2_VMMCALL | INTERCEPT2_VMLOAD | INTERCEPT2_VMSAVE |
-			      INTERCEPT2_STGI | INTERCEPT2_CLGI | INTERCEPT2_SKINIT | INTERCEPT2_WBINVD |
-			      INTERCEPT2_MONITOR | INTERCEPT2_MWAIT | INTERCEPT2_MWAIT_ARMED | INTERCEPT2_XSETBV);
+	c->intercept2 = (u32)(INTERCEPT2_VMRUN | INTERCEPT2_VMMCALL | INTERCEPT2_VMLOAD |
+			      INTERCEPT2_VMSAVE | INTERCEPT2_STGI | INTERCEPT2_CLGI |
+			      INTERCEPT2_SKINIT | INTERCEPT2_WBINVD | INTERCEPT2_MONITOR |
+			      INTERCEPT2_MWAIT | INTERCEPT2_MWAIT_ARMED | INTERCEPT2_XSETBV);
 	c->iopm = svm_setup_.iopm.v;
 	c->msrpm = svm_setup_.msrpm.v;
 	c->int_ctl = V_INTR_MASKING;
@@ -64,7 +69,9 @@ static void reset_segments(struct vmcb *c)
 	struct vmcb_seg data = { .attr = 0x93, .limit = 0xffff };
 
 	c->es = c->ss = c->ds = c->fs = c->gs = data;
-	c->cs = (struct vmcb_seg){ .selector = 0xf000, .attr = 0x9b, .limit = 0xffff, .base = 0xffff0000 };
+	c->cs = (struct vmcb_seg){
+		.selector = 0xf000, .attr = 0x9b, .limit = 0xffff, .base = 0xffff0000
+	};
 	c->gdtr = c->idtr = (struct vmcb_seg){ .limit = 0xffff };
 	c->ldtr = (struct vmcb_seg){ .attr = 0x82, .limit = 0xffff };
 	c->tr = (struct vmcb_seg){ .attr = 0x8b, .limit = 0xffff };
@@ -76,11 +83,12 @@ void svm_vcpu_reset(struct vcpu *v)
 	struct svm_vcpu *s = svm_of(v);
 	struct vmcb *c = s->vmcb;
 
+	/* the clean bits stay 0: the CPU shall believe no field unchanged */
 	memset(c, 0, sizeof(*c));
 	init_control(s);
 	reset_segments(c);
 	s->asid_cpu = CPU_NONE;
-	s->nmi_blocked = s->iret_step = false;
+	s->nmi_blocked = s->iret_step = s->irq_window = false;
 	s->tsc_aux = 0;
 	c->dr6 = 0xffff0ff0;
 	c->dr7 = 0x400;
@@ -109,82 +117,4 @@ void svm_vcpu_put(struct vcpu *v)
 {
 	if (svm_setup_.rdtscp)
 		svm_of(v)->tsc_aux = rdmsr(MSR_TSC_AUX);
-}
-
-static void put_event(struct svm_vcpu *s)
-{
-	const struct event *e = &s->v.event;
-	u64 inj = e->vector | (u64)e->type << EVENT_TYPE_SHIFT | EVENT_VALID;
-
-	if (e->has_error)
-		inj |= EVENT_HAS_ERROR | (u64)e->error << EVENT_ERROR_SHIFT;
-	if (e->type == EVENT_NMI) {
-		s->nmi_blocked = true;
-		s->vmcb->intercept1 |= (u32)INTERCEPT_IRET;
-	}
-	s->vmcb->event_inj = inj;
-	s->v.event.valid = false;
-}
-
-/*
- * A delivery that was interrupted is started again by us, except for INT n, INT3 and INTO: RIP still stands there, so the guest
- * executes them again. QEMU reports external interrupts as exceptions with their vector.
- */
-static void take_back_event(struct svm_vcpu *s)
-{
-	u64 info = s->vmcb->exit_int_info;
-	u8 vector = info & EVENT_VECTOR, type = info >> EVENT_TYPE_SHIFT & 7;
-
-	if (type == EVENT_EXCEPTION && vector >= 32)
-		type = EVENT_EXT_INT;
-	if (type == EVENT_SOFT_INT || (type == EVENT_EXCEPTION && (vector == 3 || vector == 4)))
-		return;
-	s->v.event = (struct event){ .valid = true, .type = type, .vector = vector };
-	if (info & EVENT_HAS_ERROR) {
-		s->v.event.has_error = true;
-		s->v.event.error = (u32)(info >> EVENT_ERROR_SHIFT);
-	}
-	if (type == EVENT_NMI)
-		s->nmi_blocked = false; /* put_event() blocks again */
-}
-
-/* There is no interrupt-window exit: a virtual interrupt that is intercepted before it is delivered serves as one. */
-static void set_irq_window(struct vmcb *c, bool want)
-{
-	if (want) {
-		c->int_ctl |= V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf);
-		c->intercept1 |= (u32)INTERCEPT_VINTR;
-	} else if (c->intercept1 & INTERCEPT_VINTR) {
-		c->int_ctl &= ~(V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf));
-		c->intercept1 &= (u32)~INTERCEPT_VINTR;
-	}
-}
-
-void svm_run(struct vcpu *v)
-{
-	struct svm_vcpu *s = svm_of(v);
-	struct vmcb *c = s->vmcb;
-
-	c->rax = v->gpr[RAX];
-	c->rip = v->rip;
-	c->rflags = v->rflags;
-	if (v->clear_shadow) {
-		c->int_state = 0;
-		v->clear_shadow = false;
-	}
-	if (unlikely(v->event.valid))
-		put_event(s);
-	set_irq_window(c, v->want_irq_window);
-	if (unlikely(s->iret_step))
-		c->rflags |= X86_EFLAGS_TF;
-	c->clean = 0;
-	svm_enter(s->vmcb_hpa, v->gpr, s->host_vmcb);
-	c->tlb_control = 0;
-	c->event_inj = 0;
-	v->gpr[RAX] = c->rax;
-	v->rip = c->rip;
-	v->rflags = c->rflags;
-	if (unlikely(c->exit_int_info & EVENT_VALID))
-		take_back_event(s);
-	svm_translate_exit(s);
 }

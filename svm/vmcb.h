@@ -43,9 +43,9 @@
 
 #define TLB_FLUSH_ALL 1 /* tlb_control: the whole TLB, all ASIDs; every CPU has it */
 
-#define V_IRQ	      BIT(8)
+#define V_IRQ	       BIT(8)
 #define V_INTR_PRIO(n) ((u64)(n) << 16)
-#define V_IGN_TPR     BIT(20)
+#define V_IGN_TPR      BIT(20)
 #define V_INTR_MASKING BIT(24)
 
 #define INT_STATE_SHADOW BIT(0)
@@ -64,9 +64,9 @@
 #define NPF_WALK  BIT(33) /* while translating the guest's own page tables */
 
 /* EXITINFO1 of IOIO. */
-#define IOIO_IN	    BIT(0)
-#define IOIO_STRING BIT(2)
-#define IOIO_REP    BIT(3)
+#define IOIO_IN		BIT(0)
+#define IOIO_STRING	BIT(2)
+#define IOIO_REP	BIT(3)
 #define IOIO_SIZE_SHIFT 4
 #define IOIO_PORT_SHIFT 16
 
@@ -102,14 +102,17 @@ struct vmcb {
 	u64 cr4, cr3, cr0, dr7, dr6, rflags, rip;
 	u8 reserved8[0x5d8 - 0x580];
 	u64 rsp, s_cet, ssp, isst;
-	u64 rax, star, lstar, cstar, sfmask, kernel_gs_base, sysenter_cs, sysenter_esp, sysenter_eip, cr2;
+	u64 rax, star, lstar, cstar, sfmask, kernel_gs_base, sysenter_cs, sysenter_esp,
+		sysenter_eip, cr2;
 	u8 reserved9[0x668 - 0x648];
 	u64 g_pat, dbgctl, br_from, br_to, lastexcp_from, lastexcp_to;
 	u8 reserved10[0x1000 - 0x698];
 };
 _Static_assert(sizeof(struct vmcb) == 4096 && offsetof(struct vmcb, exit_code) == 0x70 &&
-		       offsetof(struct vmcb, event_inj) == 0xa8 && offsetof(struct vmcb, next_rip) == 0xc8 &&
-		       offsetof(struct vmcb, efer) == 0x4d0 && offsetof(struct vmcb, rip) == 0x578 &&
-		       offsetof(struct vmcb, rsp) == 0x5d8 && offsetof(struct vmcb, rax) == 0x5f8 &&
-		       offsetof(struct vmcb, cr2) == 0x640 && offsetof(struct vmcb, g_pat) == 0x668,
+		       offsetof(struct vmcb, event_inj) == 0xa8 &&
+		       offsetof(struct vmcb, next_rip) == 0xc8 &&
+		       offsetof(struct vmcb, efer) == 0x4d0 &&
+		       offsetof(struct vmcb, rip) == 0x578 && offsetof(struct vmcb, rsp) == 0x5d8 &&
+		       offsetof(struct vmcb, rax) == 0x5f8 && offsetof(struct vmcb, cr2) == 0x640 &&
+		       offsetof(struct vmcb, g_pat) == 0x668,
 	       "the VMCB is torn");

@@ -2,8 +2,9 @@
 /*
  * The I/O bus of a VM: three address spaces (ports, MMIO, MSRs), in which devices register ranges.
  *
- * Registration happens while the VM is not running. Handlers run on the vCPU's CPU with interrupts off; several vCPUs may be
- * in one device at once, the device locks itself. A handler must not block; it may stop the VM (vm_stop).
+ * Registration happens while the VM is not running. Handlers run on the vCPU's CPU with interrupts
+ * off; several vCPUs may be in one device at once, the device locks itself. A handler must not
+ * block; it may stop the VM (vm_stop).
  */
 #pragma once
 
@@ -20,9 +21,10 @@ struct io_region {
 	u64 base; /* port, gpa or MSR number */
 	u64 size;
 	/*
-	 * offset is within the region; size is 1, 2, 4 or 8 bytes (8 for MSRs). Values are zero-extended. A read handler sets
-	 * *value. Return 0, or an error: #GP for an MSR; for ports and MMIO a read then yields all ones (which the handler finds in
-	 * *value and leaves there), a write is dropped. Either may be NULL: -ENXIO.
+	 * offset is within the region; size is 1, 2, 4 or 8 bytes (8 for MSRs). Values are
+	 * zero-extended. A read handler sets *value. Return 0, or an error: #GP for an MSR; for
+	 * ports and MMIO a read then yields all ones (which the handler finds in *value and leaves
+	 * there), a write is dropped. Either may be NULL: -ENXIO.
 	 */
 	int (*read)(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value);
 	int (*write)(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value);
@@ -34,11 +36,13 @@ struct io_bus {
 	u32 count[IO_SPACES];
 };
 
-/* 0; -EEXIST: overlaps a region; -ENOSPC: too many; -EINVAL: size 0 or wraps. The region is copied. */
+/*
+ * 0; -EEXIST: overlaps a region; -ENOSPC: too many; -EINVAL: size 0 or wraps. The region is copied.
+ */
 int io_register(struct vm *vm, enum io_space space, const struct io_region *region);
 /*
- * 0, -ENXIO: nobody there, or the handler's error; *value is all ones then. size: 1 to 8 bytes. An access that isn't wholly inside
- * one region is nobody's; an MSR takes one address. On the runner.
+ * 0, -ENXIO: nobody there, or the handler's error; *value is all ones then. size: 1 to 8 bytes. An
+ * access that isn't wholly inside one region is nobody's; an MSR takes one address. On the runner.
  */
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value);
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value);

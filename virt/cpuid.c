@@ -292,8 +292,6 @@ void cpuid_policy_init(struct cpuid_policy *policy, const struct cpuid_params *p
 	set_registers(p);
 }
 
-#define HAS_SUBLEAVES (BIT(4) | BIT(7) | BIT(0xb) | BIT(0xd))
-
 static NOINLINE void sub_lookup(const struct cpuid_policy *p, u32 leaf, u32 sub,
 				struct cpuid_regs *out)
 {
@@ -324,7 +322,7 @@ static NOINLINE void sub_lookup(const struct cpuid_policy *p, u32 leaf, u32 sub,
 bool cpuid_lookup(const struct cpuid_policy *policy, u32 leaf, u32 subleaf, struct cpuid_regs *out)
 {
 	if (leaf < CPUID_BASIC) {
-		if (unlikely(HAS_SUBLEAVES >> leaf & 1))
+		if (unlikely(CPUID_SUBLEAVES >> leaf & 1))
 			sub_lookup(policy, leaf, subleaf, out);
 		else
 			*out = policy->basic[leaf];
@@ -360,8 +358,6 @@ static u32 xsave_size(const struct cpuid_policy *p, u64 xcr0, bool compact)
 	return size;
 }
 
-#define DYNAMIC (BIT(1) | BIT(0xb) | BIT(0xd))
-
 static NOINLINE void execute_dynamic(struct vcpu *v, u32 leaf, u32 sub, struct cpuid_regs *out)
 {
 	const struct cpuid_policy *p = v->vm->cpuid;
@@ -387,6 +383,6 @@ static NOINLINE void execute_dynamic(struct vcpu *v, u32 leaf, u32 sub, struct c
 void cpuid_execute(struct vcpu *v, u32 leaf, u32 subleaf, struct cpuid_regs *out)
 {
 	cpuid_lookup(v->vm->cpuid, leaf, subleaf, out);
-	if (leaf < CPUID_BASIC && DYNAMIC >> leaf & 1)
+	if (leaf < CPUID_BASIC && CPUID_DYNAMIC >> leaf & 1)
 		execute_dynamic(v, leaf, subleaf, out);
 }

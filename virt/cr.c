@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Control registers and EFER as the guest writes them (SDM vol. 3 "Control Registers"; vol. 2 "MOV - Move to/from Control Registers"). */
+/*
+ * Control registers and EFER as the guest writes them (SDM vol. 3 "Control Registers"; vol. 2 "MOV
+ * - Move to/from Control Registers").
+ */
 #include <asm/processor-flags.h>
 #include "arch/x86/msr.h"
 #include "lib/error.h"
@@ -8,8 +11,9 @@
 #include "virt/guestmem.h"
 #include "virt/ops.h"
 
-#define CR0_DEFINED (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | \
-		     X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+#define CR0_DEFINED                                                                    \
+	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
+	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 
 int guest_set_cr0(struct vcpu *v, u64 value)
 {
@@ -20,12 +24,15 @@ int guest_set_cr0(struct vcpu *v, u64 value)
 	if (value >> 32)
 		return -EINVAL;
 	value = (value & CR0_DEFINED) | X86_CR0_ET; /* other low bits are ignored */
-	if (((value & X86_CR0_PG) && !(value & X86_CR0_PE)) || ((value & X86_CR0_NW) && !(value & X86_CR0_CD)))
+	if (((value & X86_CR0_PG) && !(value & X86_CR0_PE)) ||
+	    ((value & X86_CR0_NW) && !(value & X86_CR0_CD)))
 		return -EINVAL;
 	virt_ops->get_seg(v, SEG_CS, &cs);
-	if ((value & ~old & X86_CR0_PG) && (efer & EFER_LME) && (!(cr4 & X86_CR4_PAE) || (cs.attr & SEG_ATTR_L)))
+	if ((value & ~old & X86_CR0_PG) && (efer & EFER_LME) &&
+	    (!(cr4 & X86_CR4_PAE) || (cs.attr & SEG_ATTR_L)))
 		return -EINVAL;
-	if ((old & ~value & X86_CR0_PG) && ((cr4 & X86_CR4_PCIDE) || ((efer & EFER_LMA) && (cs.attr & SEG_ATTR_L))))
+	if ((old & ~value & X86_CR0_PG) &&
+	    ((cr4 & X86_CR4_PCIDE) || ((efer & EFER_LMA) && (cs.attr & SEG_ATTR_L))))
 		return -EINVAL;
 	virt_ops->set_reg(v, VR_CR0, value);
 	return 0;
@@ -39,7 +46,8 @@ int guest_set_cr4(struct vcpu *v, u64 value)
 		return -EINVAL;
 	if ((efer & EFER_LMA) && !(value & X86_CR4_PAE))
 		return -EINVAL;
-	if ((value & ~old & X86_CR4_PCIDE) && (!(efer & EFER_LMA) || (virt_ops->get_reg(v, VR_CR3) & 0xfff)))
+	if ((value & ~old & X86_CR4_PCIDE) &&
+	    (!(efer & EFER_LMA) || (virt_ops->get_reg(v, VR_CR3) & 0xfff)))
 		return -EINVAL;
 	virt_ops->set_reg(v, VR_CR4, value);
 	return 0;
@@ -127,7 +135,10 @@ static int execute(struct vcpu *v, bool wide)
 	}
 }
 
-/* Where the CPU gives no operands, read them from the instruction. False: an event is queued or the VM stops. */
+/*
+ * Where the CPU gives no operands, read them from the instruction. False: an event is queued or the
+ * VM stops.
+ */
 static bool decode(struct vcpu *v, enum insn_mode mode)
 {
 	struct walk_fault fault;

@@ -32,21 +32,6 @@ enum insn_mode { INSN_16, INSN_32, INSN_64 };
  */
 int insn_length(const u8 *bytes, size_t avail, enum insn_mode mode);
 
-/*
- * The hot exits, without decoding: the length of 0F op2 (CPUID A2, RDMSR 32, WRMSR 30) or 0F op2
- * op3 (VMCALL 01 C1, VMMCALL 01 D9) when it stands there without prefix, else 0: ask insn_length.
- * At least 2 (3) bytes must be readable.
- */
-static inline u32 insn_length_fast2(const u8 *b, u8 op2)
-{
-	return b[0] == 0x0f && b[1] == op2 ? 2 : 0;
-}
-
-static inline u32 insn_length_fast3(const u8 *b, u8 op2, u8 op3)
-{
-	return b[0] == 0x0f && b[1] == op2 && b[2] == op3 ? 3 : 0;
-}
-
 enum mem_op {
 	/* The order of these eight is the encoding's. */
 	MEM_OP_ADD,

@@ -53,7 +53,10 @@ static const struct virt_ops *backend_here(void)
 	return NULL;
 }
 
-/* In the IPI, on each CPU: its own record from scratch. A CPU without the extension has the common part only. */
+/*
+ * In the IPI, on each CPU: its own record from scratch. A CPU without the extension has the common
+ * part only.
+ */
 static int read_caps(void *arg)
 {
 	struct virt_cpu *c = &virt_cpus_[this_cpu(cpu_id)];
@@ -74,8 +77,8 @@ static void log_difference(void *arg, u32 field)
 	const struct virt_cpu *c = arg;
 	const struct cap_field *f = cap_field(virt_ops->caps, field);
 
-	log_warn("CPU %u differs: %s: expected %#lx (CPU %u), seen %#lx", c->caps.cpu, f->name, reference->value[field],
-		 reference->cpu, c->caps.value[field]);
+	log_warn("CPU %u differs: %s: expected %#lx (CPU %u), seen %#lx", c->caps.cpu, f->name,
+		 reference->value[field], reference->cpu, c->caps.value[field]);
 }
 
 static void missing(const char *what)
@@ -89,13 +92,16 @@ static bool compare_all(void)
 {
 	bool differ = false;
 
-	for_each_cpu (cpu, &cpus_online) {
+	for_each_cpu(cpu, &cpus_online) {
 		struct virt_cpu *c = &virt_cpus_[cpu];
 
-		c->differences = c->read ? caps_compare(virt_ops->caps, reference, &c->caps, log_difference, c) : 1;
+		c->differences = c->read ? caps_compare(virt_ops->caps, reference, &c->caps,
+							log_difference, c)
+					 : 1;
 		c->excluded = c->differences > 0;
 		if (c->excluded) {
-			log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu, c->differences, reference->cpu);
+			log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu,
+				 c->differences, reference->cpu);
 			differ = true;
 		} else {
 			bitmap_set(usable.bits, cpu);
@@ -112,9 +118,10 @@ static u32 choose_reference(u32 wanted, const int results[MAX_CPUS])
 	}
 	if (!results[wanted])
 		return wanted;
-	for_each_cpu (cpu, &cpus_online) {
+	for_each_cpu(cpu, &cpus_online) {
 		if (!results[cpu]) {
-			log_warn("CPU %u has neither VMX nor SVM: CPU %u is the reference instead", wanted, cpu);
+			log_warn("CPU %u has neither VMX nor SVM: CPU %u is the reference instead",
+				 wanted, cpu);
 			return cpu;
 		}
 	}
@@ -138,7 +145,8 @@ static const struct virt_ops *backend_of(u32 cpu)
 	return NULL;
 }
 
-int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu, enum virt_mixed mixed)
+int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu,
+	       enum virt_mixed mixed)
 {
 	static int results[MAX_CPUS];
 	int err;
@@ -167,7 +175,8 @@ int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu
 		return err;
 	}
 	if (compare_all() && mixed == VIRT_MIXED_REFUSE) {
-		fmt_snprintf(obstacle, sizeof(obstacle), "the CPUs differ and mixed_cpus = refuse (see cpus -v)");
+		fmt_snprintf(obstacle, sizeof(obstacle),
+			     "the CPUs differ and mixed_cpus = refuse (see cpus -v)");
 		log_err("virtualization: %s", obstacle);
 		return trace_error(-EOPNOTSUPP);
 	}
@@ -206,7 +215,7 @@ void virt_disable_here(void)
 /* Regions are allocated here: the IPI handlers allocate nothing. */
 static int prepare_regions(void)
 {
-	for_each_cpu (cpu, &usable) {
+	for_each_cpu(cpu, &usable) {
 		struct virt_cpu_state *s = &virt_cpus_[cpu].state;
 
 		pfn_t f;
@@ -235,7 +244,7 @@ int virt_enable_get(void)
 		err = ipi_call(IPI_VIRT_ENABLE, &usable, NULL, NULL);
 	if (!err)
 		return 0;
-	for_each_cpu (cpu, &usable) {
+	for_each_cpu(cpu, &usable) {
 		const struct virt_cpu_state *s = &virt_cpus_[cpu].state;
 
 		if (s->error) {
@@ -267,10 +276,13 @@ static void emit_difference(void *arg, u32 field)
 	const struct diff_emit *d = arg;
 	const struct cap_field *f = cap_field(virt_ops->caps, field);
 
-	d->emit(d->arg, f->name, rules[f->rule], reference->value[field], virt_cpus_[d->cpu].caps.value[field]);
+	d->emit(d->arg, f->name, rules[f->rule], reference->value[field],
+		virt_cpus_[d->cpu].caps.value[field]);
 }
 
-u32 virt_diff(u32 cpu, void (*emit)(void *arg, const char *field, const char *rule, u64 expected, u64 seen), void *arg)
+u32 virt_diff(u32 cpu,
+	      void (*emit)(void *arg, const char *field, const char *rule, u64 expected, u64 seen),
+	      void *arg)
 {
 	struct diff_emit d = { cpu, emit, arg };
 

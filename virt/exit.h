@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * VM exits in neutral form. The vendor folders translate their exit reasons to these kinds; virt/exits.c has one handler for
- * each, the unexpected ones included.
+ * VM exits in neutral form. The vendor folders translate their exit reasons to these kinds;
+ * virt/exits.c has one handler for each, the unexpected ones included.
  */
 #pragma once
 
 #include "lib/addr.h"
 
 enum exit_kind {
-	EXIT_IRQ,	  /* a host interrupt is pending, or was pending when entering */
-	EXIT_NMI,	  /* a host NMI or machine check arrived; the vendor code has had it handled */
-	EXIT_IRQ_WINDOW,  /* the guest can now take an interrupt */
-	EXIT_NMI_WINDOW,  /* the guest can now take an NMI */
+	EXIT_IRQ, /* a host interrupt is pending, or was pending when entering */
+	/* a host NMI or machine check arrived; the vendor code has had it handled */
+	EXIT_NMI,
+	EXIT_IRQ_WINDOW, /* the guest can now take an interrupt */
+	EXIT_NMI_WINDOW, /* the guest can now take an NMI */
 	EXIT_CPUID,
 	EXIT_HYPERCALL,
 	EXIT_IO,
@@ -19,29 +20,31 @@ enum exit_kind {
 	EXIT_MSR_WRITE,
 	EXIT_HLT,
 	EXIT_STAGE2_FAULT,
-	EXIT_EXCEPTION,	  /* an intercepted exception of the guest */
+	EXIT_EXCEPTION, /* an intercepted exception of the guest */
 	EXIT_CR_ACCESS,
 	EXIT_XSETBV,
 	EXIT_PAUSE,
 	EXIT_MONITOR,
 	EXIT_MWAIT,
-	EXIT_INVD,	  /* INVD and WBINVD */
+	EXIT_INVD, /* INVD and WBINVD */
 	EXIT_RDPMC,
-	EXIT_VIRT_INSN,	  /* a VMX or SVM instruction: not offered, #UD */
+	EXIT_VIRT_INSN, /* a VMX or SVM instruction: not offered, #UD */
 	EXIT_TASK_SWITCH,
 	EXIT_TRIPLE_FAULT,
-	EXIT_TIMER,	  /* the time slice is over (VMX preemption timer) */
+	EXIT_TIMER,	   /* the time slice is over (VMX preemption timer) */
 	EXIT_ENTRY_FAILED, /* the CPU refused the guest's state; the guest did not run */
-	EXIT_UNEXPECTED,  /* a reason that is known, but that Corbel never enabled; or an unknown one */
+	/* a reason that is known, but that Corbel never enabled; or an unknown one */
+	EXIT_UNEXPECTED,
 	EXIT_KINDS
 };
 
 enum access { ACCESS_R = 1, ACCESS_W = 2, ACCESS_X = 4 };
 
 struct vm_exit {
-	u8 kind;     /* enum exit_kind */
-	u8 insn_len; /* of the instruction that exited; 0: the CPU doesn't tell, vcpu_skip() decodes it */
-	u64 raw;     /* the vendor's exit reason, for dumps */
+	u8 kind; /* enum exit_kind */
+	/* of the instruction that exited; 0: the CPU doesn't tell, vcpu_skip() decodes it */
+	u8 insn_len;
+	u64 raw; /* the vendor's exit reason, for dumps */
 	union {
 		struct {
 			u16 port;
@@ -64,11 +67,13 @@ struct vm_exit {
 		} exception;
 		struct {
 			u8 cr; /* 0, 3, 4 or 8 */
-			enum { CR_UNDECODED, CR_WRITE, CR_READ, CR_CLTS, CR_LMSW } op; /* CR_UNDECODED: look at the instruction */
+			/* CR_UNDECODED: look at the instruction */
+			enum { CR_UNDECODED, CR_WRITE, CR_READ, CR_CLTS, CR_LMSW } op;
 			u8 gpr;
 			u16 lmsw; /* CR_LMSW: the source operand */
 		} cr;
-		u64 qualification; /* EXIT_ENTRY_FAILED, EXIT_UNEXPECTED: the vendor's further word */
+		/* EXIT_ENTRY_FAILED, EXIT_UNEXPECTED: the vendor's further word */
+		u64 qualification;
 	};
 };
 

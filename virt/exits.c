@@ -11,8 +11,8 @@
 #include "virt/ops.h"
 #include "virt/sched.h"
 
-#define KVM_ENOSYS   1000
-#define DR7_GD	     BIT(13)
+#define KVM_ENOSYS 1000
+#define DR7_GD	   BIT(13)
 /* SDM "First Instruction Executed"; FFFF:0000 has a stub, dev/platform.c */
 #define RESET_VECTOR 0xfffffff0ul
 
@@ -70,13 +70,18 @@ static void exit_window(struct vcpu *v)
 
 static void exit_cpuid(struct vcpu *v)
 {
-	struct cpuid_regs r;
+	u32 leaf = (u32)v->gpr[RAX];
+	const struct cpuid_regs *r = cpuid_fixed(v->vm->cpuid, leaf);
+	struct cpuid_regs buf;
 
-	cpuid_execute(v, (u32)v->gpr[RAX], (u32)v->gpr[RCX], &r);
-	v->gpr[RAX] = r.eax;
-	v->gpr[RBX] = r.ebx;
-	v->gpr[RCX] = r.ecx;
-	v->gpr[RDX] = r.edx;
+	if (!r) {
+		cpuid_execute(v, leaf, (u32)v->gpr[RCX], &buf);
+		r = &buf;
+	}
+	v->gpr[RAX] = r->eax;
+	v->gpr[RBX] = r->ebx;
+	v->gpr[RCX] = r->ecx;
+	v->gpr[RDX] = r->edx;
 	vcpu_skip(v);
 }
 
@@ -143,9 +148,11 @@ static void no_memory(struct vcpu *v)
 	if (v->exit.fault.access == ACCESS_X && gpa == RESET_VECTOR)
 		vm_stop(v->vm, STOP_RESET, "jump to the reset vector");
 	else if (v->exit.fault.access == ACCESS_X)
-		vm_stop(v->vm, STOP_MEMORY_FAULT, "executes at gpa %#lx (rip %#lx), where no memory is", gpa, v->rip);
+		vm_stop(v->vm, STOP_MEMORY_FAULT,
+			"executes at gpa %#lx (rip %#lx), where no memory is", gpa, v->rip);
 	else if (v->exit.fault.walk)
-		vm_stop(v->vm, STOP_MEMORY_FAULT, "has page tables at gpa %#lx (rip %#lx), where no memory is", gpa, v->rip);
+		vm_stop(v->vm, STOP_MEMORY_FAULT,
+			"has page tables at gpa %#lx (rip %#lx), where no memory is", gpa, v->rip);
 	else
 		mmio_execute(v);
 }
@@ -163,23 +170,33 @@ static void exit_stage2_fault(struct vcpu *v)
 		return;
 	}
 	if (v->exit.fault.access == ACCESS_W && !(prot & S2_W)) {
-		/* A write to read-only memory does nothing, as on a PC's ROM; the guest's tables can't be there. */
+		/*
+		 * A write to read-only memory does nothing, as on a PC's ROM; the guest's tables
+		 * can't be there.
+		 */
 		if (v->exit.fault.walk)
-			vm_stop(v->vm, STOP_MEMORY_FAULT, "has page tables in read-only memory at gpa %#lx", gpa.v);
+			vm_stop(v->vm, STOP_MEMORY_FAULT,
+				"has page tables in read-only memory at gpa %#lx", gpa.v);
 		else
 			mmio_execute(v);
 		return;
 	}
 	/* Map the whole piece of its level, from its start. */
 	frames = 1ull << (9 * (level - 1));
-	err = stage2_map(&v->vm->stage2, GFN(gpa_gfn(gpa).v & ~(frames - 1)), PFN(pfn.v & ~(frames - 1)), frames, prot, S2_WB,
-			 level);
-	/* -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next tells. */
+	err = stage2_map(&v->vm->stage2, GFN(gpa_gfn(gpa).v & ~(frames - 1)),
+			 PFN(pfn.v & ~(frames - 1)), frames, prot, S2_WB, level);
+	/*
+	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
+	 * tells.
+	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
 }
 
-/* #AC and #DB are intercepted only so that their delivery can't loop inside the CPU: they go on to the guest. */
+/*
+ * #AC and #DB are intercepted only so that their delivery can't loop inside the CPU: they go on to
+ * the guest.
+ */
 static void exit_exception(struct vcpu *v)
 {
 	if (v->exit.exception.vector == 1) {
@@ -187,17 +204,23 @@ static void exit_exception(struct vcpu *v)
 		/* Delivery clears GD (SDM "Debug Control Register"); injection does not. */
 		virt_ops->set_reg(v, VR_DR7, virt_ops->get_reg(v, VR_DR7) & ~(u64)DR7_GD);
 	}
-	vcpu_exception(v, v->exit.exception.vector, v->exit.exception.has_error, v->exit.exception.error);
-	v->event.insn_len = v->exit.insn_len; /* INT1 is injected as what it is: past the instruction */
+	vcpu_exception(v, v->exit.exception.vector, v->exit.exception.has_error,
+		       v->exit.exception.error);
+	/* INT1 is injected as what it is: past the instruction */
+	v->event.insn_len = v->exit.insn_len;
 }
 
 static void exit_xsetbv(struct vcpu *v)
 {
 	u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32, allowed = v->vm->cpuid->xcr0;
 
-	/* SDM "XSETBV": x87 always; AVX needs SSE; the AVX-512 parts only together, and with AVX. */
-	if ((u32)v->gpr[RCX] || !(value & 1) || (value & ~allowed) || ((value & 4) && !(value & 2)) ||
-	    ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4))) || ((value & 0x18) && (value & 0x18) != 0x18)) {
+	/*
+	 * SDM "XSETBV": x87 always; AVX needs SSE; the AVX-512 parts only together, and with AVX.
+	 */
+	if ((u32)v->gpr[RCX] || !(value & 1) || (value & ~allowed) ||
+	    ((value & 4) && !(value & 2)) ||
+	    ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4))) ||
+	    ((value & 0x18) && (value & 0x18) != 0x18)) {
 		vcpu_gp(v);
 		return;
 	}
@@ -232,8 +255,8 @@ static void exit_task_switch(struct vcpu *v)
 }
 
 /*
- * A guest that wants to restart by a triple fault (Linux reboot=t) loads an IDT of limit 0 first; any other triple fault is a
- * crash.
+ * A guest that wants to restart by a triple fault (Linux reboot=t) loads an IDT of limit 0 first;
+ * any other triple fault is a crash.
  */
 static void exit_triple_fault(struct vcpu *v)
 {
@@ -250,11 +273,12 @@ static void exit_failed(struct vcpu *v)
 {
 	virt_ops->dump(v);
 	if (v->exit.kind == EXIT_ENTRY_FAILED)
-		vm_stop(v->vm, STOP_ENTRY_FAILED, "the CPU refuses the guest's state: reason %#lx, detail %#lx, rip %#lx",
+		vm_stop(v->vm, STOP_ENTRY_FAILED,
+			"the CPU refuses the guest's state: reason %#lx, detail %#lx, rip %#lx",
 			v->exit.raw, v->exit.qualification, v->rip);
 	else
-		vm_stop(v->vm, STOP_INTERNAL, "unexpected exit: reason %#lx, detail %#lx, rip %#lx", v->exit.raw,
-			v->exit.qualification, v->rip);
+		vm_stop(v->vm, STOP_INTERNAL, "unexpected exit: reason %#lx, detail %#lx, rip %#lx",
+			v->exit.raw, v->exit.qualification, v->rip);
 }
 
 void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v) = {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handlers of VM exits, by kind; one for each. They run on the runner with interrupts off, after the exit was counted. A handler
- * either completes the instruction (vcpu_skip), queues an event (vcpu_exception), or stops the VM (vm_stop); with none of these
- * the guest just goes on where it was.
+ * Handlers of VM exits, by kind; one for each. They run on the runner with interrupts off, after
+ * the exit was counted. A handler either completes the instruction (vcpu_skip), queues an event
+ * (vcpu_exception), or stops the VM (vm_stop); with none of these the guest just goes on where it
+ * was.
  */
 #pragma once
 
@@ -14,7 +15,10 @@ extern void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v);
 /* The instruction set that the code segment selects. */
 enum insn_mode vcpu_mode(struct vcpu *v);
 
-/* An instruction that touched memory without a leaf where a device (or nothing) is: execute it (virt/mmio.c). */
+/*
+ * An instruction that touched memory without a leaf where a device (or nothing) is: execute it
+ * (virt/mmio.c).
+ */
 void mmio_execute(struct vcpu *v);
 /* INS and OUTS (virt/mmio.c). */
 void string_io_execute(struct vcpu *v);

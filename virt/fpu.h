@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * x87, SSE, AVX, ... state and XCR0 of vCPUs. Corbel itself uses none of it, so it is switched only when a vCPU is loaded or taken
- * off, wholly: every component that the machine can have, whatever the guest's XCR0 says, so that nothing leaks between VMs.
+ * x87, SSE, AVX, ... state and XCR0 of vCPUs. Corbel itself uses none of it, so it is switched only
+ * when a vCPU is loaded or taken off, wholly: every component that the machine can have, whatever
+ * the guest's XCR0 says, so that nothing leaks between VMs.
  */
 #pragma once
 
@@ -11,7 +12,10 @@
 
 struct vcpu;
 
-/* Boot, each CPU with the same values: the components to switch (0: no XSAVE, FXSAVE is used). -ENOSPC: more than FPU_ORDER holds. */
+/*
+ * Boot, each CPU with the same values: the components to switch (0: no XSAVE, FXSAVE is used).
+ * -ENOSPC: more than FPU_ORDER holds.
+ */
 int fpu_init(u64 xcr0);
 /* Components of the machine. */
 u64 fpu_components(void);

@@ -93,10 +93,9 @@ int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault)
 }
 
 /*
- * The fast fetch. All it looks at must lie in the slot where the last table was found, in extents
- * that are cleared already: true for a kernel that runs, and whatever fails here is done again by
- * guest_fetch(), which moves the hint. The slot's fields are copied, so that the compiler keeps
- * them in registers across the steps.
+ * The fast fetch, for the instruction that has just exited. First with all that it reads in one
+ * slot and in extents that are cleared already: true for a kernel that runs. The slot's fields are
+ * copied, so that the compiler keeps them in registers from step to step.
  */
 struct fast_slot {
 	u64 gpa, size;
@@ -111,10 +110,22 @@ static inline u64 fast_bias(const struct fast_slot *s, u64 gpa)
 	return __atomic_load_n(&s->bias[gpa >> EXTENT_SHIFT], __ATOMIC_ACQUIRE);
 }
 
+/* Of the entry of a table, shift says what a table covers per entry. */
+static inline u64 entry_gpa(u64 table, u64 rip, u32 shift)
+{
+	return (table & PTE_ADDR) | (rip >> (shift - 3) & 0xff8);
+}
+
+/* Where a leaf leads to; shift: of its page size. */
+static inline u64 leaf_gpa(u64 entry, u64 rip, u32 shift)
+{
+	return (entry & MASK(51, shift)) | (rip & (BIT(shift) - 1));
+}
+
 /* One level down. False if it ends here: nothing present, or no memory. */
 static inline bool fast_step(const struct fast_slot *s, u64 rip, u32 shift, u64 *entry)
 {
-	u64 gpa = (*entry & PTE_ADDR) | (rip >> (shift - 3) & 0xff8), bias = fast_bias(s, gpa);
+	u64 gpa = entry_gpa(*entry, rip, shift), bias = fast_bias(s, gpa);
 
 	if (unlikely(!bias))
 		return false;
@@ -122,48 +133,77 @@ static inline bool fast_step(const struct fast_slot *s, u64 rip, u32 shift, u64 
 	return likely(*entry & PTE_P);
 }
 
-static inline bool fast_read(const struct fast_slot *s, u64 gpa, u32 *bytes)
+static inline u32 four_bytes(u64 bias, u64 gpa)
 {
-	u64 bias = fast_bias(s, gpa);
+	u32 bytes;
 
-	if (unlikely(!bias))
-		return false;
-	__builtin_memcpy(bytes, (const void *)(uintptr_t)(bias + gpa), sizeof(*bytes));
-	return true;
+	__builtin_memcpy(&bytes, (const void *)(uintptr_t)(bias + gpa), sizeof(bytes));
+	return bytes;
 }
 
-/* Where a leaf leads to; shift: of its page size. */
-static inline u64 fast_gpa(u64 entry, u64 rip, u32 shift)
+/* As fast_bias(), in whatever slot; *s is tried first. */
+static u64 any_bias(struct vcpu *v, struct memslot **s, u64 gpa)
 {
-	return (entry & MASK(51, shift)) | (rip & (BIT(shift) - 1));
+	if (!slot_has(*s, gpa)) {
+		struct memslot *other = vm_slot(v->vm, GPA(gpa));
+
+		if (!other || !(other->prot & S2_R))
+			return 0;
+		*s = other;
+	}
+	return __atomic_load_n(&(*s)->gpa_bias[gpa >> EXTENT_SHIFT], __ATOMIC_ACQUIRE);
 }
 
-bool guest_fetch_long(struct vcpu *v, u64 cr3, u32 *bytes)
+/* The leaf lies elsewhere than the tables. */
+static NOINLINE s64 fetch_leaf(struct vcpu *v, u64 gpa)
 {
-	const struct memslot *slot = &v->vm->slots[v->slot_hint];
-	struct fast_slot s = { slot->gpa.v, slot->size, NULL };
-	u64 rip = v->rip, entry = cr3;
+	struct memslot *s = v->slot_hint;
+	u64 bias = any_bias(v, &s, gpa);
 
-	if (unlikely((rip & (PAGE_SIZE - 1)) > PAGE_SIZE - sizeof(*bytes)))
-		return false;
-	s.bias = (const u64 *)((uintptr_t)slot->bias - (s.gpa >> EXTENT_SHIFT) * sizeof(u64));
-	if (!fast_step(&s, rip, 39, &entry) || !fast_step(&s, rip, 30, &entry))
-		return false;
-	if (unlikely(entry & PTE_PS))
-		return fast_read(&s, fast_gpa(entry, rip, 30), bytes);
-	if (!fast_step(&s, rip, 21, &entry))
-		return false;
+	return bias ? (s64)four_bytes(bias, gpa) : -1;
+}
+
+/* The tables are in more than one slot, or a leaf is of 1 GiB: step by step. */
+static NOINLINE s64 fetch_scattered(struct vcpu *v, u64 cr3)
+{
+	struct memslot *s = v->slot_hint;
+	u64 entry = cr3, gpa, bias;
+
+	for (u32 shift = 39;; shift -= 9) {
+		gpa = entry_gpa(entry, v->rip, shift);
+		bias = any_bias(v, &s, gpa);
+		if (!bias)
+			return -1;
+		if (shift == 39) /* where the next fetch begins, too */
+			v->slot_hint = s;
+		entry = READ_ONCE(*(const u64 *)(uintptr_t)(bias + gpa));
+		if (!(entry & PTE_P))
+			return -1;
+		if (shift == 12 || (entry & PTE_PS && shift < 39)) {
+			gpa = leaf_gpa(entry, v->rip, shift);
+			bias = any_bias(v, &s, gpa);
+			return bias ? (s64)four_bytes(bias, gpa) : -1;
+		}
+	}
+}
+
+s64 guest_fetch_long(struct vcpu *v, u64 cr3)
+{
+	const struct memslot *slot = v->slot_hint;
+	struct fast_slot s = { slot->gpa.v, slot->size, slot->gpa_bias };
+	u64 rip = v->rip, entry = cr3, gpa, bias;
+
+	if (unlikely((rip & (PAGE_SIZE - 1)) > PAGE_SIZE - sizeof(u32)))
+		return -1;
+	if (!fast_step(&s, rip, 39, &entry) || !fast_step(&s, rip, 30, &entry) || entry & PTE_PS ||
+	    !fast_step(&s, rip, 21, &entry))
+		return fetch_scattered(v, cr3);
 	if (entry & PTE_PS)
-		return fast_read(&s, fast_gpa(entry, rip, 21), bytes);
-	return fast_step(&s, rip, 12, &entry) && fast_read(&s, fast_gpa(entry, rip, 12), bytes);
-}
-
-bool guest_fetch_fast(struct vcpu *v, u32 *bytes)
-{
-	struct guest_mmu m;
-
-	guest_mmu_read(v, &m);
-	if (!(m.efer & EFER_LMA) || !(m.cs_attr & SEG_ATTR_L) || m.cr4 & X86_CR4_LA57)
-		return false;
-	return guest_fetch_long(v, m.cr3, bytes);
+		gpa = leaf_gpa(entry, rip, 21);
+	else if (fast_step(&s, rip, 12, &entry))
+		gpa = leaf_gpa(entry, rip, 12);
+	else
+		return fetch_scattered(v, cr3);
+	bias = fast_bias(&s, gpa);
+	return likely(bias) ? (s64)four_bytes(bias, gpa) : fetch_leaf(v, gpa);
 }

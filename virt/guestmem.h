@@ -1,52 +1,69 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one way to touch guest memory: checked, and copied once. Nothing outside guestmem.c keeps a pointer into a guest.
- * Functions run on any CPU; those that take a vCPU run on its runner.
+ * The one way to touch guest memory: checked, and copied once. Nothing outside guestmem.c keeps a
+ * pointer into a guest. Functions run on any CPU; those that take a vCPU run on its runner.
  */
 #pragma once
 
 #include "virt/vm.h"
 
-/* Copy from or to guest physical memory. 0, or -EFAULT: some byte has no memory, or may not be written (nothing was written). */
+/*
+ * Copy from or to guest physical memory. 0, or -EFAULT: some byte has no memory, or may not be
+ * written (nothing was written).
+ */
 int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) MUST_CHECK;
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) MUST_CHECK;
 int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len) MUST_CHECK;
 
 /*
- * Make the frame behind a gpa present and clean. 0 and the host frame of this 4 KiB page, with the size of the contiguous piece
- * in *level (1: 4 KiB, 2: 2 MiB); -EFAULT: no slot.
+ * Make the frame behind a gpa present and clean. 0 and the host frame of this 4 KiB page, with the
+ * size of the contiguous piece in *level (1: 4 KiB, 2: 2 MiB); -EFAULT: no slot.
  */
 int guest_frame(struct vm *vm, gpa_t gpa, pfn_t *pfn, u8 *prot, u8 *level);
 
-/* Exactly one of: stage2 (no memory behind gpa), noncanonical (#GP, or #SS for a stack access), else #PF with error. */
+/*
+ * Exactly one of: stage2 (no memory behind gpa), noncanonical (#GP, or #SS for a stack access),
+ * else #PF with error.
+ */
 struct walk_fault {
 	bool stage2;
 	bool noncanonical;
-	gpa_t gpa;   /* stage2: of the table entry or of the operand */
-	u64 gva;     /* linear address of the page that failed, for CR2: within an access, its first byte in that page */
-	u32 error;   /* page-fault error code */
+	gpa_t gpa; /* stage2: of the table entry or of the operand */
+	/*
+	 * linear address of the page that failed, for CR2: within an access, its first byte in that
+	 * page
+	 */
+	u64 gva;
+	u32 error; /* page-fault error code */
 };
 
 /*
- * The guest's own page tables: linear address to gpa, for an access (enum access) by CPL `cpl`. Walks as the CPU would in the
- * current mode (none, 32-bit, PAE, 4 and 5 levels) but sets no A/D bits. 0, or -EFAULT with *fault. There may be no memory at
- * *gpa (a device). cpl below the current one is an implicit supervisor access: SMAP holds regardless of EFLAGS.AC.
- * PAE: the four PDPTEs are read from memory, not from the CPU's copies that MOV CR3 made.
+ * The guest's own page tables: linear address to gpa, for an access (enum access) by CPL `cpl`.
+ * Walks as the CPU would in the current mode (none, 32-bit, PAE, 4 and 5 levels) but sets no A/D
+ * bits. 0, or -EFAULT with *fault. There may be no memory at *gpa (a device). cpl below the current
+ * one is an implicit supervisor access: SMAP holds regardless of EFLAGS.AC. PAE: the four PDPTEs
+ * are read from memory, not from the CPU's copies that MOV CR3 made.
  */
-int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa, struct walk_fault *fault) MUST_CHECK;
+int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa,
+	       struct walk_fault *fault) MUST_CHECK;
 /*
- * Copy from or to linear addresses, with the current CPL's rights, page by page. 0, or -EFAULT with *fault, also where there is
- * no memory (fault->stage2). A write that crosses pages looks at all of them before it changes the first.
+ * Copy from or to linear addresses, with the current CPL's rights, page by page. 0, or -EFAULT with
+ * *fault, also where there is no memory (fault->stage2). A write that crosses pages looks at all of
+ * them before it changes the first.
  */
-int guest_read_linear(struct vcpu *v, u64 linear, void *dst, size_t len, struct walk_fault *fault) MUST_CHECK;
-int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len, struct walk_fault *fault) MUST_CHECK;
-/* Instruction bytes at RIP, up to 15, fewer if the next page is missing. Returns the count, or -EFAULT with *fault for none. */
+int guest_read_linear(struct vcpu *v, u64 linear, void *dst, size_t len,
+		      struct walk_fault *fault) MUST_CHECK;
+int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len,
+		       struct walk_fault *fault) MUST_CHECK;
+/*
+ * Instruction bytes at RIP, up to 15, fewer if the next page is missing. Returns the count, or
+ * -EFAULT with *fault for none.
+ */
 int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault);
 /*
- * The first four bytes at RIP (low byte first) in the one case that is hot: 64-bit code, 4-level paging, bytes in one page. False
- * in any other case, and whenever something is odd: guest_fetch tells. Rights are not checked: for the instruction that has just
- * exited, the CPU did that. Nothing is remembered from call to call.
+ * The first four bytes at RIP (low byte first), for the one case that is hot and that the caller
+ * knows to be there: 64-bit code, 4-level paging by cr3. -1 if they are in two pages, and whenever
+ * something is odd: guest_fetch tells. Rights are not checked: for the instruction that has just
+ * exited, the CPU did that. No translation is remembered from call to call.
  */
-bool guest_fetch_fast(struct vcpu *v, u32 *bytes) MUST_CHECK;
-/* The same for a backend that knows already that it's 64-bit code with 4-level paging, and CR3. */
-bool guest_fetch_long(struct vcpu *v, u64 cr3, u32 *bytes) MUST_CHECK;
+s64 guest_fetch_long(struct vcpu *v, u64 cr3) MUST_CHECK;

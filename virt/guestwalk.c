@@ -48,13 +48,13 @@ void guest_mmu_ask(struct vcpu *v, struct guest_mmu *m)
  * can be read. */
 static inline const void *entry_ptr(struct vcpu *v, u64 gpa)
 {
-	struct memslot *s = &v->vm->slots[v->slot_hint];
+	struct memslot *s = v->slot_hint;
 
 	if (unlikely(!slot_has(s, gpa))) {
 		s = vm_slot(v->vm, GPA(gpa));
 		if (!s || !(s->prot & S2_R))
 			return NULL;
-		v->slot_hint = (u16)(s - v->vm->slots);
+		v->slot_hint = s;
 	}
 	return slot_ptr(s, gpa);
 }

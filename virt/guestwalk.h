@@ -22,5 +22,5 @@ static inline void guest_mmu_read(struct vcpu *v, struct guest_mmu *m)
 }
 
 /* guest_walk() with these registers. */
-int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 access, u8 cpl, gpa_t *gpa,
-		   struct walk_fault *fault) MUST_CHECK;
+int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 access, u8 cpl,
+		   gpa_t *gpa, struct walk_fault *fault) MUST_CHECK;

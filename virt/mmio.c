@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Executing one instruction on behalf of a guest: it touched guest-physical space where a device, or nothing, is. Its other
- * operand may be ordinary memory. Nothing visible happens before all that can fail has been looked at: on a fault the guest's
- * own exception is queued and the instruction is as if it had not begun. String instructions do one element at a time and count
- * in the guest's own registers, so they can be interrupted anywhere.
+ * Executing one instruction on behalf of a guest: it touched guest-physical space where a device,
+ * or nothing, is. Its other operand may be ordinary memory. Nothing visible happens before all that
+ * can fail has been looked at: on a fault the guest's own exception is queued and the instruction
+ * is as if it had not begun. String instructions do one element at a time and count in the guest's
+ * own registers, so they can be interrupted anywhere.
  */
 #include <asm/processor-flags.h>
 #include "lib/error.h"
@@ -32,11 +33,15 @@ static u8 vcpu_cpl(struct vcpu *v)
 	return ss.attr >> SEG_ATTR_DPL_SHIFT & 3;
 }
 
-/* A failed walk is the guest's to handle: #PF with CR2, #GP for a non-canonical address; or its tables are nowhere. */
+/*
+ * A failed walk is the guest's to handle: #PF with CR2, #GP for a non-canonical address; or its
+ * tables are nowhere.
+ */
 static void raise(struct job *j, const struct walk_fault *f)
 {
 	if (f->stage2) {
-		vm_stop(j->v->vm, STOP_MEMORY_FAULT, "has page tables at gpa %#lx (rip %#lx), where no memory is", f->gpa.v,
+		vm_stop(j->v->vm, STOP_MEMORY_FAULT,
+			"has page tables at gpa %#lx (rip %#lx), where no memory is", f->gpa.v,
 			j->v->rip);
 	} else if (f->noncanonical) {
 		vcpu_gp(j->v);
@@ -58,7 +63,10 @@ static bool linear(struct job *j, const struct mem_operand *op, u64 offset, u64 
 	*out = s.base + offset;
 	if (j->mode != INSN_64) {
 		*out = (u32)*out;
-		/* Limits matter to real kernels only where they make wrap-around a fault; expand-down ones are not decoded. */
+		/*
+		 * Limits matter to real kernels only where they make wrap-around a fault;
+		 * expand-down ones are not decoded.
+		 */
 		if (s.unusable || (offset > s.limit && !(s.attr & 4))) {
 			vcpu_exception(j->v, op->seg == INSN_SS ? 12 : 13, true, 0);
 			return false;
@@ -143,8 +151,9 @@ static bool fetch(struct vcpu *v, struct job *j)
 	}
 	if (err) {
 		vm_stop(v->vm, STOP_INTERNAL,
-			"cannot emulate the instruction %02x %02x %02x %02x at rip %#lx, which touches gpa %#lx", bytes[0],
-			bytes[1], bytes[2], bytes[3], v->rip, v->exit.fault.gpa.v);
+			"cannot emulate the instruction %02x %02x %02x %02x at rip %#lx, "
+			"which touches gpa %#lx",
+			bytes[0], bytes[1], bytes[2], bytes[3], v->rip, v->exit.fault.gpa.v);
 		return false;
 	}
 	for (u32 i = 0; i < GPRS; i++)
@@ -208,13 +217,15 @@ static bool element(struct job *j, struct insn_values *val)
 	val->mem = 0;
 	if (!linear(j, &insn->mem, mem_insn_offset(insn, j->gprs, next), &at))
 		return false;
-	if (two && (!linear(j, &insn->src, mem_operand_offset(insn, &insn->src, j->gprs, next), &src) ||
-		    !load(j, src, insn->opsize, &val->reg)))
+	if (two &&
+	    (!linear(j, &insn->src, mem_operand_offset(insn, &insn->src, j->gprs, next), &src) ||
+	     !load(j, src, insn->opsize, &val->reg)))
 		return false;
 	if (insn->reads_mem && insn->op != MEM_OP_MOVS && !load(j, at, insn->opsize, &val->mem))
 		return false;
 	if (mem_insn_execute(insn, val)) {
-		vm_stop(j->v->vm, STOP_INTERNAL, "cannot emulate the instruction at rip %#lx on a device", j->v->rip);
+		vm_stop(j->v->vm, STOP_INTERNAL,
+			"cannot emulate the instruction at rip %#lx on a device", j->v->rip);
 		return false;
 	}
 	return !insn->writes_mem || store(j, at, insn->opsize, val->mem);
@@ -228,7 +239,8 @@ void mmio_execute(struct vcpu *v)
 
 	if (!fetch(v, &j))
 		return;
-	if (is_string(j.insn.op) && j.insn.rep != INSN_REP_NONE && !(j.gprs[RCX] & addr_mask(&j.insn))) {
+	if (is_string(j.insn.op) && j.insn.rep != INSN_REP_NONE &&
+	    !(j.gprs[RCX] & addr_mask(&j.insn))) {
 		vcpu_skip_len(v, j.insn.len);
 		return;
 	}
@@ -259,8 +271,8 @@ static u8 string_prefixes(const u8 *bytes, int n, u8 *seg, bool *addr_override)
 			*seg = (u8)s;
 		else if (bytes[i] == 0x67)
 			*addr_override = true;
-		else if (bytes[i] != 0x66 && bytes[i] != 0xf0 && bytes[i] != 0xf2 && bytes[i] != 0xf3 &&
-			 !(bytes[i] >= 0x40 && bytes[i] < 0x50))
+		else if (bytes[i] != 0x66 && bytes[i] != 0xf0 && bytes[i] != 0xf2 &&
+			 bytes[i] != 0xf3 && !(bytes[i] >= 0x40 && bytes[i] < 0x50))
 			break;
 	}
 	return (u8)i;
@@ -281,11 +293,14 @@ void string_io_execute(struct vcpu *v)
 
 	len = n > 0 ? insn_length(bytes, (size_t)n, j.mode) : 0;
 	if (len <= 0) {
-		vm_stop(v->vm, STOP_INTERNAL, "cannot read the string I/O instruction at rip %#lx", v->rip);
+		vm_stop(v->vm, STOP_INTERNAL, "cannot read the string I/O instruction at rip %#lx",
+			v->rip);
 		return;
 	}
 	string_prefixes(bytes, n, in ? &ignored : &op.seg, &addr_override);
-	j.insn.addr_size = j.mode == INSN_64 ? (addr_override ? 4 : 8) : (j.mode == INSN_32) != addr_override ? 4 : 2;
+	j.insn.addr_size = j.mode == INSN_64			  ? (addr_override ? 4 : 8)
+			   : (j.mode == INSN_32) != addr_override ? 4
+								  : 2;
 	j.insn.len = (u8)len;
 	for (u32 i = 0; i < GPRS; i++)
 		j.gprs[i] = vcpu_gpr(v, (enum gpr)i);

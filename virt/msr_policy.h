@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which MSRs a guest may touch: an allow-list. Everything else is #GP. Devices add their own on the VM's bus (IO_MSR).
+ * Which MSRs a guest may touch: an allow-list. Everything else is #GP. Devices add their own on the
+ * VM's bus (IO_MSR).
  */
 #pragma once
 
 #include "lib/types.h"
 
 enum msr_access {
-	MSR_PASS,  /* read and written by the guest without an exit; the vendor switches it */
-	MSR_TRAP,  /* handled in virt/msr.c */
+	MSR_PASS, /* read and written by the guest without an exit; the vendor switches it */
+	MSR_TRAP, /* handled in virt/msr.c */
 };
 
 struct msr_policy {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The contract between the vendor-neutral core and a backend (vmx/, svm/). One table, chosen once at boot by what the CPUs
- * enumerate, not by the vendor string. Everything here is called with interrupts off unless it says otherwise; "this CPU"
- * is the one that executes the call.
+ * The contract between the vendor-neutral core and a backend (vmx/, svm/). One table, chosen once
+ * at boot by what the CPUs enumerate, not by the vendor string. Everything here is called with
+ * interrupts off unless it says otherwise; "this CPU" is the one that executes the call.
  */
 #pragma once
 
@@ -10,14 +10,21 @@
 #include "virt/caps.h"
 #include "virt/vcpu.h"
 
-/* What enabling found and did on one CPU; steps are undone in reverse, and only those that happened. */
+/*
+ * What enabling found and did on one CPU; steps are undone in reverse, and only those that
+ * happened.
+ */
 struct virt_cpu_state {
-	u32 steps;     /* bit mask, the vendor's own step numbers */
+	u32 steps; /* bit mask, the vendor's own step numbers */
 	bool enabled;
-	int error;     /* of the last enabling, 0 if it went well */
-	char why[96];  /* one line for the user if it failed */
-	u64 saved[4];  /* what was found before: the vendor's */
-	void *region;  /* two frames, cleared at first: the VMXON region or host save area, and one for the backend's own use */
+	int error;    /* of the last enabling, 0 if it went well */
+	char why[96]; /* one line for the user if it failed */
+	u64 saved[4]; /* what was found before: the vendor's */
+	/*
+	 * two frames, cleared at first: the VMXON region or host save area, and one for the
+	 * backend's own use
+	 */
+	void *region;
 };
 
 struct virt_ops {
@@ -27,60 +34,83 @@ struct virt_ops {
 	size_t vcpu_size; /* of the vendor's structure; at most one page */
 
 	/*
-	 * Does this CPU enumerate the extension at all? Reads CPUID only. (Whether it can be used is setup's verdict.)
+	 * Does this CPU enumerate the extension at all? Reads CPUID only. (Whether it can be used
+	 * is setup's verdict.)
 	 */
 	bool (*present)(void);
-	/* Append the vendor's fields to the record of this CPU. Never faults: missing MSRs read as 0. */
+	/*
+	 * Append the vendor's fields to the record of this CPU. Never faults: missing MSRs read as
+	 * 0.
+	 */
 	void (*caps_read)(struct virt_caps *caps);
 	/*
-	 * Decide on control words from the reference record alone. 0, or -EOPNOTSUPP after calling missing() once for each thing
-	 * that is missing or locked off, in the user's words ("EPT", "VMX is locked off by the firmware").
+	 * Decide on control words from the reference record alone. 0, or -EOPNOTSUPP after calling
+	 * missing() once for each thing that is missing or locked off, in the user's words ("EPT",
+	 * "VMX is locked off by the firmware").
 	 */
 	int (*setup)(const struct virt_caps *reference, void (*missing)(const char *what));
-	/* Largest stage-2 leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB) that setup found: for stage2_init(). */
+	/*
+	 * Largest stage-2 leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB) that setup found: for stage2_init().
+	 */
 	u8 (*max_leaf)(void);
 	/* Turn the extension on or off on this CPU; all or nothing. state->region is this CPU's. */
 	int (*cpu_enable)(struct virt_cpu_state *state);
 	void (*cpu_disable)(struct virt_cpu_state *state);
 
-	/* Per-VM and per-vCPU state. May allocate; -ENOMEM. Hardware of the calling CPU must be enabled for vcpu_create. */
+	/*
+	 * Per-VM and per-vCPU state. May allocate; -ENOMEM. Hardware of the calling CPU must be
+	 * enabled for vcpu_create.
+	 */
 	int (*vm_create)(struct vm *vm);
 	void (*vm_destroy)(struct vm *vm);
 	int (*vcpu_create)(struct vcpu *v);
 	void (*vcpu_destroy)(struct vcpu *v); /* not loaded anywhere */
-	/* Architectural reset state (SDM "Processor State After Reset"), no event pending. v is not loaded, or loaded on this CPU. */
+	/*
+	 * Architectural reset state (SDM "Processor State After Reset"), no event pending. v is not
+	 * loaded, or loaded on this CPU.
+	 */
 	void (*vcpu_reset)(struct vcpu *v);
 
 	/*
-	 * Make v's state active on this CPU (VMPTRLD, the guest's syscall MSRs, ...), and take it off again (VMCLEAR). Between
-	 * them, and only there, run, get/set are allowed, on this CPU.
+	 * Make v's state active on this CPU (VMPTRLD, the guest's syscall MSRs, ...), and take it
+	 * off again (VMCLEAR). Between them, and only there, run, get/set are allowed, on this CPU.
 	 */
 	void (*vcpu_load)(struct vcpu *v);
 	void (*vcpu_put)(struct vcpu *v);
 	/*
-	 * Enter once. Takes v->gpr, rip, rflags, event, clear_shadow, want_*_window; returns with v->exit, gpr, rip, rflags filled in;
-	 * v->event.valid is false, unless a delivery was interrupted: then that event is put back. Host NMIs that arrived have
-	 * been handled; host interrupts are still pending.
+	 * Enter once. Takes v->gpr, rip, rflags, event, clear_shadow, want_*_window; returns with
+	 * v->exit, gpr, rip, rflags filled in; v->event.valid is false, unless a delivery was
+	 * interrupted: then that event is put back. Host NMIs that arrived have been handled; host
+	 * interrupts are still pending.
 	 */
 	void (*run)(struct vcpu *v);
 
 	u64 (*get_reg)(struct vcpu *v, enum vreg reg);
-	/* The value must be acceptable to hardware: virt/ checks reserved bits and canonical form first. */
+	/*
+	 * The value must be acceptable to hardware: virt/ checks reserved bits and canonical form
+	 * first.
+	 */
 	void (*set_reg)(struct vcpu *v, enum vreg reg, u64 value);
 	void (*get_seg)(struct vcpu *v, enum vseg seg, struct segment *out);
 	void (*set_seg)(struct vcpu *v, enum vseg seg, const struct segment *in);
 
 	/*
-	 * All that a page walk needs in one call, for backends where these are plain loads: on SVM without NRIPS each exit by an
-	 * instruction fetches that instruction. May be NULL: then virt/ asks get_reg and get_seg.
+	 * All that a page walk needs in one call, for backends where these are plain loads: on SVM
+	 * without NRIPS each exit by an instruction fetches that instruction. May be NULL: then
+	 * virt/ asks get_reg and get_seg.
 	 */
 	void (*get_mmu)(struct vcpu *v, struct guest_mmu *out);
 
 	/* Forget this CPU's cached stage-2 translations of the VM. */
 	void (*flush)(struct vcpu *v);
-	/* Log the vendor's view of the vCPU for an internal error: exit reason, qualification, control fields. */
+	/*
+	 * Log the vendor's view of the vCPU for an internal error: exit reason, qualification,
+	 * control fields.
+	 */
 	void (*dump)(struct vcpu *v);
 };
 
-/* The backend of this machine, NULL if there is none. Set once by boot/main.c before any VM exists. */
+/*
+ * The backend of this machine, NULL if there is none. Set once by boot/main.c before any VM exists.
+ */
 extern const struct virt_ops *virt_ops;

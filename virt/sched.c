@@ -7,6 +7,7 @@
 #include "lib/list.h"
 #include "lib/log.h"
 #include "virt/enable.h"
+#include "virt/exit_cost.h"
 #include "virt/sched.h"
 
 #define SLICE_US 10000 /* only while others wait for the CPU */
@@ -16,7 +17,8 @@ struct runq {
 	struct list vcpus; /* runnable, in turn */
 	struct list tasks; /* all of this CPU's */
 	u32 load;	   /* vCPUs that are placed here */
-	u32 work;	   /* atomic: tasks pending, or somebody waits: the running vCPU must come out */
+	/* atomic: tasks pending, or somebody waits: the running vCPU must come out */
+	u32 work;
 	struct timer slice;
 };
 static struct runq runqs[MAX_CPUS];
@@ -53,8 +55,9 @@ int sched_place(struct vcpu *v)
 {
 	u32 best = CPU_NONE;
 
-	for_each_cpu (cpu, virt_cpus())
-		if (bitmap_test(v->vm->cpus.bits, cpu) && (best == CPU_NONE || runqs[cpu].load < runqs[best].load))
+	for_each_cpu(cpu, virt_cpus())
+		if (bitmap_test(v->vm->cpus.bits, cpu) &&
+		    (best == CPU_NONE || runqs[cpu].load < runqs[best].load))
 			best = cpu;
 	if (best == CPU_NONE)
 		return trace_error(-ENODEV);
@@ -123,7 +126,7 @@ static struct vcpu *next_vcpu(struct runq *q)
 
 static void run_tasks(struct runq *q)
 {
-	list_for_each (n, &q->tasks) {
+	list_for_each(n, &q->tasks) {
 		struct task *t = list_entry(n, struct task, node);
 
 		if (__atomic_exchange_n(&t->pending, false, __ATOMIC_SEQ_CST)) {
@@ -166,10 +169,20 @@ static void run_vcpu(struct runq *q, struct vcpu *v)
 		__atomic_store_n(&v->state, VCPU_HALTED, __ATOMIC_SEQ_CST);
 		/* A request that came before that was published found nobody to wake. */
 		if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) &&
-		    __atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST,
-						__ATOMIC_SEQ_CST))
+		    __atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			queue_add(q, v);
 	}
+}
+
+u64 exit_cost_idle;
+
+static void idle(void)
+{
+	u64 since = exit_cost_now();
+
+	irq_wait();
+	exit_cost_waited(since);
 }
 
 void sched_loop(void)
@@ -184,7 +197,7 @@ void sched_loop(void)
 		if (v)
 			run_vcpu(q, v);
 		else if (!__atomic_load_n(&q->work, __ATOMIC_SEQ_CST))
-			irq_wait();
+			idle();
 		else
 			irq_window();
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each CPU's loop: tasks of Corbel first, then runnable vCPUs in turn, else wait for an interrupt. Nothing blocks and nothing
- * migrates by itself: a vCPU is queued on one CPU until someone moves it.
+ * Each CPU's loop: tasks of Corbel first, then runnable vCPUs in turn, else wait for an interrupt.
+ * Nothing blocks and nothing migrates by itself: a vCPU is queued on one CPU until someone moves
+ * it.
  */
 #pragma once
 
@@ -13,8 +14,8 @@ void sched_loop(void) NORETURN;
 void sched_init(void);
 
 /*
- * A task: runs on one CPU's loop, interrupts on, each time it was woken at least once since it last ran. Static storage, set up once
- * with its CPU; wake from any CPU, any context.
+ * A task: runs on one CPU's loop, interrupts on, each time it was woken at least once since it last
+ * ran. Static storage, set up once with its CPU; wake from any CPU, any context.
  */
 struct task {
 	struct list node;

@@ -103,6 +103,7 @@ static int slot_arrays_alloc(struct memslot *s, u16 vm)
 	memset(s->extents, 0, PAGE_SIZE << order);
 	s->bias = (u64 *)&s->extents[s->nr_extents];
 	s->touched = &s->bias[s->nr_extents];
+	s->gpa_bias = (const u64 *)((uintptr_t)s->bias - (s->gpa.v >> EXTENT_SHIFT) * sizeof(u64));
 	return 0;
 }
 

@@ -3,7 +3,9 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
+#include "lib/log.h"
 #include "virt/decode.h"
+#include "virt/exit_cost.h"
 #include "virt/exits.h"
 #include "virt/fpu.h"
 #include "virt/guestmem.h"
@@ -34,7 +36,8 @@ void vcpu_request(struct vcpu *v, u32 requests)
 		ipi_kick(v->cpu);
 		return;
 	}
-	if (__atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	if (__atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST))
 		sched_enqueue(v);
 }
 
@@ -48,7 +51,10 @@ enum insn_mode vcpu_mode(struct vcpu *v)
 	return cs.attr & SEG_ATTR_DB ? INSN_32 : INSN_16;
 }
 
-/* Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and an event or a stop is on its way. */
+/*
+ * Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and an event
+ * or a stop is on its way.
+ */
 static u32 fetched_length(struct vcpu *v)
 {
 	struct walk_fault fault;
@@ -58,64 +64,62 @@ static u32 fetched_length(struct vcpu *v)
 	len = n > 0 ? insn_length(bytes, (size_t)n, vcpu_mode(v)) : n;
 	if (len > 0)
 		return (u32)len;
-	/* The CPU has just executed it, so only a guest that changes its code or tables meanwhile comes here. */
-	vm_stop(v->vm, STOP_INTERNAL, "cannot read the instruction at %#lx that exited (%s)", v->rip,
-		exit_kind_name(v->exit.kind));
+	/*
+	 * The CPU has just executed it, so only a guest that changes its code or tables meanwhile
+	 * comes here.
+	 */
+	vm_stop(v->vm, STOP_INTERNAL, "cannot read the instruction at %#lx that exited (%s)",
+		v->rip, exit_kind_name(v->exit.kind));
 	return 0;
 }
 
-/* The exits that are hot where the CPU gives no length, recognized by their first bytes. */
-static u32 insn_len(struct vcpu *v)
+/*
+ * RIP is 32 bits wide outside 64-bit code; only where its low half wraps does that make a
+ * difference.
+ */
+static NOINLINE void skip_wrapped(struct vcpu *v, u64 next)
 {
-	u32 bytes, len = 0;
+	v->rip = vcpu_mode(v) == INSN_64 ? next : (u32)next;
+}
 
-	if (!guest_fetch_fast(v, &bytes))
-		return fetched_length(v);
-	switch (v->exit.kind) {
-	case EXIT_CPUID:
-		len = insn_length_fast2((u8 *)&bytes, 0xa2);
-		break;
-	case EXIT_MSR_READ:
-		len = insn_length_fast2((u8 *)&bytes, 0x32);
-		break;
-	case EXIT_MSR_WRITE:
-		len = insn_length_fast2((u8 *)&bytes, 0x30);
-		break;
-	case EXIT_HLT:
-		len = (bytes & 0xff) == 0xf4;
-		break;
-	case EXIT_HYPERCALL:
-		len = insn_length_fast3((u8 *)&bytes, 0x01, 0xd9);
-		break;
-	default:
-		break;
-	}
-	return len ? len : fetched_length(v);
+/* The trap of a guest that single-steps. */
+static NOINLINE void step_trap(struct vcpu *v)
+{
+	virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BS);
+	vcpu_exception(v, 1, false, 0);
+}
+
+static inline void skip(struct vcpu *v, u32 len)
+{
+	u64 next = v->rip + len;
+
+	v->rip = next;
+	if (unlikely((u32)next < len))
+		skip_wrapped(v, next);
+	v->clear_shadow = true;
+	if (unlikely(v->rflags & X86_EFLAGS_TF))
+		step_trap(v);
 }
 
 void vcpu_skip_len(struct vcpu *v, u32 len)
 {
-	u64 next = v->rip + len;
+	skip(v, len);
+}
 
-	/* RIP is 32 bits wide outside 64-bit code; a wrap there is the only case in which the upper half would change. */
-	if (unlikely((next ^ v->rip) >> 32 && !(v->rip >> 32) && vcpu_mode(v) != INSN_64))
-		next = (u32)next;
-	v->rip = next;
-	v->clear_shadow = true;
-	if (unlikely(v->rflags & X86_EFLAGS_TF)) {
-		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BS);
-		vcpu_exception(v, 1, false, 0);
-	}
+static NOINLINE void skip_fetched(struct vcpu *v)
+{
+	u32 len = fetched_length(v);
+
+	if (len)
+		skip(v, len);
 }
 
 void vcpu_skip(struct vcpu *v)
 {
-	u32 len = v->exit.insn_len;
-
-	if (!len)
-		len = insn_len(v);
-	if (likely(len))
-		vcpu_skip_len(v, len);
+	if (unlikely(!v->exit.insn_len))
+		skip_fetched(v);
+	else
+		skip(v, v->exit.insn_len);
 }
 
 /* SDM vol. 3 "Interrupt 8: Double Fault Exception": which pairs make a #DF. */
@@ -130,7 +134,8 @@ void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
 
 	if (v->event.valid && v->event.type == EVENT_EXCEPTION) {
 		if (first == 8) {
-			vm_stop(v->vm, STOP_TRIPLE_FAULT, "triple fault at %#lx (vector %u in a double fault)", v->rip,
+			vm_stop(v->vm, STOP_TRIPLE_FAULT,
+				"triple fault at %#lx (vector %u in a double fault)", v->rip,
 				vector);
 			return;
 		}
@@ -141,9 +146,11 @@ void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
 			error = 0;
 		}
 	}
-	v->event = (struct event){
-		.valid = true, .type = EVENT_EXCEPTION, .vector = vector, .has_error = has_error, .error = error
-	};
+	v->event = (struct event){ .valid = true,
+				   .type = EVENT_EXCEPTION,
+				   .vector = vector,
+				   .has_error = has_error,
+				   .error = error };
 }
 
 /* Decide on what is injected at the next entry, or which window to wait for. */
@@ -167,7 +174,9 @@ static void deliver_events(struct vcpu *v)
 		return;
 	if (!v->event.valid && !shadow && (v->rflags & X86_EFLAGS_IF)) {
 		chip->ack(v, (u8)vector);
-		v->event = (struct event){ .valid = true, .type = EVENT_EXT_INT, .vector = (u8)vector };
+		v->event = (struct event){ .valid = true,
+					   .type = EVENT_EXT_INT,
+					   .vector = (u8)vector };
 		v->halted = false;
 	} else {
 		v->want_irq_window = !v->halted || (v->rflags & X86_EFLAGS_IF);
@@ -203,6 +212,10 @@ static void load(struct vcpu *v)
 	write_dr1(v->dr[1]);
 	write_dr2(v->dr[2]);
 	write_dr3(v->dr[3]);
+	if (unlikely(!v->launched_before)) {
+		v->launched_before = true;
+		log_debug("vm %s vcpu %u: first entry at TSC %lu", v->vm->name, v->index, rdtsc());
+	}
 }
 
 static void put(struct vcpu *v)
@@ -222,20 +235,21 @@ enum run_result vcpu_run(struct vcpu *v)
 
 	load(v);
 	for (;;) {
-		if (unlikely(READ_ONCE(v->requests))) {
-			verdict = serve_requests(v);
-			if (verdict != RUN_ENTER)
-				break;
-		}
-		if (unlikely(v->halted))
-			break;
-		/* Published before requests are read again: a sender sees in_guest and kicks, or we see its request. */
+		/*
+		 * Published before requests are read: a sender sees in_guest and kicks, or we see
+		 * its request.
+		 */
 		__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
-		if (unlikely(READ_ONCE(v->requests))) {
+		if (unlikely(READ_ONCE(v->requests) | v->halted)) {
 			WRITE_ONCE(v->in_guest, 0);
+			verdict = serve_requests(v);
+			if (verdict != RUN_ENTER || v->halted)
+				break;
 			continue;
 		}
+		exit_cost_entry(v);
 		virt_ops->run(v);
+		exit_cost_exit(v);
 		WRITE_ONCE(v->in_guest, 0);
 		v->exits[v->exit.kind]++;
 		exit_handlers[v->exit.kind](v);

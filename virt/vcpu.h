@@ -2,8 +2,8 @@
 /*
  * A virtual CPU, vendor-neutral. The vendor's structure has a struct vcpu as its first member.
  *
- * A vCPU is run by one CPU at a time, with that CPU's interrupts off (the guest itself is interrupted by exits). Fields are
- * its runner's, except those marked atomic.
+ * A vCPU is run by one CPU at a time, with that CPU's interrupts off (the guest itself is
+ * interrupted by exits). Fields are its runner's, except those marked atomic.
  */
 #pragma once
 
@@ -12,9 +12,7 @@
 #include "arch/x86/timer.h"
 #include "virt/exit.h"
 
-enum gpr {
-	RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPRS
-};
+enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPRS };
 
 /* Registers that the vendor keeps; ops->get_reg and set_reg. */
 enum vreg {
@@ -36,29 +34,47 @@ enum vreg {
 	VR_SYSENTER_ESP,
 	VR_SYSENTER_EIP,
 	VR_TSC_OFFSET,
-	VR_INTR_SHADOW,	/* 1: the next instruction is in the shadow of STI or MOV SS */
-	VR_NMI_BLOCKED,	/* 1: until the guest's next IRET */
+	VR_INTR_SHADOW, /* 1: the next instruction is in the shadow of STI or MOV SS */
+	VR_NMI_BLOCKED, /* 1: until the guest's next IRET */
 	VREGS
 };
 
-enum vseg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_GDTR, SEG_IDTR, SEGS };
+enum vseg {
+	SEG_ES,
+	SEG_CS,
+	SEG_SS,
+	SEG_DS,
+	SEG_FS,
+	SEG_GS,
+	SEG_LDTR,
+	SEG_TR,
+	SEG_GDTR,
+	SEG_IDTR,
+	SEGS
+};
 
 struct segment {
 	u64 base;
 	u32 limit;
 	u16 selector;
-	u16 attr; /* type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15: the VMCS layout; bits 11:8 zero */
+	/*
+	 * type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15: the VMCS layout; bits 11:8 zero
+	 */
+	u16 attr;
 	bool unusable; /* a null selector was loaded */
 };
-#define SEG_ATTR_TYPE  0x000f
-#define SEG_ATTR_S     BIT(4)
+#define SEG_ATTR_TYPE	   0x000f
+#define SEG_ATTR_S	   BIT(4)
 #define SEG_ATTR_DPL_SHIFT 5
-#define SEG_ATTR_P     BIT(7)
-#define SEG_ATTR_L     BIT(13)
-#define SEG_ATTR_DB    BIT(14)
-#define SEG_ATTR_G     BIT(15)
+#define SEG_ATTR_P	   BIT(7)
+#define SEG_ATTR_L	   BIT(13)
+#define SEG_ATTR_DB	   BIT(14)
+#define SEG_ATTR_G	   BIT(15)
 
-/* What decides how a linear address is translated, and for whom; all as the guest sees it. ops->get_mmu. */
+/*
+ * What decides how a linear address is translated, and for whom; all as the guest sees it.
+ * ops->get_mmu.
+ */
 struct guest_mmu {
 	u64 cr0, cr3, cr4, efer;
 	u16 cs_attr; /* as segment.attr: L is what counts */
@@ -78,63 +94,84 @@ enum { EVENT_EXT_INT = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFT_INT = 4
 
 /* Bits of vcpu.requests: looked at before each entry. */
 enum vcpu_request {
-	REQ_EVENT = 1,	/* an interrupt may be deliverable: ask the interrupt controller again */
-	REQ_STOP = 2,	/* leave the run loop: the VM stops, pauses, or is dead */
+	REQ_EVENT = 1,	 /* an interrupt may be deliverable: ask the interrupt controller again */
+	REQ_STOP = 2,	 /* leave the run loop: the VM stops, pauses, or is dead */
 	REQ_RESCHED = 4, /* leave the run loop: others want the CPU */
-	REQ_TIMER = 8,	/* the virtual timer has expired */
-	REQ_NMI = 16,	/* an NMI for the guest */
-	REQ_FLUSH = 32,	/* forget cached stage-2 translations */
+	REQ_TIMER = 8,	 /* the virtual timer has expired */
+	REQ_NMI = 16,	 /* an NMI for the guest */
+	REQ_FLUSH = 32,	 /* forget cached stage-2 translations */
 };
 
 enum vcpu_state { VCPU_STOPPED, VCPU_RUNNABLE, VCPU_RUNNING, VCPU_HALTED };
 
 #define CPU_NONE (~0u)
 
+/* Of EXIT_COST builds (virt/exit_cost.h); TSC ticks without idle time. */
+struct exit_cost {
+	u64 entered, exited;	 /* when: the last time */
+	u64 guest;		 /* in guest mode */
+	u64 ticks[EXIT_KINDS]; /* from exits to entries */
+};
+
 struct io_region;
+struct memslot;
 struct vm;
 struct vcpu {
-	u64 gpr[GPRS];	/* RSP is not here but in VR_RSP: use vcpu_gpr() */
+	u64 gpr[GPRS];	 /* RSP is not here but in VR_RSP: use vcpu_gpr() */
 	u64 rip, rflags; /* read at each exit, written back at each entry */
 	struct vm *vm;
-	u32 requests;	/* atomic; enum vcpu_request */
-	u8 in_guest;	/* atomic; 1 between the last look at requests and the exit */
-	bool clear_shadow; /* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
+	u32 requests; /* atomic; enum vcpu_request */
+	u8 in_guest;  /* atomic; 1 between the last look at requests and the exit */
+	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
+	bool clear_shadow;
 	bool want_irq_window, want_nmi_window;
 	struct event event;
 	struct vm_exit exit;
+	struct exit_cost cost;
 	u64 exits[EXIT_KINDS]; /* counters; written by the runner, read by anyone */
 
 	u32 index;	/* 0.. within the VM; also its APIC id */
 	u32 cpu;	/* where it is loaded, or was last; the CPU whose queue it is on */
-	u32 loaded_cpu;	/* where vendor state is active, CPU_NONE if nowhere */
+	u32 loaded_cpu; /* where vendor state is active, CPU_NONE if nowhere */
 	u8 state;	/* atomic; enum vcpu_state */
 	struct list run_node;
 	bool nmi_pending;
-	bool halted;	/* the guest is in HLT */
-	bool launched_before; /* it ran at least once since reset (for "first instruction" figures) */
+	bool halted; /* the guest is in HLT */
+	/* it ran at least once since reset (for "first instruction" figures) */
+	bool launched_before;
 
 	const struct io_region *io_last[3]; /* bus.c: region of the last access, by enum io_space */
-	u16 slot_hint;	/* guestwalk.c: slot of the last table that was read */
+	/* guestwalk.c: slot of the last table that was read; any slot at first */
+	struct memslot *slot_hint;
 
-	void *lapic;	/* dev/lapic.c's state */
+	void *lapic;	    /* dev/lapic.c's state */
 	struct timer timer; /* the LAPIC timer's host side */
 	u64 kvmclock_msr;
 
-	void *fpu;	/* XSAVE area, page aligned */
-	u64 xcr0;	/* the guest's */
-	u64 dr[4];	/* DR0..DR3 while not loaded */
+	void *fpu; /* XSAVE area, page aligned */
+	u64 xcr0;  /* the guest's */
+	u64 dr[4]; /* DR0..DR3 while not loaded */
 };
 
 u64 vcpu_gpr(struct vcpu *v, enum gpr n);
 void vcpu_set_gpr(struct vcpu *v, enum gpr n, u64 value);
 
-/* Ask for something before the next entry, from any CPU: sets the bit, wakes a halted vCPU, kicks one that is in guest mode. */
+/*
+ * Ask for something before the next entry, from any CPU: sets the bit, wakes a halted vCPU, kicks
+ * one that is in guest mode.
+ */
 void vcpu_request(struct vcpu *v, u32 requests);
 
-/* The guest's instruction is done: RIP moves past it, the shadow ends, a trap by TF is queued. On the runner. */
+/*
+ * The guest's instruction is done: RIP moves past it, the shadow ends, a trap by TF is queued. On
+ * the runner.
+ */
 void vcpu_skip(struct vcpu *v);
 
-/* Queue an exception for the next entry (with the double-fault rules, SDM "Interrupt 8"). On the runner. */
+/*
+ * Queue an exception for the next entry (with the double-fault rules, SDM "Interrupt 8"). On the
+ * runner.
+ */
 void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error);
 static inline void vcpu_gp(struct vcpu *v)
 {
@@ -149,5 +186,8 @@ static inline void vcpu_ud(struct vcpu *v)
 void vcpu_skip_len(struct vcpu *v, u32 len);
 
 enum run_result { VCPU_RUN_YIELDED, VCPU_RUN_HALTED, VCPU_RUN_STOPPED };
-/* Run loop: run v on this CPU until it halts, stops, or must give up the CPU. Interrupts off on entry and return. */
+/*
+ * Run loop: run v on this CPU until it halts, stops, or must give up the CPU. Interrupts off on
+ * entry and return.
+ */
 enum run_result vcpu_run(struct vcpu *v);

@@ -72,8 +72,9 @@ static const struct stage2_env stage2_frames = {
 };
 
 /*
- * Each vCPU flushes before it enters again. Those that are in the guest right now are taken out by a call that every CPU
- * answers: once it has, no CPU uses a translation that is older than the debt.
+ * Each vCPU flushes before it enters again. Those that are in the guest right now are taken out by
+ * a call that every CPU answers: once it has, no CPU uses a translation that is older than the
+ * debt.
  */
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
 {
@@ -115,6 +116,7 @@ static int vcpu_add(struct vm *vm, u32 index)
 		return trace_error(-ENOMEM);
 	v->vm = vm;
 	v->index = index;
+	v->slot_hint = vm->slots;
 	v->loaded_cpu = CPU_NONE;
 	list_init(&v->run_node);
 	err = virt_ops->vcpu_create(v);
@@ -146,12 +148,14 @@ static int build(struct vm *vm, u32 vcpus)
 {
 	int err;
 
-	_Static_assert(sizeof(struct cpuid_policy) <= PAGE_SIZE, "struct cpuid_policy outgrew its frame");
+	_Static_assert(sizeof(struct cpuid_policy) <= PAGE_SIZE,
+		       "struct cpuid_policy outgrew its frame");
 	vm->cpuid = frame_alloc_zero(FRAME_HEAP, vm->id);
 	if (!vm->cpuid)
 		return trace_error(-ENOMEM);
 	err = stage2_init(&vm->stage2, virt_ops->pt_format, &stage2_frames, virt_ops->max_leaf(),
-			  1ull << (MIN(virt_reference()->value[CAP_PHYS_BITS], 48) - PAGE_SHIFT), vm->id);
+			  1ull << (MIN(virt_reference()->value[CAP_PHYS_BITS], 48) - PAGE_SHIFT),
+			  vm->id);
 	if (!err)
 		err = virt_ops->vm_create(vm);
 	for (u32 i = 0; !err && i < vcpus; i++)
@@ -218,7 +222,7 @@ struct vm *vm_find(const char *name)
 	struct vm *found = NULL;
 
 	spin_lock(&vm_list_lock);
-	list_for_each (n, &vm_list) {
+	list_for_each(n, &vm_list) {
 		struct vm *vm = list_entry(n, struct vm, node);
 
 		if (!strcmp(vm->name, name))
@@ -232,9 +236,11 @@ static void vcpu_power_on(struct vcpu *v)
 {
 	for (u32 i = 0; i < GPRS; i++)
 		v->gpr[i] = 0;
-	v->requests = REQ_FLUSH; /* this CPU may know translations of an earlier life, or of an earlier VM with this root */
+	/* this CPU may know translations of an earlier life, or of an earlier VM with this root */
+	v->requests = REQ_FLUSH;
 	v->event = (struct event){ 0 };
-	v->clear_shadow = v->want_irq_window = v->want_nmi_window = v->nmi_pending = v->halted = false;
+	v->clear_shadow = v->want_irq_window = v->want_nmi_window = v->nmi_pending = v->halted =
+		false;
 	v->kvmclock_msr = 0;
 	v->launched_before = false;
 	v->xcr0 = 1;
@@ -278,7 +284,8 @@ int vm_start(struct vm *vm)
 		vm->stop_reason = STOP_INTERNAL;
 		vm->failed = true;
 		vm->state = VM_STOPPED;
-		fmt_snprintf(vm->stop_text, sizeof(vm->stop_text), "%s", why[0] ? why : error_name(err));
+		fmt_snprintf(vm->stop_text, sizeof(vm->stop_text), "%s",
+			     why[0] ? why : error_name(err));
 		log_err("vm %s: not started: %s", vm->name, vm->stop_text);
 		return err;
 	}
@@ -298,7 +305,8 @@ void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
 	va_list ap;
 
 	if (vm->state != VM_RUNNING ||
-	    !__atomic_compare_exchange_n(&vm->stop_reason, &none, (u8)why, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	    !__atomic_compare_exchange_n(&vm->stop_reason, &none, (u8)why, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_SEQ_CST))
 		return;
 	va_start(ap, fmt);
 	fmt_vsnprintf(vm->stop_text, sizeof(vm->stop_text), fmt, ap);

@@ -15,9 +15,10 @@
 #define VM_NAME_MAX  32
 
 /*
- * A memory slot: guest physical range -> host extents. Memory is reserved when the slot is added and cleared when an extent is
- * first touched: `touched` has a bit per extent that somebody clears or has cleared. What `bias` says of an extent, once it is
- * cleared, is host pointer - gpa (of any byte in it); 0 until then, and never after: gpas are far smaller than host pointers.
+ * A memory slot: guest physical range -> host extents. Memory is reserved when the slot is added
+ * and cleared when an extent is first touched: `touched` has a bit per extent that somebody clears
+ * or has cleared. What `bias` says of an extent, once it is cleared, is host pointer - gpa (of any
+ * byte in it); 0 until then, and never after: gpas are far smaller than host pointers.
  */
 struct memslot {
 	gpa_t gpa;
@@ -25,6 +26,7 @@ struct memslot {
 	pfn_t *extents; /* one per 2 MiB of the slot, counted from gpa rounded down to 2 MiB */
 	u64 *touched;
 	u64 *bias;
+	const u64 *gpa_bias; /* bias, moved so that gpa >> EXTENT_SHIFT is the index */
 	u32 nr_extents;
 	u8 prot; /* enum s2_prot */
 };
@@ -37,14 +39,15 @@ enum vm_state {
 
 enum stop_reason {
 	STOP_NONE,
-	STOP_POWEROFF,	   /* by the guest; the only one that counts as a good end */
-	STOP_RESET,	   /* by the guest: ACPI reset register, reset vector, or a deliberate triple fault */
-	STOP_OPERATOR,	   /* by the monitor */
+	STOP_POWEROFF, /* by the guest; the only one that counts as a good end */
+	/* by the guest: ACPI reset register, reset vector, or a deliberate triple fault */
+	STOP_RESET,
+	STOP_OPERATOR, /* by the monitor */
 	STOP_TRIPLE_FAULT,
 	STOP_MEMORY_FAULT, /* an access to guest memory that is not there */
 	STOP_ENTRY_FAILED,
-	STOP_INTERNAL,	   /* something that Corbel can't do */
-	STOP_BUGGED,	   /* VM_BUG_ON */
+	STOP_INTERNAL, /* something that Corbel can't do */
+	STOP_BUGGED,   /* VM_BUG_ON */
 	STOP_REASONS
 };
 
@@ -65,12 +68,12 @@ struct irqchip_ops {
 struct vm {
 	u16 id; /* 1.. */
 	char name[VM_NAME_MAX];
-	struct list node;	   /* in vm_list */
-	u8 state;		   /* enum vm_state; changes under lock, read by anyone */
-	u8 stop_reason;		   /* enum stop_reason, of the last stop */
-	bool dead;		   /* bugged: never runs again. Atomic, set from any context */
-	bool failed;		   /* it ended badly at least once */
-	char stop_text[160];	   /* one line that says why */
+	struct list node;    /* in vm_list */
+	u8 state;	     /* enum vm_state; changes under lock, read by anyone */
+	u8 stop_reason;	     /* enum stop_reason, of the last stop */
+	bool dead;	     /* bugged: never runs again. Atomic, set from any context */
+	bool failed;	     /* it ended badly at least once */
+	char stop_text[160]; /* one line that says why */
 	struct spinlock lock;
 	struct stage2 stage2;
 	struct memslot slots[VM_MAX_SLOTS]; /* sorted by gpa */
@@ -79,18 +82,19 @@ struct vm {
 	const struct irqchip_ops *irqchip;
 	struct vcpu *vcpus[VM_MAX_VCPUS];
 	u32 nr_vcpus;
-	u32 running_vcpus;	   /* atomic */
-	struct cpumask cpus;	   /* where its vCPUs may run */
+	u32 running_vcpus;	    /* atomic */
+	struct cpumask cpus;	    /* where its vCPUs may run */
 	struct cpuid_policy *cpuid; /* virt/cpuid.h */
-	void *hw;		   /* the vendor's per-VM state (bitmaps) */
-	void *platform;		   /* dev/platform.c's devices */
+	void *hw;		    /* the vendor's per-VM state (bitmaps) */
+	void *platform;		    /* dev/platform.c's devices */
 	/*
-	 * Fill memory, devices and vCPU 0 for a start from power-on: set by who created the VM. Called by vm_start(), not running,
-	 * interrupts on. On failure *why (why_len bytes) gets one line.
+	 * Fill memory, devices and vCPU 0 for a start from power-on: set by who created the VM.
+	 * Called by vm_start(), not running, interrupts on. On failure *why (why_len bytes) gets
+	 * one line.
 	 */
 	int (*load)(struct vm *vm, char *why, size_t why_len);
-	const void *config;	   /* what `load` works from */
-	u64 tsc_base;		   /* host TSC that the guests see as 0 */
+	const void *config; /* what `load` works from */
+	u64 tsc_base;	    /* host TSC that the guests see as 0 */
 	u64 starts, resets;
 };
 
@@ -98,8 +102,8 @@ extern struct list vm_list;
 extern struct spinlock vm_list_lock;
 
 /*
- * Create a VM with its vCPUs and no memory. vcpus: 1..VM_MAX_VCPUS. Returns 0 and *out, or an error; nothing is left behind
- * then.
+ * Create a VM with its vCPUs and no memory. vcpus: 1..VM_MAX_VCPUS. Returns 0 and *out, or an
+ * error; nothing is left behind then.
  */
 int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, struct vm **out);
 /* Give everything back. The VM must not be running. */
@@ -107,28 +111,36 @@ void vm_destroy(struct vm *vm);
 struct vm *vm_find(const char *name);
 
 /*
- * Reserve memory for [gpa, gpa + size), 4 KiB aligned, with prot (enum s2_prot). 0; -EINVAL: alignment, prot, beyond the CPU's width
- * (vm->stage2.max_gfn); -EEXIST: overlaps a slot; -EBUSY: the VM runs; -ENOSPC: too many slots, or above about 250 GiB in one;
- * -ENOMEM. Nothing is left behind then. One caller at a time.
+ * Reserve memory for [gpa, gpa + size), 4 KiB aligned, with prot (enum s2_prot). 0; -EINVAL:
+ * alignment, prot, beyond the CPU's width (vm->stage2.max_gfn); -EEXIST: overlaps a slot; -EBUSY:
+ * the VM runs; -ENOSPC: too many slots, or above about 250 GiB in one; -ENOMEM. Nothing is left
+ * behind then. One caller at a time.
  */
 int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 prot);
 /* All memory reads as zero again, nothing is mapped (for a reset). Not running. */
 void vm_clear_memory(struct vm *vm);
-/* All memory goes back to the allocator. Stage 2 maps none of it any more and its debts are paid. Not running. */
+/*
+ * All memory goes back to the allocator. Stage 2 maps none of it any more and its debts are paid.
+ * Not running.
+ */
 void vm_free_memory(struct vm *vm);
 /* The slot that contains gpa, or NULL. Any CPU. */
 struct memslot *vm_slot(struct vm *vm, gpa_t gpa);
-/* Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid(). Interrupts on or off, no lock held. */
+/*
+ * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid().
+ * Interrupts on or off, no lock held.
+ */
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt);
 
 /*
- * Load it and start its vCPU 0 (the others wait for SIPI). From a CPU's task, interrupts on. -EBUSY if it runs, -EPERM if it is
- * dead, or what loading failed with: then it is stopped with that reason.
+ * Load it and start its vCPU 0 (the others wait for SIPI). From a CPU's task, interrupts on. -EBUSY
+ * if it runs, -EPERM if it is dead, or what loading failed with: then it is stopped with that
+ * reason.
  */
 int vm_start(struct vm *vm);
 /*
- * Stop from any context, with a reason and one line for the user (printf style); the first caller's reason stays. The vCPUs
- * leave guest mode soon after; the last one to leave runs vm_stopped_hook.
+ * Stop from any context, with a reason and one line for the user (printf style); the first caller's
+ * reason stays. The vCPUs leave guest mode soon after; the last one to leave runs vm_stopped_hook.
  */
 void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...) PRINTF(3, 4);
 /* Set by boot: called on a CPU's task loop (interrupts on) once a VM has come to rest. */
@@ -143,14 +155,14 @@ static inline void vm_irq_line(struct vm *vm, u32 gsi, bool level)
 }
 
 /*
- * Something that only a bug in Corbel, never a guest, can cause, and that harms one VM: the VM is dead, the machine goes on.
- * Evaluates to the condition.
+ * Something that only a bug in Corbel, never a guest, can cause, and that harms one VM: the VM is
+ * dead, the machine goes on. Evaluates to the condition.
  */
-#define VM_BUG_ON(vm, cond)                                                                        \
-	({                                                                                         \
-		bool bug_ = (cond);                                                                \
-		if (unlikely(bug_))                                                                \
-			vm_bugged((vm), #cond, __FILE__, __LINE__);                                \
-		bug_;                                                                              \
+#define VM_BUG_ON(vm, cond)                                         \
+	({                                                          \
+		bool bug_ = (cond);                                 \
+		if (unlikely(bug_))                                 \
+			vm_bugged((vm), #cond, __FILE__, __LINE__); \
+		bug_;                                               \
 	})
 void vm_bugged(struct vm *vm, const char *cond, const char *file, int line);

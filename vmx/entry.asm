@@ -24,8 +24,8 @@ section .text
 
 ; u64 vmx_enter(u64 gpr[16], u64 *host_rsp, bool resume)
 ;
-; Returns 0 after a VM exit; else the flags of a failed VMLAUNCH or VMRESUME: bit 0 CF, bit 1 ZF. The guest did not run then,
-; and gpr[] is as it was. *host_rsp is what the VMCS holds for RSP. Interrupts off.
+; Returns 0 after a VM exit; else the flags of a failed VMLAUNCH or VMRESUME: bit 0 CF, bit 1 ZF. The guest did not run
+; then, and gpr[] is as it was. *host_rsp is what the VMCS holds for RSP. Interrupts off.
 global vmx_enter
 vmx_enter:
 	push	rbp
@@ -109,7 +109,8 @@ vmx_set_host_rsp:
 .failed:
 	jmp	vmx_enter.failed
 
-; The out-of-line end of vmcs_read() and vmcs_write(): report, with every register kept. The field number is on the stack.
+; The out-of-line end of vmcs_read() and vmcs_write(): report, with every register kept. The field number is on the
+; stack.
 extern vmx_access_failed
 
 %macro REPORT 2

@@ -27,8 +27,8 @@ const struct pt_format ept_format = {
 	.prot_mask = EPT_R | EPT_W | EPT_X,
 	.prot_bits = {
 		/*
-		 * W without R is an EPT misconfiguration. X alone exists on some CPUs only (IA32_VMX_EPT_VPID_CAP bit 0),
-		 * so nothing without S2_R is offered, as on NPT.
+		 * W without R is an EPT misconfiguration. X alone exists on some CPUs only
+		 * (IA32_VMX_EPT_VPID_CAP bit 0), so nothing without S2_R is offered, as on NPT.
 		 */
 		[S2_R] = EPT_R,
 		[S2_R | S2_W] = EPT_R | EPT_W,

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Intel extended page tables, as data for mm/stage2.c. No privileged instruction has a place here. */
+/*
+ * Intel extended page tables, as data for mm/stage2.c. No privileged instruction has a place here.
+ */
 #pragma once
 
 #include "mm/pt_format.h"

@@ -22,33 +22,33 @@ enum vmx_result {
  * The one place that turns flags into a result: `op` with its operands, and a path for a fault if
  * `fixup` names one.
  */
-#define VMX_INSN(op, fixup, ...)                                                                   \
-	({                                                                                         \
-		bool invalid_, valid_;                                                             \
-		enum vmx_result result_ = VMX_OK;                                                  \
-		asm volatile("1:\t" op "\n"                                                        \
-			     "2:\n\t" fixup                                                        \
-			     : [result] "+r"(result_), "=@ccc"(invalid_), "=@ccz"(valid_)          \
-			     : __VA_ARGS__                                                         \
-			     : "memory");                                                          \
-		if (unlikely(invalid_ && result_ == VMX_OK))                                       \
-			result_ = VMX_FAIL_INVALID;                                                \
-		else if (unlikely(valid_ && result_ == VMX_OK))                                    \
-			result_ = VMX_FAIL_VALID;                                                  \
-		result_;                                                                           \
+#define VMX_INSN(op, fixup, ...)                                                          \
+	({                                                                                \
+		bool invalid_, valid_;                                                    \
+		enum vmx_result result_ = VMX_OK;                                         \
+		asm volatile("1:\t" op "\n"                                               \
+			     "2:\n\t" fixup                                               \
+			     : [result] "+r"(result_), "=@ccc"(invalid_), "=@ccz"(valid_) \
+			     : __VA_ARGS__                                                \
+			     : "memory");                                                 \
+		if (unlikely(invalid_ && result_ == VMX_OK))                              \
+			result_ = VMX_FAIL_INVALID;                                       \
+		else if (unlikely(valid_ && result_ == VMX_OK))                           \
+			result_ = VMX_FAIL_VALID;                                         \
+		result_;                                                                  \
 	})
 
 /*
  * A fault at 1: sets the result to VMX_FAULT and goes on at 2:. The flags are then what they were.
  */
-#define VMX_FIXUP                                                                                  \
-	".pushsection .text.unlikely, \"ax\"\n"                                                    \
-	"3:\tmovl $3, %k[result]\n\t"                                                              \
-	"jmp 2b\n\t"                                                                               \
-	".popsection\n\t"                                                                          \
-	".pushsection .extable, \"a\"\n\t"                                                         \
-	".balign 8\n\t"                                                                            \
-	".quad 1b, 3b\n\t"                                                                         \
+#define VMX_FIXUP                               \
+	".pushsection .text.unlikely, \"ax\"\n" \
+	"3:\tmovl $3, %k[result]\n\t"           \
+	"jmp 2b\n\t"                            \
+	".popsection\n\t"                       \
+	".pushsection .extable, \"a\"\n\t"      \
+	".balign 8\n\t"                         \
+	".quad 1b, 3b\n\t"                      \
 	".popsection"
 _Static_assert(VMX_FAULT == 3, "the fixup loads this number");
 
@@ -80,16 +80,16 @@ MUST_CHECK static inline enum vmx_result invept(u64 type, u64 eptp)
 {
 	u64 descriptor[2] = { eptp, 0 };
 
-	return VMX_INSN("invept %[descriptor], %[type]", "", [descriptor] "m"(descriptor),
-			[type] "r"(type));
+	return VMX_INSN("invept %[descriptor], %[type]",
+			"", [descriptor] "m"(descriptor), [type] "r"(type));
 }
 
 MUST_CHECK static inline enum vmx_result invvpid(u64 type, u16 vpid)
 {
 	u64 descriptor[2] = { vpid, 0 };
 
-	return VMX_INSN("invvpid %[descriptor], %[type]", "", [descriptor] "m"(descriptor),
-			[type] "r"(type));
+	return VMX_INSN("invvpid %[descriptor], %[type]",
+			"", [descriptor] "m"(descriptor), [type] "r"(type));
 }
 
 /*
@@ -98,21 +98,21 @@ MUST_CHECK static inline enum vmx_result invvpid(u64 type, u16 vpid)
  * thunks, which keep all registers, so that the compiler needs no spill for it on the hot path. The
  * VM is dead after it (vmx_access_failed), and a failed read yields 0.
  */
-#define VMX_REPORT(thunk, after)                                                                   \
-	"jbe 1f\n"                                                                                 \
-	"2:\n\t"                                                                                   \
-	".pushsection .text.unlikely, \"ax\"\n"                                                    \
-	"1:\tpush %q[field]\n\t"                                                                   \
-	"call " thunk "\n\t" after "\n\t"                                                          \
-	"jmp 2b\n\t"                                                                               \
+#define VMX_REPORT(thunk, after)                \
+	"jbe 1f\n"                              \
+	"2:\n\t"                                \
+	".pushsection .text.unlikely, \"ax\"\n" \
+	"1:\tpush %q[field]\n\t"                \
+	"call " thunk "\n\t" after "\n\t"       \
+	"jmp 2b\n\t"                            \
 	".popsection"
 
 static inline u64 vmcs_read(enum vmcs_field field)
 {
 	u64 value;
 
-	asm volatile("vmread %q[field], %[value]\n\t"
-		     VMX_REPORT("vmread_failed", "xorl %k[value], %k[value]")
+	asm volatile("vmread %q[field], %[value]\n\t" VMX_REPORT("vmread_failed",
+								 "xorl %k[value], %k[value]")
 		     : [value] "=r"(value)
 		     : [field] "r"((u64)field)
 		     : "cc");
@@ -122,11 +122,11 @@ static inline u64 vmcs_read(enum vmcs_field field)
 /* Straight into memory: an instruction less where the value is not needed at once. */
 static inline void vmcs_read_to(u64 *value, enum vmcs_field field)
 {
-	asm volatile("vmread %q[field], %[value]\n\t"
-		     VMX_REPORT("vmread_failed", "movq $0, %[value]")
-		     : [value] "=m"(*value)
-		     : [field] "r"((u64)field)
-		     : "cc");
+	asm volatile(
+		"vmread %q[field], %[value]\n\t" VMX_REPORT("vmread_failed", "movq $0, %[value]")
+		: [value] "=m"(*value)
+		: [field] "r"((u64)field)
+		: "cc");
 }
 
 static inline void vmcs_write(enum vmcs_field field, u64 value)

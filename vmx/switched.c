@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest registers that VM entry and exit leave alone: the MSRs of SYSCALL, SWAPGS and RDTSCP, CR2 and
- * DR6 (virt/vcpu.c does DR0-3). Corbel itself uses none of them (an exit sets DR7 to 0x400, so the guest's
- * breakpoints can't fire in Corbel), so they stay in the CPU from load to put instead of being
- * exchanged at each exit.
+ * Guest registers that VM entry and exit leave alone: the MSRs of SYSCALL, SWAPGS and RDTSCP, CR2
+ * and DR6 (virt/vcpu.c does DR0-3). Corbel itself uses none of them (an exit sets DR7 to 0x400, so
+ * the guest's breakpoints can't fire in Corbel), so they stay in the CPU from load to put instead
+ * of being exchanged at each exit.
  */
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"

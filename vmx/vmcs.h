@@ -191,22 +191,22 @@ enum {
 #define SEG_AR_MASK	       0xf0ffu
 
 /* SDM app. A "VMX Capability Reporting Facility" */
-#define MSR_VMX_EXIT_CTLS2	 0x493
-#define VMX_BASIC_REVISION	 MASK(30, 0)
-#define VMX_BASIC_SIZE		 MASK(44, 32)
-#define VMX_BASIC_32BIT		 BIT(48)
-#define VMX_BASIC_MEMTYPE	 MASK(53, 50)
-#define VMX_BASIC_TRUE_CTLS	 BIT(55)
-#define VMX_EPT_4_LEVELS	 BIT(6)
-#define VMX_EPT_WB		 BIT(14)
-#define VMX_EPT_2M		 BIT(16)
-#define VMX_EPT_1G		 BIT(17)
-#define VMX_INVEPT		 BIT(20)
-#define VMX_INVEPT_SINGLE	 BIT(25)
-#define VMX_INVEPT_ALL		 BIT(26)
-#define VMX_INVVPID		 BIT(32)
-#define VMX_INVVPID_SINGLE	 BIT(41)
-#define VMX_INVVPID_ALL		 BIT(42)
+#define MSR_VMX_EXIT_CTLS2  0x493
+#define VMX_BASIC_REVISION  MASK(30, 0)
+#define VMX_BASIC_SIZE	    MASK(44, 32)
+#define VMX_BASIC_32BIT	    BIT(48)
+#define VMX_BASIC_MEMTYPE   MASK(53, 50)
+#define VMX_BASIC_TRUE_CTLS BIT(55)
+#define VMX_EPT_4_LEVELS    BIT(6)
+#define VMX_EPT_WB	    BIT(14)
+#define VMX_EPT_2M	    BIT(16)
+#define VMX_EPT_1G	    BIT(17)
+#define VMX_INVEPT	    BIT(20)
+#define VMX_INVEPT_SINGLE   BIT(25)
+#define VMX_INVEPT_ALL	    BIT(26)
+#define VMX_INVVPID	    BIT(32)
+#define VMX_INVVPID_SINGLE  BIT(41)
+#define VMX_INVVPID_ALL	    BIT(42)
 
 /*
  * SDM "Extended-Page-Table Pointer (EPTP)": write-back tables, a walk of 4 levels. A/D bits stay
@@ -216,20 +216,20 @@ enum {
 #define EPTP_4_LEVELS (3ull << 3)
 
 /* SDM app. C "VMX Basic Exit Reasons": what asm/vmx.h of Linux 6.1 does not name */
-#define EXIT_REASON_IO_SMI     5
-#define EXIT_REASON_OTHER_SMI  6
-#define EXIT_REASON_GETSEC     11
-#define EXIT_REASON_RSM	       17
-#define EXIT_REASON_PCONFIG    65
-#define EXIT_REASON_SPP	       66
-#define EXIT_REASON_LOADIWKEY  69
-#define EXIT_REASON_ENCLV      70
-#define EXIT_REASON_ENQCMD     72
-#define EXIT_REASON_ENQCMDS    73
-#define EXIT_REASON_SEAMCALL   76
-#define EXIT_REASON_TDCALL     77
-#define EXIT_REASON_RDMSRLIST  78
-#define EXIT_REASON_WRMSRLIST  79
-#define EXIT_REASON_URDMSR     80
-#define EXIT_REASON_UWRMSR     81
-#define EXIT_REASONS	       82 /* one more than the last */
+#define EXIT_REASON_IO_SMI    5
+#define EXIT_REASON_OTHER_SMI 6
+#define EXIT_REASON_GETSEC    11
+#define EXIT_REASON_RSM	      17
+#define EXIT_REASON_PCONFIG   65
+#define EXIT_REASON_SPP	      66
+#define EXIT_REASON_LOADIWKEY 69
+#define EXIT_REASON_ENCLV     70
+#define EXIT_REASON_ENQCMD    72
+#define EXIT_REASON_ENQCMDS   73
+#define EXIT_REASON_SEAMCALL  76
+#define EXIT_REASON_TDCALL    77
+#define EXIT_REASON_RDMSRLIST 78
+#define EXIT_REASON_WRMSRLIST 79
+#define EXIT_REASON_URDMSR    80
+#define EXIT_REASON_UWRMSR    81
+#define EXIT_REASONS	      82 /* one more than the last */

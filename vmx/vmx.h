@@ -42,18 +42,18 @@ enum {
 struct vmx_vcpu {
 	struct vcpu v; /* first: entry.asm relies on v.gpr at offset 0 */
 	hpa_t vmcs;
-	u64 host_rsp;	     /* copy of VMCS_HOST_RSP */
-	u64 vmcs_rflags;     /* copy of the RFLAGS in the VMCS */
-	u32 entry_controls;  /* copy of VMCS_ENTRY_CONTROLS */
-	u8 windows;	     /* open in VMCS_PROC_CONTROLS: bit 0 interrupt, bit 1 NMI window */
-	u8 todo;	     /* TODO_* */
-	bool launched;	     /* VMRESUME, no longer VMLAUNCH */
-	u32 proc2;	     /* VMCS_PROC_CONTROLS2; without VPID if there was none left */
-	u16 vpid;	     /* 0: none */
-	u32 host_epoch;	     /* the enabling (see cpu.c) that its host state belongs to; 0: none */
+	u64 host_rsp;	    /* copy of VMCS_HOST_RSP */
+	u64 vmcs_rflags;    /* copy of the RFLAGS in the VMCS */
+	u32 entry_controls; /* copy of VMCS_ENTRY_CONTROLS */
+	u8 windows;	    /* open in VMCS_PROC_CONTROLS: bit 0 interrupt, bit 1 NMI window */
+	u8 todo;	    /* TODO_* */
+	bool launched;	    /* VMRESUME, no longer VMLAUNCH */
+	u32 proc2;	    /* VMCS_PROC_CONTROLS2; without VPID if there was none left */
+	u16 vpid;	    /* 0: none */
+	u32 host_epoch;	    /* the enabling (see cpu.c) that its host state belongs to; 0: none */
 	u64 eptp;
-	u64 cr2, dr6;			 /* while not loaded; DR0-3 are in v.dr */
-	u64 msr[SWITCHED_MSRS]; /* while not loaded; switched.c says which */
+	u64 cr2, dr6;			    /* while not loaded; DR0-3 are in v.dr */
+	u64 msr[SWITCHED_MSRS];		    /* while not loaded; switched.c says which */
 	struct desc_ptr host_gdt, host_idt; /* of this CPU: a VM exit sets the limits to 0xffff */
 };
 _Static_assert(offsetof(struct vmx_vcpu, v.gpr) == 0, "entry.asm");

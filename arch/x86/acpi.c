@@ -49,7 +49,10 @@ static u8 sum(const void *p, u32 n)
 	return s;
 }
 
-/* A whole table, or NULL with a line. A bad checksum is only a line: firmware in the field has them. */
+/*
+ * A whole table, or NULL with a line. A bad checksum is only a line: firmware in the field has
+ * them.
+ */
 static const struct sdt *table_at(const struct reader *r, u64 address)
 {
 	const struct sdt *t = address ? r->map(address, sizeof(*t)) : NULL;
@@ -57,12 +60,14 @@ static const struct sdt *table_at(const struct reader *r, u64 address)
 	if (!t)
 		return NULL;
 	if (t->length < sizeof(*t) || t->length > 4 * MIB) {
-		warnf(r, "ACPI: table %.4s at %#lx has length %u: ignored", t->signature, address, t->length);
+		warnf(r, "ACPI: table %.4s at %#lx has length %u: ignored", t->signature, address,
+		      t->length);
 		return NULL;
 	}
 	t = r->map(address, t->length);
 	if (t && sum(t, t->length))
-		warnf(r, "ACPI: table %.4s at %#lx has a bad checksum: used all the same", t->signature, address);
+		warnf(r, "ACPI: table %.4s at %#lx has a bad checksum: used all the same",
+		      t->signature, address);
 	return t;
 }
 
@@ -126,12 +131,18 @@ static void read_madt(const struct reader *r, const struct sdt *t)
 	r->info->pic = get(p, 40, 4) & 1;
 	for (u32 at = 44; at + 2 <= t->length; at += p[at + 1]) {
 		if (p[at + 1] < 2 || at + p[at + 1] > t->length)
-			return warnf(r, "ACPI: MADT entry at offset %u has length %u: the rest is ignored", at, p[at + 1]);
+			return warnf(
+				r,
+				"ACPI: MADT entry at offset %u has length %u: the rest is ignored",
+				at, p[at + 1]);
 		madt_entry(r, p + at, p[at], p[at + 1]);
 	}
 }
 
-/* AML of `Name (_S5_, Package () {a, b, ...})`: 08 _S5_ 12 PkgLength NumElements then integers (0, 1, or 0a byte). */
+/*
+ * AML of `Name (_S5_, Package () {a, b, ...})`: 08 _S5_ 12 PkgLength NumElements then integers (0,
+ * 1, or 0a byte).
+ */
 static void find_s5(const struct reader *r, const struct sdt *dsdt)
 {
 	const u8 *p = (const u8 *)dsdt;
@@ -172,7 +183,8 @@ static void read_fadt(const struct reader *r, const struct sdt *t)
 	info->pm_timer_32bit = flags & BIT(8);
 	info->hw_reduced = flags & BIT(20);
 	if (get(t, 76, 4) && get(t, 91, 1) == 4)
-		info->pm_timer = (struct acpi_gas){ .space = 1, .bits = 32, .address = get(t, 76, 4) };
+		info->pm_timer =
+			(struct acpi_gas){ .space = 1, .bits = 32, .address = get(t, 76, 4) };
 	if (t->length >= 129 && (flags & BIT(10))) {
 		read_gas(t, 116, &info->reset);
 		info->reset_value = (u8)get(t, 128, 1);
@@ -211,7 +223,8 @@ static void read_table(const struct reader *r, const struct sdt *t)
 		r->info->mcfg = get(t, 44, 8);
 }
 
-void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(const char *line), struct acpi_info *info)
+void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(const char *line),
+	       struct acpi_info *info)
 {
 	struct reader r = { map, warn, info };
 	const u8 *root = rsdp ? map(rsdp, 20) : NULL;
@@ -229,7 +242,8 @@ void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(con
 	}
 	xsdt = table_at(&r, at);
 	if (!xsdt)
-		return warnf(&r, "ACPI: no %cSDT at %#lx: one CPU, no power-off", width == 8 ? 'X' : 'R', at);
+		return warnf(&r, "ACPI: no %cSDT at %#lx: one CPU, no power-off",
+			     width == 8 ? 'X' : 'R', at);
 	for (u32 i = sizeof(*xsdt); i + width <= xsdt->length; i += width) {
 		t = table_at(&r, get(xsdt, i, width));
 		if (t)

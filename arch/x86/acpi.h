@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What Corbel reads of the machine's ACPI tables, bounds-checked; a broken table degrades with one clear line and never stops the
- * boot. Layouts: ACPI specification, section "ACPI Software Programming Model".
+ * What Corbel reads of the machine's ACPI tables, bounds-checked; a broken table degrades with one
+ * clear line and never stops the boot. Layouts: ACPI specification, section "ACPI Software
+ * Programming Model".
  */
 #pragma once
 
@@ -12,7 +13,7 @@
 #define ACPI_MAX_OVERRIDES 32
 
 struct acpi_gas { /* Generic Address Structure */
-	u8 space;     /* 0 memory, 1 I/O ports */
+	u8 space; /* 0 memory, 1 I/O ports */
 	u8 bits, offset, access;
 	u64 address;
 };
@@ -35,7 +36,7 @@ struct acpi_info {
 	} override[ACPI_MAX_OVERRIDES];
 	bool pic; /* 8259s are there */
 
-	u16 pm1a, pm1b;	       /* PM1 control ports, 0: none */
+	u16 pm1a, pm1b;		  /* PM1 control ports, 0: none */
 	struct acpi_gas pm_timer; /* address 0: none */
 	bool pm_timer_32bit;
 	struct acpi_gas reset;
@@ -46,19 +47,24 @@ struct acpi_info {
 	u8 s5_a, s5_b; /* SLP_TYPa, SLP_TYPb of _S5_ */
 
 	struct acpi_gas serial; /* SPCR; address 0: none */
-	u32 serial_gsi;	       /* 0: none */
-	u64 hpet;	       /* 0: none */
-	u64 mcfg;	       /* base of segment 0, 0: none */
+	u32 serial_gsi;		/* 0: none */
+	u64 hpet;		/* 0: none */
+	u64 mcfg;		/* base of segment 0, 0: none */
 };
 
 /*
- * Read the tables through arch_map-like `map` (cached; NULL on failure). Problems go to warn(), one line each. *info is always
- * usable; with no MADT it has no CPU. Pure but for map: runs on the host under test.
+ * Read the tables through arch_map-like `map` (cached; NULL on failure). Problems go to warn(), one
+ * line each. *info is always usable; with no MADT it has no CPU. Pure but for map: runs on the host
+ * under test.
  */
-void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(const char *line), struct acpi_info *info);
+void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(const char *line),
+	       struct acpi_info *info);
 
 extern struct acpi_info acpi; /* the machine's, filled by boot */
 
-/* Power off by _S5_, reset by FADT, 0xcf9, keyboard controller, triple fault. Virtualization must be off on every CPU. */
+/*
+ * Power off by _S5_, reset by FADT, 0xcf9, keyboard controller, triple fault. Virtualization must
+ * be off on every CPU.
+ */
 void acpi_poweroff(void);
 void machine_reset(void) NORETURN;

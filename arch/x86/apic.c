@@ -74,7 +74,8 @@ void apic_ipi(u32 apic_id, u32 icr_low)
 	u64 flags;
 
 	if (apic_x2) {
-		asm volatile("mfence; lfence" : : : "memory"); /* x2APIC writes are not serializing */
+		/* x2APIC writes are not serializing */
+		asm volatile("mfence; lfence" : : : "memory");
 		wrmsr(MSR_X2APIC_BASE + APIC_ICR / 16, (u64)apic_id << 32 | icr_low);
 		return;
 	}
@@ -93,7 +94,8 @@ void apic_nmi_others(void)
 	if (!ready)
 		return;
 	if (apic_x2)
-		wrmsr(MSR_X2APIC_BASE + APIC_ICR / 16, APIC_ICR_OTHERS | APIC_ICR_ASSERT | APIC_ICR_NMI);
+		wrmsr(MSR_X2APIC_BASE + APIC_ICR / 16,
+		      APIC_ICR_OTHERS | APIC_ICR_ASSERT | APIC_ICR_NMI);
 	else
 		apic_write(APIC_ICR, APIC_ICR_OTHERS | APIC_ICR_ASSERT | APIC_ICR_NMI);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's local APICs (SDM vol. 3 "Advanced Programmable Interrupt Controller"): xAPIC by MMIO, x2APIC by MSRs. The mode is the
- * same on all CPUs: x2APIC where the boot CPU has it, or the firmware left it on.
+ * The host's local APICs (SDM vol. 3 "Advanced Programmable Interrupt Controller"): xAPIC by MMIO,
+ * x2APIC by MSRs. The mode is the same on all CPUs: x2APIC where the boot CPU has it, or the
+ * firmware left it on.
  */
 #pragma once
 
@@ -23,14 +24,14 @@
 #define APIC_TMCCT     0x390
 #define APIC_TDCR      0x3e0
 
-#define APIC_LVT_MASKED	      BIT(16)
-#define APIC_TIMER_DEADLINE   BIT(18)
-#define APIC_ICR_NMI	      (4u << 8)
-#define APIC_ICR_INIT	      (5u << 8)
-#define APIC_ICR_STARTUP      (6u << 8)
-#define APIC_ICR_PENDING      BIT(12)
-#define APIC_ICR_ASSERT	      BIT(14)
-#define APIC_ICR_OTHERS	      (3u << 18)
+#define APIC_LVT_MASKED	    BIT(16)
+#define APIC_TIMER_DEADLINE BIT(18)
+#define APIC_ICR_NMI	    (4u << 8)
+#define APIC_ICR_INIT	    (5u << 8)
+#define APIC_ICR_STARTUP    (6u << 8)
+#define APIC_ICR_PENDING    BIT(12)
+#define APIC_ICR_ASSERT	    BIT(14)
+#define APIC_ICR_OTHERS	    (3u << 18)
 
 extern bool apic_x2;
 
@@ -45,7 +46,10 @@ static inline void apic_eoi(void)
 {
 	apic_write(APIC_EOI, 0);
 }
-/* Send an IPI: delivery mode and vector as in ICR 10:0. In xAPIC mode apic_id must be below 255 or the IPI is dropped with a warning. */
+/*
+ * Send an IPI: delivery mode and vector as in ICR 10:0. In xAPIC mode apic_id must be below 255 or
+ * the IPI is dropped with a warning.
+ */
 void apic_ipi(u32 apic_id, u32 icr_low);
 /* NMI to all but self; before apic_init: nothing. */
 void apic_nmi_others(void);

@@ -3,7 +3,10 @@
 #include "lib/log.h"
 #include "lib/printf.h"
 
-/* .ksyms: u32 count; then per symbol, sorted, {u32 offset from image_start, u32 offset of its name}; then the names. */
+/*
+ * .ksyms: u32 count; then per symbol, sorted, {u32 offset from image_start, u32 offset of its
+ * name}; then the names.
+ */
 struct ksym {
 	u32 address, name;
 };
@@ -34,7 +37,8 @@ void symbol_format(u64 address, char *buf, size_t size)
 		else
 			hi = mid;
 	}
-	fmt_snprintf(buf, size, "%s+%#x", (const char *)ksyms_start + sym[lo].name, offset - sym[lo].address);
+	fmt_snprintf(buf, size, "%s+%#x", (const char *)ksyms_start + sym[lo].name,
+		     offset - sym[lo].address);
 }
 
 /* A frame pointer is followed only upwards, aligned, and within the hypervisor's half. */

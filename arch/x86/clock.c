@@ -6,11 +6,11 @@
 #include "arch/x86/insn.h"
 #include "lib/log.h"
 
-#define PM_HZ  3579545u
-#define PIT_HZ 1193182u
+#define PM_HZ	 3579545u
+#define PIT_HZ	 1193182u
 #define PM_SPAN	 (PM_HZ / 100) /* 10 ms */
 #define PIT_SPAN (PIT_HZ / 100)
-#define ROUNDS 20
+#define ROUNDS	 20
 
 u32 tsc_khz = 1000000;
 bool clock_has_deadline;
@@ -35,8 +35,8 @@ struct moment {
 };
 
 /*
- * Under an emulator or another hypervisor the CPU may be taken away between two reads, so the reference is
- * read between two TSC reads, several times, and the closest pair counts.
+ * Under an emulator or another hypervisor the CPU may be taken away between two reads, so the
+ * reference is read between two TSC reads, several times, and the closest pair counts.
  */
 static struct moment pm_moment(void)
 {
@@ -102,7 +102,9 @@ static bool agree(u32 a, u32 b)
 	return MAX(a, b) - MIN(a, b) <= MAX(a, b) / 1000;
 }
 
-/* Rounds until two in a row agree within 0.1 %; else the last one has to do, with a word about it. */
+/*
+ * Rounds until two in a row agree within 0.1 %; else the last one has to do, with a word about it.
+ */
 static bool measure(bool (*once)(struct moment *span), u32 hz, const char *name)
 {
 	struct moment span;
@@ -137,8 +139,8 @@ void clock_calibrate(void)
 		log_warn("clock: neither the ACPI PM timer nor the PIT ticks: time is a guess");
 	ns_mult = (1000000ull << 32) / tsc_khz;
 	tsc_mult = ((u64)tsc_khz << 32) / 1000000;
-	log_info("clock: TSC %u.%03u MHz by %s, timer %s", tsc_khz / 1000, tsc_khz % 1000, clock_source,
-		 clock_has_deadline ? "TSC deadline" : "one-shot");
+	log_info("clock: TSC %u.%03u MHz by %s, timer %s", tsc_khz / 1000, tsc_khz % 1000,
+		 clock_source, clock_has_deadline ? "TSC deadline" : "one-shot");
 }
 
 u64 tsc_to_ns(u64 ticks)

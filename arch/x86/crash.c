@@ -18,14 +18,17 @@ static void NORETURN halt_forever(void)
 		asm volatile("cli; hlt");
 }
 
-/* The first CPU to come here reports; others stop; the same CPU again (a fault in the report) halts. */
+/*
+ * The first CPU to come here reports; others stop; the same CPU again (a fault in the report)
+ * halts.
+ */
 static void crash_begin(void)
 {
 	u32 expected = CPU_ID_NONE;
 
 	irq_disable();
-	if (!__atomic_compare_exchange_n(&crashing, &expected, this_cpu(cpu_id), false, __ATOMIC_SEQ_CST,
-					 __ATOMIC_SEQ_CST)) {
+	if (!__atomic_compare_exchange_n(&crashing, &expected, this_cpu(cpu_id), false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
 		if (expected == this_cpu(cpu_id))
 			log_err("a second fault during the crash report");
 		halt_forever();

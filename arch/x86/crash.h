@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * When Corbel itself is broken: stop the other CPUs, say everything, halt. One CPU crashes at a time; what fails during the
- * report does not hide the first reason.
+ * When Corbel itself is broken: stop the other CPUs, say everything, halt. One CPU crashes at a
+ * time; what fails during the report does not hide the first reason.
  */
 #pragma once
 

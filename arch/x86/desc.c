@@ -18,7 +18,10 @@ struct gdt {
 DEFINE_PERCPU(struct gdt, gdt) = { { 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0, 0 } };
 DEFINE_PERCPU(struct tss, tss) = { .iomap_base = sizeof(struct tss) };
 
-/* One IDT serves all CPUs: the IST indices are the same everywhere, the stacks are in each CPU's TSS. */
+/*
+ * One IDT serves all CPUs: the IST indices are the same everywhere, the stacks are in each CPU's
+ * TSS.
+ */
 static struct idt_gate idt[256];
 extern const u64 trap_stubs[256]; /* traps.asm */
 
@@ -41,15 +44,16 @@ static void idt_build(void)
 void desc_load(const u64 ist[IST_COUNT + 1])
 {
 	u64 base = (u64)this_cpu_ptr(struct tss, tss);
-	struct desc_ptr gdtr = { sizeof(u64) * GDT_ENTRIES - 1, (u64)this_cpu_ptr(struct gdt, gdt) };
+	struct desc_ptr gdtr = { sizeof(u64) * GDT_ENTRIES - 1,
+				 (u64)this_cpu_ptr(struct gdt, gdt) };
 	struct desc_ptr idtr = { sizeof(idt) - 1, (u64)idt };
 
 	if (!idt[0].attr)
 		idt_build();
 	for (u32 i = 1; i <= IST_COUNT; i++)
 		this_cpu(tss).ist[i - 1] = ist[i];
-	this_cpu(gdt).entry[HOST_TSS / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 |
-			    (base >> 24 & 0xff) << 56;
+	this_cpu(gdt).entry[HOST_TSS / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 |
+					    0x89ull << 40 | (base >> 24 & 0xff) << 56;
 	this_cpu(gdt).entry[HOST_TSS / 8 + 1] = base >> 32;
 	asm volatile("lgdt %0\n\t"
 		     "pushq %1\n\t"

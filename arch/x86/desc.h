@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* GDT, TSS and IDT of each CPU (SDM vol. 3 "Protected-Mode Memory Management", "Interrupt and Exception Handling"). */
+/*
+ * GDT, TSS and IDT of each CPU (SDM vol. 3 "Protected-Mode Memory Management", "Interrupt and
+ * Exception Handling").
+ */
 #pragma once
 
 #include "lib/types.h"
@@ -24,7 +27,8 @@ struct PACKED tss {
 };
 
 /*
- * Load GDT, TSS, IDT and the data segments on this CPU; its GS base is set already. ist[] are the tops of its IST stacks (index
- * 1..3). At the very top of each stands the CPU's GS base, where the paranoid entries find it.
+ * Load GDT, TSS, IDT and the data segments on this CPU; its GS base is set already. ist[] are the
+ * tops of its IST stacks (index 1..3). At the very top of each stands the CPU's GS base, where the
+ * paranoid entries find it.
  */
 void desc_load(const u64 ist[IST_COUNT + 1]);

@@ -12,7 +12,9 @@ struct cpuid_regs {
 static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
 {
 	struct cpuid_regs r;
-	asm volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
+	asm volatile("cpuid"
+		     : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+		     : "a"(leaf), "c"(subleaf));
 	return r;
 }
 
@@ -23,16 +25,16 @@ static inline u64 rdtsc(void)
 	return lo | (u64)hi << 32;
 }
 
-#define READ_CR(n)                                                                                 \
-	static inline u64 read_cr##n(void)                                                         \
-	{                                                                                          \
-		u64 x;                                                                             \
-		asm volatile("mov %%cr" #n ", %0" : "=r"(x) : : "memory");                          \
-		return x;                                                                          \
-	}                                                                                          \
-	static inline void write_cr##n(u64 x)                                                      \
-	{                                                                                          \
-		asm volatile("mov %0, %%cr" #n : : "r"(x) : "memory");                              \
+#define READ_CR(n)                                                         \
+	static inline u64 read_cr##n(void)                                 \
+	{                                                                  \
+		u64 x;                                                     \
+		asm volatile("mov %%cr" #n ", %0" : "=r"(x) : : "memory"); \
+		return x;                                                  \
+	}                                                                  \
+	static inline void write_cr##n(u64 x)                              \
+	{                                                                  \
+		asm volatile("mov %0, %%cr" #n : : "r"(x) : "memory");     \
 	}
 READ_CR(0)
 READ_CR(2)
@@ -40,16 +42,16 @@ READ_CR(3)
 READ_CR(4)
 #undef READ_CR
 
-#define DR_ACCESS(n)                                                                               \
-	static inline u64 read_dr##n(void)                                                         \
-	{                                                                                          \
-		u64 x;                                                                             \
-		asm volatile("mov %%dr" #n ", %0" : "=r"(x));                                       \
-		return x;                                                                          \
-	}                                                                                          \
-	static inline void write_dr##n(u64 x)                                                      \
-	{                                                                                          \
-		asm volatile("mov %0, %%dr" #n : : "r"(x));                                         \
+#define DR_ACCESS(n)                                          \
+	static inline u64 read_dr##n(void)                    \
+	{                                                     \
+		u64 x;                                        \
+		asm volatile("mov %%dr" #n ", %0" : "=r"(x)); \
+		return x;                                     \
+	}                                                     \
+	static inline void write_dr##n(u64 x)                 \
+	{                                                     \
+		asm volatile("mov %0, %%dr" #n : : "r"(x));   \
 	}
 DR_ACCESS(0)
 DR_ACCESS(1)
@@ -59,16 +61,16 @@ DR_ACCESS(6)
 DR_ACCESS(7)
 #undef DR_ACCESS
 
-#define PORT_ACCESS(suffix, type)                                                                  \
-	static inline type in##suffix(u16 port)                                                    \
-	{                                                                                          \
-		type v;                                                                            \
-		asm volatile("in %1, %0" : "=a"(v) : "Nd"(port));                                   \
-		return v;                                                                          \
-	}                                                                                          \
-	static inline void out##suffix(u16 port, type v)                                           \
-	{                                                                                          \
-		asm volatile("out %0, %1" : : "a"(v), "Nd"(port));                                  \
+#define PORT_ACCESS(suffix, type)                                  \
+	static inline type in##suffix(u16 port)                    \
+	{                                                          \
+		type v;                                            \
+		asm volatile("in %1, %0" : "=a"(v) : "Nd"(port));  \
+		return v;                                          \
+	}                                                          \
+	static inline void out##suffix(u16 port, type v)           \
+	{                                                          \
+		asm volatile("out %0, %1" : : "a"(v), "Nd"(port)); \
 	}
 PORT_ACCESS(b, u8)
 PORT_ACCESS(w, u16)
@@ -132,7 +134,10 @@ static inline void irq_restore(u64 flags)
 		irq_enable();
 }
 
-/* Take whatever interrupts are pending, then go on with interrupts off. (STI's shadow covers the NOP.) */
+/*
+ * Take whatever interrupts are pending, then go on with interrupts off. (STI's shadow covers the
+ * NOP.)
+ */
 static inline void irq_window(void)
 {
 	asm volatile("sti; nop; cli" : : : "memory");

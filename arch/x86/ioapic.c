@@ -5,13 +5,13 @@
 #include "arch/x86/ioapic.h"
 #include "lib/error.h"
 
-#define IOREGSEL 0x00
-#define IOWIN	 (0x10 / 4)
-#define IOAPIC_VERSION 1
+#define IOREGSEL	0x00
+#define IOWIN		(0x10 / 4)
+#define IOAPIC_VERSION	1
 #define IOAPIC_REDIR(n) (0x10 + 2 * (n))
-#define REDIR_MASKED   BIT(16)
-#define REDIR_LEVEL    BIT(15)
-#define REDIR_LOW      BIT(13)
+#define REDIR_MASKED	BIT(16)
+#define REDIR_LEVEL	BIT(15)
+#define REDIR_LOW	BIT(13)
 
 static volatile u32 *regs[ACPI_MAX_IOAPICS];
 static u32 lines[ACPI_MAX_IOAPICS];
@@ -59,7 +59,8 @@ int ioapic_route(u32 gsi, u16 flags, u8 vector, u32 apic_id)
 	u32 low = vector;
 
 	if (apic_id > 254)
-		return trace_error(-ERANGE); /* without interrupt remapping, 8 bits are all there is */
+		/* without interrupt remapping, 8 bits are all there is */
+		return trace_error(-ERANGE);
 	if ((flags & 3) == 3)
 		low |= REDIR_LOW;
 	if ((flags >> 2 & 3) == 3)

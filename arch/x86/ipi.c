@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each CPU owns one call descriptor and one inbox. The inbox has a bit per caller; the target takes a bit, reads that caller's
- * descriptor, runs it, and writes its result and then its answer (the descriptor's sequence number) into the caller's table. A
- * target that answers too late finds a newer sequence number, or itself not asked, and drops the call.
+ * Each CPU owns one call descriptor and one inbox. The inbox has a bit per caller; the target takes
+ * a bit, reads that caller's descriptor, runs it, and writes its result and then its answer (the
+ * descriptor's sequence number) into the caller's table. A target that answers too late finds a
+ * newer sequence number, or itself not asked, and drops the call.
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/clock.h"
@@ -15,7 +16,8 @@
 #include "lib/log.h"
 #include "lib/spinlock.h"
 
-#define ANSWER_MS 2000 /* a CPU in guest mode answers within microseconds; emulators under load take longer */
+/* a CPU in guest mode answers within microseconds; emulators under load take longer */
+#define ANSWER_MS 2000
 
 struct ipi_call {
 	u64 seq; /* odd while the descriptor changes; atomic */
@@ -28,7 +30,7 @@ static struct ipi_call calls[MAX_CPUS];
 static struct cpumask inbox[MAX_CPUS];
 static struct {
 	int result;
-	u64 answered; /* sequence number of the last call that was answered; atomic */
+	u64 answered;	       /* sequence number of the last call that was answered; atomic */
 } answers[MAX_CPUS][MAX_CPUS]; /* [caller][target] */
 static int (*handlers[IPI_KINDS])(void *arg);
 
@@ -46,7 +48,8 @@ static void answer(u32 me, u32 caller)
 	bool asked = bitmap_test(c->targets.bits, me);
 
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	if (seq & 1 || !asked || seq != __atomic_load_n(&c->seq, __ATOMIC_RELAXED) || kind >= IPI_KINDS)
+	if (seq & 1 || !asked || seq != __atomic_load_n(&c->seq, __ATOMIC_RELAXED) ||
+	    kind >= IPI_KINDS)
 		return;
 	answers[caller][me].result = handlers[kind] ? handlers[kind](arg) : -EOPNOTSUPP;
 	__atomic_store_n(&answers[caller][me].answered, seq, __ATOMIC_RELEASE);
@@ -107,7 +110,8 @@ static int wait_for(u32 me, u32 target, u64 seq, u64 deadline)
 	while (__atomic_load_n(&answers[me][target].answered, __ATOMIC_ACQUIRE) != seq) {
 		poll_if_off();
 		if (rdtsc() > deadline) {
-			log_err("CPU %u does not answer a call of CPU %u (kind %u)", target, me, calls[me].kind);
+			log_err("CPU %u does not answer a call of CPU %u (kind %u)", target, me,
+				calls[me].kind);
 			return trace_error(-ETIMEDOUT);
 		}
 		cpu_pause();

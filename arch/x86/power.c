@@ -43,13 +43,14 @@ void acpi_poweroff(void)
 		pm1_sleep(acpi.pm1b, acpi.s5_b);
 	} else {
 		/*
-		 * Without _S5_ (Bochs' DSDT), the two values that mean "off" on one chipset and nothing on others: 0 on PIIX4 (S0
-		 * on ICH), 7 on ICH (reserved on PIIX4).
+		 * Without _S5_ (Bochs' DSDT), the two values that mean "off" on one chipset and
+		 * nothing on others: 0 on PIIX4 (S0 on ICH), 7 on ICH (reserved on PIIX4).
 		 */
 		pm1_sleep(acpi.pm1a, 0);
 		pm1_sleep(acpi.pm1a, 7);
 	}
-	log_err("power-off: the machine does not obey its ACPI tables (PM1a port %#x, SLP_TYP %u, _S5_ %s); switch it off by hand",
+	log_err("power-off: the machine does not obey its ACPI tables (PM1a port %#x, SLP_TYP %u, "
+		"_S5_ %s); switch it off by hand",
 		acpi.pm1a, acpi.s5_a, acpi.s5_known ? "known" : "missing");
 }
 

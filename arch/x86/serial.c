@@ -9,11 +9,11 @@
 #include "lib/error.h"
 #include "lib/spinlock.h"
 
-#define TX_RING	   32768u
-#define RX_RING	   1024u
-#define FIFO	   16
-#define DRAIN_US   1000
-#define POLL_US	   10000
+#define TX_RING	    32768u
+#define RX_RING	    1024u
+#define FIFO	    16
+#define DRAIN_US    1000
+#define POLL_US	    10000
 #define VECTOR_UART (VECTOR_DEVICE + 4)
 
 static u16 base;
@@ -149,7 +149,8 @@ static void receive(void)
 {
 	bool any = false;
 
-	while (rx_in - __atomic_load_n(&rx_out, __ATOMIC_ACQUIRE) < RX_RING && (inb(base + UART_LSR) & UART_LSR_DR)) {
+	while (rx_in - __atomic_load_n(&rx_out, __ATOMIC_ACQUIRE) < RX_RING &&
+	       (inb(base + UART_LSR) & UART_LSR_DR)) {
 		rx[rx_in % RX_RING] = inb(base + UART_RX);
 		__atomic_store_n(&rx_in, rx_in + 1, __ATOMIC_RELEASE);
 		any = true;

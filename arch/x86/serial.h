@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The serial port: a 16550 at an I/O port. Output goes through a ring that is drained as the transmitter takes it (by a timer where
- * it is slower than us), input through an interrupt where there is one, else by a timer on the boot CPU.
+ * The serial port: a 16550 at an I/O port. Output goes through a ring that is drained as the
+ * transmitter takes it (by a timer where it is slower than us), input through an interrupt where
+ * there is one, else by a timer on the boot CPU.
  */
 #pragma once
 
 #include "lib/types.h"
 
-/* Is a UART there? Programs 8N1 at that rate, FIFOs on. Works from the first instruction on. -ENODEV: nothing answers. */
+/*
+ * Is a UART there? Programs 8N1 at that rate, FIFOs on. Works from the first instruction on.
+ * -ENODEV: nothing answers.
+ */
 int serial_init(u16 port, u32 baud);
 /* The port in use, 0: none. */
 u16 serial_port(void);
@@ -19,5 +23,8 @@ void serial_crash_mode(void);
 void serial_drain(void);
 /* Next received byte, or -1. One reader. */
 int serial_read(void);
-/* Receive by interrupt (gsi of the I/O APIC, its flags from the MADT) or by polling (gsi 0); `received` is called in interrupt context on the boot CPU. */
+/*
+ * Receive by interrupt (gsi of the I/O APIC, its flags from the MADT) or by polling (gsi 0);
+ * `received` is called in interrupt context on the boot CPU.
+ */
 void serial_start_input(u32 gsi, u16 flags, void (*received)(void));

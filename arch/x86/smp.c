@@ -53,8 +53,8 @@ void ap_start(u32 id)
 	u8 expected = CPU_ABSENT;
 
 	/* Late: given up already. Stay out, for good. */
-	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false, __ATOMIC_SEQ_CST,
-					 __ATOMIC_SEQ_CST))
+	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		for (;;)
 			asm volatile("cli; hlt");
 	cpu_set_percpu(id);
@@ -138,7 +138,8 @@ u32 smp_start(const struct smp_boot *b)
 		clock_delay_us(10000);
 		send_to_all(APIC_ICR_STARTUP | APIC_ICR_ASSERT | vector);
 		clock_delay_us(200);
-		send_to_all(APIC_ICR_STARTUP | APIC_ICR_ASSERT | vector); /* only those that are still absent */
+		/* only those that are still absent */
+		send_to_all(APIC_ICR_STARTUP | APIC_ICR_ASSERT | vector);
 	}
 	deadline = rdtsc() + (u64)START_MS * tsc_khz;
 	for (u32 i = 1; i < nr_cpus; i++) {
@@ -147,8 +148,8 @@ u32 smp_start(const struct smp_boot *b)
 		if (get_state(i) == CPU_DEAD || wait_state(i, CPU_STARTED, deadline))
 			continue;
 		/* The exchange decides the race with a CPU that answers just now. */
-		if (__atomic_compare_exchange_n(&cpus[i].state, &expected, CPU_DEAD, false, __ATOMIC_SEQ_CST,
-						__ATOMIC_SEQ_CST))
+		if (__atomic_compare_exchange_n(&cpus[i].state, &expected, CPU_DEAD, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			give_up(i, "no answer to SIPI");
 	}
 	deadline = rdtsc() + (u64)START_MS * tsc_khz;

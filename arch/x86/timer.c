@@ -35,8 +35,11 @@ static void program(void)
 		return;
 	}
 	now = rdtsc();
-	ticks = t->deadline > now ? (u64)((unsigned __int128)(t->deadline - now) * clock_apic_mult >> 32) : 0;
-	apic_write(APIC_TMICT, (u32)MIN(MAX(ticks, 1), 0xffffffffull)); /* too far: it fires early, and is set again */
+	ticks = t->deadline > now
+			? (u64)((unsigned __int128)(t->deadline - now) * clock_apic_mult >> 32)
+			: 0;
+	/* too far: it fires early, and is set again */
+	apic_write(APIC_TMICT, (u32)MIN(MAX(ticks, 1), 0xffffffffull));
 }
 
 static void interrupt(void)
@@ -56,8 +59,10 @@ void timer_init_cpu(void)
 	list_init(queue());
 	trap_set_irq(VECTOR_TIMER, interrupt);
 	apic_write(APIC_TDCR, 0xb); /* divide by 1 */
-	apic_write(APIC_LVT_TIMER, VECTOR_TIMER | (clock_has_deadline ? (u32)APIC_TIMER_DEADLINE : 0));
-	asm volatile("mfence" : : : "memory"); /* the mode before the first deadline (SDM "TSC-Deadline Mode") */
+	apic_write(APIC_LVT_TIMER,
+		   VECTOR_TIMER | (clock_has_deadline ? (u32)APIC_TIMER_DEADLINE : 0));
+	/* the mode before the first deadline (SDM "TSC-Deadline Mode") */
+	asm volatile("mfence" : : : "memory");
 }
 
 void timer_init(struct timer *t, void (*fire)(struct timer *t))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One-shot timers of a CPU, on its LAPIC timer (TSC deadline where the CPU has it). A timer belongs to the CPU that armed it;
- * arm and cancel there, with interrupts off. The callback runs in interrupt context on that CPU, with the timer disarmed.
+ * One-shot timers of a CPU, on its LAPIC timer (TSC deadline where the CPU has it). A timer belongs
+ * to the CPU that armed it; arm and cancel there, with interrupts off. The callback runs in
+ * interrupt context on that CPU, with the timer disarmed.
  */
 #pragma once
 
@@ -19,7 +20,10 @@ void timer_init(struct timer *t, void (*fire)(struct timer *t));
 void timer_arm(struct timer *t, u64 deadline);
 void timer_cancel(struct timer *t);
 
-/* Host TSC frequency in kHz, and ticks of the LAPIC timer's input. Set on the boot CPU before the others start. */
+/*
+ * Host TSC frequency in kHz, and ticks of the LAPIC timer's input. Set on the boot CPU before the
+ * others start.
+ */
 extern u32 tsc_khz;
 u64 tsc_to_ns(u64 ticks);
 u64 ns_to_tsc(u64 ns);

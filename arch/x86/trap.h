@@ -2,8 +2,8 @@
 /*
  * Exceptions and interrupts that the host takes.
  *
- * Interrupt handlers run with interrupts off on the interrupted stack. They may take locks only where everybody else takes them
- * with interrupts off.
+ * Interrupt handlers run with interrupts off on the interrupted stack. They may take locks only
+ * where everybody else takes them with interrupts off.
  */
 #pragma once
 
@@ -25,13 +25,19 @@ enum {
 	VECTOR_SPURIOUS = 0xff,
 };
 
-/* Handlers by vector; set at boot, before the source is unmasked. EOI is sent by the common code, before the call. */
+/*
+ * Handlers by vector; set at boot, before the source is unmasked. EOI is sent by the common code,
+ * before the call.
+ */
 void trap_set_irq(u8 vector, void (*handler)(void));
 
 /* #AC in the hypervisor goes here first; true: handled, resume (arch/x86/split_lock.c, later). */
 extern bool (*trap_ac_hook)(struct trap_frame *f);
 
-/* A VMX exit consumed an NMI or a machine check: run the host's handler for it as if it had come by the IDT. */
+/*
+ * A VMX exit consumed an NMI or a machine check: run the host's handler for it as if it had come by
+ * the IDT.
+ */
 void nmi_from_exit(void);
 void machine_check_from_exit(void);
 

@@ -1,9 +1,9 @@
 ; SPDX-License-Identifier: MIT
 ; Interrupt and exception entries of the host.
 ;
-; Vectors 2, 8 and 18 (#DF, NMI, #MC) are "paranoid": they can arrive anywhere, also where GS base is not the host's (between
-; #VMEXIT and VMLOAD). They run on stacks of their own, at whose very top the CPU's GS base is stored, load it, and put back
-; what they found. RBX carries the old value across the call.
+; Vectors 2, 8 and 18 (#DF, NMI, #MC) are "paranoid": they can arrive anywhere, also where GS base is not the host's
+; (between #VMEXIT and VMLOAD). They run on stacks of their own, at whose very top the CPU's GS base is stored, load it,
+; and put back what they found. RBX carries the old value across the call.
 
 bits 64
 default rel

@@ -13,6 +13,7 @@ FILE_MAX, MEDIAN_MAX = 900, 200  # lines of a file
 WIDTH_C, WIDTH = 100, 120
 
 STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}
+SOURCES = (".asm", ".py", ".sh", ".mk", ".ld", ".asl", "Makefile", ".suppress", ".clang-format", ".clang-tidy")
 KERNEL_API = ("asm/", "linux/", "asm-generic/")  # linux-libc-dev
 LOADER = "boot/efi_main.c"  # alone sees UEFI's headers
 INCLUDE = re.compile(r'^[ \t]*[#%][ \t]*include[ \t]*([<"])([^>"\n]*)[>"]', re.M)
@@ -32,14 +33,17 @@ INSTRUCTIONS = (
 )
 # What C code says, the only files (or folders) that may say it, and why.
 WORDS = (
-    (r"\bwrmsr(?:_safe)?\s*\(\s*(?:0x33\b|MSR_TEST_CTRL\b)", ("arch/x86/split_lock.c",), "is the owner of MSR_TEST_CTRL"),
+    (r"\bwrmsr(?:_safe)?\s*\(\s*(?:0x33\b|MSR_TEST_CTRL\b)", ("arch/x86/split_lock.c",),
+     "is the owner of MSR_TEST_CTRL"),
     (r"\b(?:rdmsr|wrmsr)\s*\(", ("arch/x86/", "vmx/", "svm/"), "access MSRs without a safety net"),
     (r"\bwrmsr_safe\s*\(", ("arch/x86/", "vmx/", "svm/"), "write MSRs"),
-    (r"\b(?:vmx_ops|svm_ops)\b", ("boot/main.c", "vmx/ops.c", "vmx/ops.h", "svm/ops.c", "svm/ops.h"), "name a backend"),
+    (r"\b(?:vmx_ops|svm_ops)\b", ("boot/main.c", "vmx/ops.c", "vmx/ops.h", "svm/ops.c", "svm/ops.h"),
+     "name a backend"),
     (r"\bs2_make_leaf\s*\(", ("mm/stage2.c", "mm/pt_format.h"), "makes stage-2 entries"),
     (r"(?:->|\.)\s*table_ptr\s*\(", ("mm/stage2.c",), "sees the entries of stage-2 tables"),
-    (r"\bslot_ptr\s*\(|(?:->|\.)bias\b", ("virt/slotmem.h", "virt/slots.c", "virt/guestmem.c", "virt/guestwalk.c",
-                                          "virt/guestlinear.c"), "have pointers into guest memory"),
+    (r"\bslot_ptr\s*\(|(?:->|\.)bias\b",
+     ("virt/slotmem.h", "virt/slots.c", "virt/guestmem.c", "virt/guestwalk.c", "virt/guestlinear.c"),
+     "have pointers into guest memory"),
 )
 # A header that is private to some files.
 PRIVATE = {
@@ -51,7 +55,8 @@ PRIVATE = {
 STAGE2_STORES = {"entry_cas": 1, "garbage_put": 1}
 
 # What has no place in a public tree: paths and hosts of one machine, notes to oneself.
-UNWANTED = re.compile(r"(?<![\w.$}])/(?:work|home|root|mnt)/\w|\b[\w-]+\.(?:internal|corp|lan)\b|\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b|"
+UNWANTED = re.compile(r"(?<![\w.$}])/(?:work|home|root|mnt)/\w|\b[\w-]+\.(?:internal|corp|lan)\b|"
+                      r"\b(?-i:TODO|FIXME|XXX)\b|"
                       r"\b(?:as (?:requested|instructed)|the brief says|in this session|language model)\b", re.I)
 
 
@@ -61,7 +66,7 @@ def check_text(_options):
     for path in files():
         text = read(path)
         c_file = path.endswith((".c", ".h"))
-        source = c_file or path.endswith((".asm", ".py", ".sh", ".mk", ".ld", ".asl", "Makefile")) or text.startswith("#!")
+        source = c_file or text.startswith("#!") or path.endswith(SOURCES)
         if source and not any("SPDX-License-Identifier: MIT" in line for line in text.splitlines()[:2]):
             bad.append(f"{path}:1: no SPDX line")
         limit = WIDTH_C if c_file else WIDTH if source else None
@@ -122,8 +127,8 @@ def check_stage2():
     path, bad, seen = "mm/stage2.c", [], {}
     text = code(path)
     starts = [(m.start(), m[1]) for m in re.finditer(r"^\w[^;{}()]*?\b(\w+)\([^;{}]*\)\s*\{", text, re.M)]
-    for match in re.finditer(r"__atomic_(?:compare_exchange|exchange|store)(?:_n)?\s*\(|^\s+\*slot\s*=|entries\[[^]]*\]\s*=[^=]",
-                             text, re.M):
+    stores = r"__atomic_(?:compare_exchange|exchange|store)(?:_n)?\s*\(|^\s+\*slot\s*=|entries\[[^]]*\]\s*=[^=]"
+    for match in re.finditer(stores, text, re.M):
         function = [name for start, name in starts if start < match.start()][-1]
         seen[function] = seen.get(function, 0) + 1
         if seen[function] > STAGE2_STORES.get(function, 0):

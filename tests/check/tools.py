@@ -10,7 +10,8 @@ import subprocess
 from tree import LAYERS, select
 
 LOADER = "boot/efi_main.c"
-LOADER_FLAGS = ["-fshort-wchar", "-DEFI_FUNCTION_WRAPPER", "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64"]
+LOADER_FLAGS = ["-fshort-wchar", "-DEFI_FUNCTION_WRAPPER",
+                "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64"]
 # The variant that checks more has more to look at.
 PROVE = ["-UPROVE_MMU", "-DPROVE_MMU=1"]
 # Of gcc only.
@@ -18,7 +19,8 @@ GCC_ONLY = ("-mgeneral-regs-only", "-fcf-protection=none")
 
 
 def run(*command):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                          check=False)
 
 
 def check_format(options):

@@ -61,9 +61,9 @@ static void table(u32 at, const char *signature, u32 length)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	static const u8 madt[] = { 0, 8, 0, 0, 1, 0,	0,    0, 0, 8, 1, 1, 1, 0, 0, 0, 1, 12,
-				   0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0, 2, 10, 0, 0, 2, 0, 0, 0,
-				   5, 0, 9, 16, 0, 0, 2,  0,	0, 0, 1, 0, 0, 0, 2, 0, 0, 0 };
+	static const u8 madt[] = { 0, 8, 0, 0,	1,    0,    0, 0, 0, 8, 1, 1,  1, 0, 0, 0, 1, 12,
+				   0, 0, 0, 0,	0xc0, 0xfe, 0, 0, 0, 0, 2, 10, 0, 0, 2, 0, 0, 0,
+				   5, 0, 9, 16, 0,    0,    2, 0, 0, 0, 1, 0,  0, 0, 2, 0, 0, 0 };
 	static const u8 s5[] = { 8, '_', 'S', '5', '_', 0x12, 6, 4, 0x0a, 5, 0x0a, 7, 0, 0 };
 
 	(void)argc, (void)argv;
@@ -107,7 +107,9 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	memory_size = MIN(MAX(size, sizeof(good)), sizeof(memory));
 	for (size_t i = 0; i < memory_size; i++)
 		memory[i] = (u8)(good[i] ^ (i < size ? data[i] : 0));
-	/* One bad checksum would hide all the rest; without it the checksum of the RSDP is right. */
+	/*
+	 * One bad checksum would hide all the rest; without it the checksum of the RSDP is right.
+	 */
 	for (u32 i = 0; i < 20; i++)
 		sum = (u8)(sum + memory[i]);
 	if (!size || data[0] != 'c')

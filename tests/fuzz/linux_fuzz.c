@@ -87,8 +87,8 @@ static void check(int err, const struct linux_entry *entry, const char *why, siz
 	if (entry->rip != entry->kernel + 0x200 || entry->kernel < MIB ||
 	    entry->kernel_end <= entry->kernel || entry->kernel % PAGE_SIZE)
 		abort();
-	if (entry->initrd_end && (!in_memory(entry->initrd, entry->initrd_end) ||
-				  entry->initrd < entry->kernel_end))
+	if (entry->initrd_end &&
+	    (!in_memory(entry->initrd, entry->initrd_end) || entry->initrd < entry->kernel_end))
 		abort();
 }
 

@@ -63,7 +63,8 @@ def bad_guests():
                        says=[r"vm linux: .*not a bzImage"])
     yield from on_both("initrd-too-big", conf(memory="64M"), files={**GUEST, "initrd.gz": bytes(48 << 20)}, status=1,
                        says=[r"vm linux: .*initrd"])
-    yield from on_both("memory-not-there", conf(memory="8G"), status=1, says=[r"corbel.conf:\d+: memory: 8192 MiB, but this machine has only \d+ MiB free"])
+    yield from on_both("memory-not-there", conf(memory="8G"), status=1,
+                       says=[r"corbel.conf:\d+: memory: 8192 MiB, but this machine has only \d+ MiB free"])
 
 
 # What the configuration says wrong is reported with file and line; the VM concerned does not start, others do.
@@ -99,11 +100,12 @@ send poweroff
     yield from on_both("monitor-and-back", conf(), script=script)
 
 
-# The ways in which a guest restarts itself: ACPI reset register, deliberate triple fault, jump to the reset vector. Each time it
-# comes back to its shell; that is no end of the VM.
+# The ways in which a guest restarts itself: ACPI reset register, deliberate triple fault, jump to the reset vector.
+# Each time it comes back to its shell; that is no end of the VM.
 def guest_restarts():
     for route, how in ("a", "reset register"), ("t", "deliberate triple fault"), ("b", "reset register"):
-        yield from on_both(f"guest-reboot-{route}", conf(cmdline=f"console=ttyS0 quiet cryptomgr.notests reboot={route}"),
+        yield from on_both(f"guest-reboot-{route}",
+                           conf(cmdline=f"console=ttyS0 quiet cryptomgr.notests reboot={route}"),
                            script="wait corbel-guest: ready\nwait guest#\nsend reboot\n" + SHELL)
 
 
@@ -117,7 +119,7 @@ def tiny(guest, **keys):
 def guest_ends():
     for guest, line in (("triple-fault", "triple fault: triple fault at rip 0x1000[0-9a-f]+"),
                         ("jump-nowhere", "memory fault: executes at gpa 0xd0000000 .*where no memory is"),
-                        ("tables-nowhere", "memory fault: has page tables at gpa 0xd000[0-9a-f]+ .*where no memory is")):
+                        ("tables-nowhere", "memory fault: has page tables at gpa 0xd000[0-9a-f]+ .*no memory is")):
         yield from on_both(guest, **tiny(guest), status=1, says=[f"{guest}: now", f"vm {guest}: stopped: {line}"])
     yield from on_both("prefixed-cpuid", **tiny("prefixed-cpuid"), says=["prefixed-cpuid: all lengths are right"])
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],

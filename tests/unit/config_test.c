@@ -91,7 +91,8 @@ static const struct bad bad_corbel[] = {
 	{ "[vm a b]", "c:2: vm: 'a b' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
 	{ "[vm monitor]", "c:2: vm: 'monitor' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
 	{ "[vm abcdefghijklmnopqrstuvwxyz123456]",
-	  "c:2: vm: 'abcdefghijklmnopqrstuvwxyz123456' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
+	  "c:2: vm: 'abcdefghijklmnopqrstuvwxyz123456' is not a name "
+	  "(1 to 31 of a-z A-Z 0-9 - _)\n" },
 	{ "\x1b[31mred", "c:2: byte 0x1b in column 1 is not text\n" },
 	{ "baud = 9600\x7f", "c:2: byte 0x7f in column 12 is not text\n" },
 	{ "# comment\rbaud = 1", "c:2: byte 0x0d in column 10 is not text\n" },

@@ -197,7 +197,7 @@ const char *frame_kind_name(enum frame_kind kind)
 
 struct vm *vm_find(const char *name)
 {
-	list_for_each (node, &vm_list) {
+	list_for_each(node, &vm_list) {
 		struct vm *vm = list_entry(node, struct vm, node);
 
 		if (!strcmp(vm->name, name))

@@ -122,18 +122,6 @@ static void test_lengths(void **state)
 	}
 }
 
-static void test_fast(void **state)
-{
-	(void)state;
-	const u8 cpuid[] = { 0x0f, 0xa2 }, prefixed[] = { 0x66, 0x0f, 0xa2 };
-	const u8 vmmcall[] = { 0x0f, 0x01, 0xd9 };
-	assert_int_equal(insn_length_fast2(cpuid, 0xa2), 2);
-	assert_int_equal(insn_length_fast2(cpuid, 0x32), 0);
-	assert_int_equal(insn_length_fast2(prefixed, 0xa2), 0);
-	assert_int_equal(insn_length_fast3(vmmcall, 0x01, 0xd9), 3);
-	assert_int_equal(insn_length_fast3(vmmcall, 0x01, 0xc1), 0);
-}
-
 struct mem_case {
 	const char *name;
 	enum insn_mode mode;
@@ -609,7 +597,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lengths),
-		cmocka_unit_test(test_fast),
 		cmocka_unit_test(test_operands),
 		cmocka_unit_test(test_random),
 	};

@@ -118,6 +118,7 @@ void fake_vm_open(u64 memory)
 	assert(!frames_init(&map, 1, HPA(memory)));
 	memset(&fake_vm, 0, sizeof(fake_vm));
 	memset(&fake_vcpu, 0, sizeof(fake_vcpu));
+	fake_vcpu.v.slot_hint = fake_vm.slots;
 	memset(&fake_policy, 0, sizeof(fake_policy));
 	fake_policy.phys_bits = 40;
 	fake_policy.has_gib_pages = true;

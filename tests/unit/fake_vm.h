@@ -17,7 +17,10 @@ extern struct fake_vcpu fake_vcpu;
 extern struct cpuid_policy fake_policy;
 extern u32 fake_bugs; /* calls of vm_bugged */
 
-/* A machine with this much memory, and a VM with one vCPU and no memory. A second call throws the first away. */
+/*
+ * A machine with this much memory, and a VM with one vCPU and no memory. A second call throws the
+ * first away.
+ */
 void fake_vm_open(u64 memory);
 /* With (else without) the get_mmu operation. */
 void fake_use_get_mmu(bool use);

@@ -121,7 +121,9 @@ static void madt(void)
 	seal(MADT);
 }
 
-/* A FADT of the size of revision 6, with a reset register, pointing at a DSDT with the usual _S5_. */
+/*
+ * A FADT of the size of revision 6, with a reset register, pointing at a DSDT with the usual _S5_.
+ */
 static void fadt(void)
 {
 	table(FADT, "FACP", 276);
@@ -304,15 +306,15 @@ static void madt_lengths(void **state)
 	APPEND(MADT, 0, 0); /* would stand still */
 	APPEND(MADT, 0, 8, 5, 5, 1, 0, 0, 0);
 	read_all();
-	assert_string_equal(
-		warnings, "ACPI: MADT entry at offset 82 has length 0: the rest is ignored\n");
+	assert_string_equal(warnings,
+			    "ACPI: MADT entry at offset 82 has length 0: the rest is ignored\n");
 	assert_int_equal(info.cpu_count, 2);
 
 	machine(NULL);
 	APPEND(MADT, 0, 200, 5, 5, 1, 0, 0, 0); /* longer than the table */
 	read_all();
-	assert_string_equal(
-		warnings, "ACPI: MADT entry at offset 82 has length 200: the rest is ignored\n");
+	assert_string_equal(warnings,
+			    "ACPI: MADT entry at offset 82 has length 200: the rest is ignored\n");
 	assert_int_equal(info.cpu_count, 2);
 
 	machine(NULL);
@@ -453,7 +455,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(good),	     TEST(no_root),	 TEST(broken_tables), TEST(madt_cpus),
 		TEST(madt_too_many), TEST(madt_lengths), TEST(short_fadt),    TEST(fadt_64bit),
-		TEST(s5_variants),   TEST(s5_in_ssdt), TEST(spcr),
+		TEST(s5_variants),   TEST(s5_in_ssdt),	 TEST(spcr),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,19 +15,19 @@
 #define RING 65536 /* LOG_RING of lib/log.c */
 
 /* Ours and the C library's must agree, in every size of the buffer. */
-#define SAME(...)                                                                      \
-	do {                                                                           \
-		char want[128], got[128];                                              \
-		int len = snprintf(want, sizeof(want), __VA_ARGS__);                   \
-		for (size_t size = 0; size <= (size_t)len + 2; size++) {               \
-			memset(got, '~', sizeof(got));                                 \
-			assert_int_equal(fmt_snprintf(got, size, __VA_ARGS__), len);   \
-			assert_int_equal(got[size], '~');                              \
-			if (size)                                                      \
+#define SAME(...)                                                                          \
+	do {                                                                               \
+		char want[128], got[128];                                                  \
+		int len = snprintf(want, sizeof(want), __VA_ARGS__);                       \
+		for (size_t size = 0; size <= (size_t)len + 2; size++) {                   \
+			memset(got, '~', sizeof(got));                                     \
+			assert_int_equal(fmt_snprintf(got, size, __VA_ARGS__), len);       \
+			assert_int_equal(got[size], '~');                                  \
+			if (size)                                                          \
 				assert_int_equal(strlen(got), MIN((size_t)len, size - 1)); \
-			if (size)                                                      \
-				assert_memory_equal(got, want, strlen(got));           \
-		}                                                                      \
+			if (size)                                                          \
+				assert_memory_equal(got, want, strlen(got));               \
+		}                                                                          \
 	} while (0)
 
 static void numbers(void **state)
@@ -197,8 +197,9 @@ static void see_and_log(void *arg, const char *line, size_t len)
 	(void)arg, (void)line, (void)len;
 	replayed++;
 	if (replayed < 2000) /* each makes the ring lose at least one that was not seen yet */
-		log_debug("from within a replay, and longer than the lines that it pushes out ........"
-			  "...............................................................");
+		log_debug(
+			"from within a replay, and longer than the lines that it pushes out ......"
+			"...............................................................");
 }
 
 /* No lock is held meanwhile, and what gets lost under the reader is skipped: it ends. */
@@ -245,9 +246,9 @@ static void lock_order(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(numbers),   cmocka_unit_test(strings),
-		cmocka_unit_test(odd),	     cmocka_unit_test(log_lines),
-		cmocka_unit_test(log_wraps), cmocka_unit_test(log_in_replay),
+		cmocka_unit_test(numbers),    cmocka_unit_test(strings),
+		cmocka_unit_test(odd),	      cmocka_unit_test(log_lines),
+		cmocka_unit_test(log_wraps),  cmocka_unit_test(log_in_replay),
 		cmocka_unit_test(lock_order),
 	};
 

@@ -307,11 +307,12 @@ static void vms(void **state)
 	(void)state;
 	fake_lab.state = VM_STOPPED;
 	fake_lab.stop_reason = STOP_TRIPLE_FAULT;
-	expect("vms",
-	       "vm=linux id=1 state=running reason=\"none\" vcpus=2 cpus=0-1,3 memory_kib=262144 starts=0 "
-	       "resets=0 exits=781\r\n"
-	       "vm=lab id=2 state=stopped reason=\"triple fault\" vcpus=0 cpus= memory_kib=0 starts=0 resets=0 "
-	       "exits=0\r\n");
+	expect("vms", "vm=linux id=1 state=running reason=\"none\" vcpus=2 cpus=0-1,3 "
+		      "memory_kib=262144 starts=0 "
+		      "resets=0 exits=781\r\n"
+		      "vm=lab id=2 state=stopped reason=\"triple fault\" vcpus=0 cpus= "
+		      "memory_kib=0 starts=0 resets=0 "
+		      "exits=0\r\n");
 	fake_linux.dead = true;
 	expect_part("vms", "vm=linux id=1 state=dead ");
 }
@@ -322,9 +323,9 @@ static void vm_info(void **state)
 	fake_guest("\x1b[2JKernel panic - \x1b[31mnot\x1b[m syncing\r\n");
 	strcpy(fake_linux.stop_text, "because \"x\"");
 	expect_part("vm linux info", "\r\nvm=linux why=\"because 'x'\"\r\n");
-	expect_part(
-		"vm linux info",
-		"vm=linux vcpu=1 cpu=0 state=running rip=0x0000000000000000 exits=6 last_exit=irq\r\n");
+	expect_part("vm linux info",
+		    "vm=linux vcpu=1 cpu=0 state=running rip=0x0000000000000000 exits=6 "
+		    "last_exit=irq\r\n");
 	expect_part("vm linux info", "vm=linux slot=0 gpa=0x0 size=0x10000000 prot=0\r\n");
 	expect_part(
 		"vm linux info",
@@ -380,11 +381,11 @@ static void exits(void **state)
 static void cpus_and_virt(void **state)
 {
 	(void)state;
-	expect("cpus",
-	       "cpu=0 apic=0 state=online virt=on differences=0 vcpus=0\r\n"
-	       "cpu=1 apic=2 state=online virt=on differences=0 vcpus=1\r\n"
-	       "cpu=2 apic=4 state=online virt=excluded differences=1 vcpus=0\r\n"
-	       "cpu=3 apic=6 state=dead virt=off differences=0 vcpus=0 why=\"no answer to SIPI\"\r\n");
+	expect("cpus", "cpu=0 apic=0 state=online virt=on differences=0 vcpus=0\r\n"
+		       "cpu=1 apic=2 state=online virt=on differences=0 vcpus=1\r\n"
+		       "cpu=2 apic=4 state=online virt=excluded differences=1 vcpus=0\r\n"
+		       "cpu=3 apic=6 state=dead virt=off differences=0 vcpus=0 "
+		       "why=\"no answer to SIPI\"\r\n");
 	expect_part("cpus -v", "vcpus=0\r\ncpu=2 cap=signature value=0x906ea\r\ncpu=3");
 	expect("cpu 1 diff", "cpu=1 reference=0 differences=0\r\n");
 	expect("cpu 2 diff", "cpu=2 field=7_ebx rule=\"superset\" expected=0xff seen=0x7f\r\n"
@@ -397,9 +398,8 @@ static void mem(void **state)
 	(void)state;
 	expect_part("mem", "\r\nowner=\"free\" kib=1024 mib=1.0\r\n");
 	expect_part("mem", "\r\nowner=\"guest memory\" kib=9216 mib=9.0\r\n");
-	expect_part(
-		"mem",
-		"\r\nowner=total kib=46080 mib=45.0\r\nfree_2mib_extents=17\r\nvm=linux kib=262144 mib=256.0\r\n");
+	expect_part("mem", "\r\nowner=total kib=46080 mib=45.0\r\nfree_2mib_extents=17\r\n"
+			   "vm=linux kib=262144 mib=256.0\r\n");
 }
 
 static void log_command(void **state)

@@ -169,8 +169,8 @@ static void odd_sizes(void **state)
 	for (u32 i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		open_screen(sizes[i][0], sizes[i][1], sizes[i][2], true);
 		for (u32 n = 0; n < 200; n++)
-			write_text(
-				"some text\twith tabs\r\n and \x1b[K more, long enough to wrap here and there");
+			write_text("some text\twith tabs\r\n and \x1b[K more, "
+				   "long enough to wrap here and there");
 	}
 	open_screen(8, 16, 8, true);
 	write_text("\r\n\tx");

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
-# Host tests: which sources each one links, besides itself. All run under AddressSanitizer and UBSan; those in TSAN_TESTS under
-# ThreadSanitizer. The runner fails if one of them did not run.
+# Host tests: which sources each one links, besides itself. All run under AddressSanitizer and UBSan; those in
+# TSAN_TESTS under ThreadSanitizer. The runner fails if one of them did not run.
 
 U := tests/unit
 T_LIB := lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c mm/stage2.c $(T_FRAMES)
 
-T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer platform power rtc \
-	uart16550) $(B)/dsdt_aml.c
+T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer platform power \
+	rtc uart16550) $(B)/dsdt_aml.c
 
 test_acpi := $(T_DEV)
-T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_system commands_vm console escape lineedit monitor terminal \
-	vmconsole) $(U)/debug_fake.c $(U)/host.c $(T_LIB)
+T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_system commands_vm console escape lineedit monitor \
+	terminal vmconsole) $(U)/debug_fake.c $(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
@@ -37,7 +37,7 @@ test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_uart := $(T_DEV)
 
-UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib linux monitor \
-	screen stage2 stage2_model uart
+UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
+	linux monitor screen stage2 stage2_model uart
 TSAN_TESTS := spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

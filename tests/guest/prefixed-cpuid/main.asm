@@ -1,6 +1,6 @@
 ; SPDX-License-Identifier: MIT
-; Instructions that exit, with prefixes: the length of each has to be found where the CPU doesn't tell it. A wrong one shows as a
-; wrong count, or as a crash in the bytes behind.
+; Instructions that exit, with prefixes: the length of each has to be found where the CPU doesn't tell it. A wrong one
+; shows as a wrong count, or as a crash in the bytes behind.
 %include "bzimage.inc"
 main:
 	xor	r15d, r15d
@@ -17,7 +17,8 @@ main:
 	cpuid_after db 0x2e
 	cpuid_after db 0x48
 	cpuid_after db 0x66, 0x67, 0x26, 0xf2, 0x4f
-	cpuid_after db 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66	; 15 bytes in all
+	; 15 bytes in all
+	cpuid_after db 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66
 	; RDMSR of APIC_BASE with a REX prefix, and across a page.
 	mov	ecx, 0x1b
 	db	0x48, 0x0f, 0x32

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One entry and what comes back: ops->run. This is the hot path; what most entries don't need hides
+ * behind one test.
+ */
+#include <asm/processor-flags.h>
+#include <asm/svm.h>
+#include "arch/x86/msr.h"
+#include "svm/insn.h"
+#include "svm/svm.h"
+#include "virt/guestmem.h"
+#include "virt/vm.h"
+
+#define CS_ATTR_L BIT(9) /* as the VMCB packs it */
+
+static void put_event(struct svm_vcpu *s)
+{
+	const struct event *e = &s->v.event;
+	u64 inj = e->vector | (u64)e->type << EVENT_TYPE_SHIFT | EVENT_VALID;
+
+	if (e->has_error)
+		inj |= EVENT_HAS_ERROR | (u64)e->error << EVENT_ERROR_SHIFT;
+	if (e->type == EVENT_NMI) {
+		s->nmi_blocked = true;
+		s->vmcb->intercept1 |= (u32)INTERCEPT_IRET;
+	}
+	s->vmcb->event_inj = inj;
+	s->v.event.valid = false;
+}
+
+/*
+ * A delivery that was interrupted is started again by us, except for INT n, INT3 and INTO: RIP
+ * still stands there, so the guest executes them again. QEMU reports external interrupts as
+ * exceptions with their vector.
+ */
+static void take_back_event(struct svm_vcpu *s)
+{
+	u64 info = s->vmcb->exit_int_info;
+	u8 vector = info & EVENT_VECTOR, type = info >> EVENT_TYPE_SHIFT & 7;
+
+	if (type == EVENT_EXCEPTION && vector >= 32)
+		type = EVENT_EXT_INT;
+	if (type == EVENT_SOFT_INT || (type == EVENT_EXCEPTION && (vector == 3 || vector == 4)))
+		return;
+	s->v.event = (struct event){ .valid = true, .type = type, .vector = vector };
+	if (info & EVENT_HAS_ERROR) {
+		s->v.event.has_error = true;
+		s->v.event.error = (u32)(info >> EVENT_ERROR_SHIFT);
+	}
+	if (type == EVENT_NMI)
+		s->nmi_blocked = false; /* put_event() blocks again */
+}
+
+/*
+ * There is no interrupt-window exit: a virtual interrupt that is intercepted before it is delivered
+ * serves as one.
+ */
+static void set_irq_window(struct svm_vcpu *s, bool want)
+{
+	struct vmcb *c = s->vmcb;
+
+	s->irq_window = want;
+	if (want) {
+		c->int_ctl |= V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf);
+		c->intercept1 |= (u32)INTERCEPT_VINTR;
+	} else {
+		c->int_ctl &= ~(V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf));
+		c->intercept1 &= (u32)~INTERCEPT_VINTR;
+	}
+}
+
+/* One test for all that most entries don't need. */
+static inline bool has_rare_work(const struct svm_vcpu *s)
+{
+	return s->v.event.valid | s->v.want_irq_window | s->irq_window | s->iret_step;
+}
+
+static NOINLINE void rare_work(struct svm_vcpu *s)
+{
+	if (s->v.event.valid)
+		put_event(s);
+	set_irq_window(s, s->v.want_irq_window);
+	if (s->iret_step)
+		s->vmcb->rflags |= X86_EFLAGS_TF;
+}
+
+/*
+ * The exits that are hot, all by instructions: their neutral kind, and the instruction as it stands
+ * without prefix (its first bytes, low byte first).
+ */
+struct hot_exit {
+	u32 bytes, mask;
+	u8 kind, len;
+	u8 reserved[6]; /* 16 bytes: an index is one shift */
+};
+#define HOT_FIRST SVM_EXIT_CPUID
+static const struct hot_exit hot_exits[] = {
+	[SVM_EXIT_CPUID - HOT_FIRST] = { 0xa20f, 0xffff, EXIT_CPUID, 2, { 0 } },
+	[SVM_EXIT_HLT - HOT_FIRST] = { 0xf4, 0xff, EXIT_HLT, 1, { 0 } },
+	[SVM_EXIT_MSR - HOT_FIRST] = { 0x320f, 0xffff, EXIT_MSR_READ, 2, { 0 } },
+	[SVM_EXIT_VMMCALL - HOT_FIRST] = { 0xd9010f, 0xffffff, EXIT_HYPERCALL, 3, { 0 } },
+};
+static const struct hot_exit msr_write = { 0x300f, 0xffff, EXIT_MSR_WRITE, 2, { 0 } };
+
+/* For CPUs that don't tell the length. 0: virt/ shall decode the instruction. */
+static inline u8 fetched_length(struct svm_vcpu *s, const struct hot_exit *hot)
+{
+	const struct vmcb *c = s->vmcb;
+	u64 bytes;
+
+	if (!(c->cs.attr & CS_ATTR_L) || !(s->efer & EFER_LMA) || c->cr4 & X86_CR4_LA57)
+		return 0;
+	bytes = (u64)guest_fetch_long(&s->v, c->cr3);
+	return likely((bytes & hot->mask) == hot->bytes) ? hot->len : 0;
+}
+
+/* Fill v->exit from the VMCB. */
+static inline void translate(struct svm_vcpu *s)
+{
+	const struct vmcb *c = s->vmcb;
+	u32 code = (u32)c->exit_code;
+	const struct hot_exit *hot;
+	u8 len;
+
+	s->v.exit.raw = code;
+	if (code - HOT_FIRST >= ARRAY_SIZE(hot_exits) || !hot_exits[code - HOT_FIRST].len)
+		return svm_translate_exit(s, code);
+	hot = &hot_exits[code - HOT_FIRST];
+	if (code == SVM_EXIT_MSR && c->exit_info1 & 1)
+		hot = &msr_write;
+	s->v.exit.kind = hot->kind;
+	len = svm_told_length(c);
+	s->v.exit.insn_len = len ? len : fetched_length(s, hot);
+}
+
+void svm_run(struct vcpu *v)
+{
+	struct svm_vcpu *s = svm_of(v);
+	struct vmcb *c = s->vmcb;
+
+	c->rax = v->gpr[RAX];
+	c->rip = v->rip;
+	c->rflags = v->rflags;
+	if (v->clear_shadow) {
+		c->int_state = 0;
+		v->clear_shadow = false;
+	}
+	if (unlikely(has_rare_work(s)))
+		rare_work(s);
+	v = svm_enter(s->vmcb_hpa, v, s->host_vmcb);
+	s = svm_of(v);
+	c = s->vmcb;
+	c->tlb_control = 0;
+	c->event_inj = 0;
+	v->gpr[RAX] = c->rax;
+	v->rip = c->rip;
+	v->rflags = c->rflags;
+	if (unlikely(c->exit_int_info & EVENT_VALID))
+		take_back_event(s);
+	translate(s);
+}
