@@ -223,10 +223,21 @@ system: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
 
 # What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
+STAGE2_BENCH := $(patsubst %,$(B)/bench/host/%.o,tests/bench/stage2_bench.c tests/unit/host.c mm/stage2.c svm/npt.c \
+	vmx/ept.c lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c)
+$(B)/bench/host/%.c.o: %.c
+	@mkdir -p $(@D)
+	$Q$(CC) $(HOST_CFLAGS) -O2 -UPROVE_MMU -DPROVE_MMU=0 -MMD -MP -c $< -o $@
+$(B)/bench/stage2: $(STAGE2_BENCH)
+	$Q$(CC) $^ -o $@ -lcmocka
 .PHONY: bench
-bench: $(B)/corbel.efi guest bochs
+bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
+
+soak: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
+	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results
+.PHONY: soak
 
 # Everything, whatever fails in between; the last line counts.
 test: $(B)/corbel.efi guest bochs $(TINY_GUESTS)

@@ -108,8 +108,8 @@ enum vcpu_state { VCPU_STOPPED, VCPU_RUNNABLE, VCPU_RUNNING, VCPU_HALTED };
 
 /* Of EXIT_COST builds (virt/exit_cost.h); TSC ticks without idle time. */
 struct exit_cost {
-	u64 entered, exited;	 /* when: the last time */
-	u64 guest;		 /* in guest mode */
+	u64 entered, exited;   /* when: the last time */
+	u64 guest;	       /* in guest mode */
 	u64 ticks[EXIT_KINDS]; /* from exits to entries */
 };
 

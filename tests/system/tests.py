@@ -19,6 +19,7 @@ class Test:
     says: list = field(default_factory=list)  # patterns that must appear, in this order
     never_says: list = field(default_factory=lambda: ["corbel: PANIC", "WARNING: CPU", "this should not be"])
     timeout: int = 0  # seconds; 0: as usual for the emulator
+    soak: bool = False  # not for every day
     force: bool = False  # mkusb is to make the image although the configuration has errors
 
 
@@ -39,15 +40,19 @@ send poweroff
 
 
 def boot_matrix():
-    """The guest's shell answers and its power-off ends the machine, whatever the number of CPUs and the memory."""
+    """The guest's shell answers and its power-off ends the machine, whatever the number of CPUs and the memory. Every
+    day each number of CPUs and each size once; all combinations in make soak."""
+    daily = {("pc", 1, 512), ("q35", 2, 4096), ("pc", 4, 2048), ("q35", 8, 512), ("pc", 8, 4096),
+             ("bochs", 1, 512), ("bochs", 2, 1024), ("bochs", 4, 512), ("bochs", 8, 2048)}
     for cpus in 1, 2, 4, 8:
         for memory in 512, 2048, 4096:
             for machine in "pc", "q35":
                 yield Test(f"boot-qemu-{machine}-{cpus}cpu-{memory}M", "qemu", conf(), script=SHELL,
-                           emu=["--machine", machine, "--cpus", str(cpus), "--memory", str(memory)])
+                           emu=["--machine", machine, "--cpus", str(cpus), "--memory", str(memory)],
+                           soak=(machine, cpus, memory) not in daily)
         for memory in 512, 1024, 2048:
             yield Test(f"boot-bochs-{cpus}cpu-{memory}M", "bochs", conf(), script=SHELL,
-                       emu=["--cpus", str(cpus), "--memory", str(memory)])
+                       emu=["--cpus", str(cpus), "--memory", str(memory)], soak=("bochs", cpus, memory) not in daily)
 
 
 def on_both(name, *args, **more):

@@ -57,4 +57,5 @@ def main():
         file.write(elf)
 
 
-main()
+if __name__ == "__main__":
+    main()
