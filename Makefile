@@ -21,8 +21,9 @@ PYTHON := python3
 WARN := -Wall -Wextra -Werror -Wundef -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS := -std=gnu17 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-pic -fno-pie \
 	-fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fcf-protection=none \
-	-fno-strict-aliasing -DPROVE_MMU=$(PROVE_MMU) -DEXIT_COST=$(EXIT_COST) -I. -I$(B) $(WARN)
-LDFLAGS := -nostdlib -static -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
+	-fno-strict-aliasing -ffunction-sections -fdata-sections \
+	-DPROVE_MMU=$(PROVE_MMU) -DEXIT_COST=$(EXIT_COST) -I. -I$(B) $(WARN)
+LDFLAGS := -nostdlib -static --gc-sections -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
 
 # The hypervisor proper, by layer.
 OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/main.c boot/vms.c \

@@ -273,13 +273,13 @@ static void vm_run(struct task *t)
 
 static void enable_virtualization(void)
 {
-	enum virt_mixed mixed =
-		config.mixed_cpus == CONFIG_MIXED_REFUSE ? VIRT_MIXED_REFUSE : VIRT_MIXED_EXCLUDE;
+	static const u8 mixed[] = { [CONFIG_MIXED_EXCLUDE] = VIRT_MIXED_EXCLUDE,
+				    [CONFIG_MIXED_REFUSE] = VIRT_MIXED_REFUSE,
+				    [CONFIG_MIXED_COMMON] = VIRT_MIXED_COMMON };
 	u32 setup = config.setup_cpu == CONFIG_SETUP_BOOT ? 0 : (u32)config.setup_cpu;
 
-	if (config.mixed_cpus == CONFIG_MIXED_COMMON)
-		log_warn("mixed_cpus = common is not supported yet: exclude is used");
-	if (!virt_setup(backends, ARRAY_SIZE(backends), setup, mixed) && !virt_enable_get())
+	if (!virt_setup(backends, ARRAY_SIZE(backends), setup, mixed[config.mixed_cpus]) &&
+	    !virt_enable_get())
 		log_info("virtualization: %s is on, on %u of %u CPUs", virt_ops->name,
 			 bitmap_weight(virt_cpus()->bits, MAX_CPUS),
 			 bitmap_weight(cpus_online.bits, MAX_CPUS));

@@ -70,7 +70,7 @@ bool cmd_cpus(u32 argc, char **argv)
 
 static void print_difference(void *arg, const char *field, const char *rule, u64 expected, u64 seen)
 {
-	monitor_printf("cpu=%u field=%s rule=\"%s\" expected=0x%lx seen=0x%lx\n", *(const u32 *)arg,
+	monitor_printf("cpu=%u field=\"%s\" rule=%s expected=0x%lx seen=0x%lx\n", *(const u32 *)arg,
 		       field, rule, expected, seen);
 }
 
@@ -93,12 +93,38 @@ bool cmd_cpu(u32 argc, char **argv)
 	return true;
 }
 
+/* The first user turns it on, the last one off; the operator is the one user while no VM runs. */
+static void virt_switch(bool on)
+{
+	bool running = false;
+	int err = 0;
+
+	list_for_each(n, &vm_list)
+		running |= list_entry(n, struct vm, node)->state == VM_RUNNING;
+	if (on && !virt_enabled())
+		err = virt_enable_get();
+	else if (!on && running)
+		err = -EBUSY;
+	else if (!on && virt_enabled())
+		virt_enable_put();
+	if (err == -EBUSY)
+		monitor_printf("virt off: a VM runs (see vms)\n");
+	else if (err)
+		monitor_printf("virt on: %s\n",
+			       virt_obstacle()[0] ? virt_obstacle() : error_name(err));
+	else
+		monitor_printf("virt=%s\n", virt_enabled() ? "on" : "off");
+}
+
 bool cmd_virt(u32 argc, char **argv)
 {
 	const struct virt_caps *reference = virt_reference();
 	u32 on = 0, excluded = 0;
 
-	(void)argv;
+	if (argc == 2 && (!strcmp(argv[1], "on") || !strcmp(argv[1], "off"))) {
+		virt_switch(!strcmp(argv[1], "on"));
+		return true;
+	}
 	if (argc != 1)
 		return false;
 	for (u32 id = 0; id < nr_cpus; id++) {

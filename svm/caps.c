@@ -65,9 +65,12 @@ static void msrpm_pass(u8 *map, u32 msr)
 /* One pair of maps serves all VMs: the policy is the same for all. */
 static int make_maps(void)
 {
-	pfn_t io = frame_alloc_order(IOPM_ORDER, FRAME_HW, VM_NONE);
-	pfn_t msr = frame_alloc_order(MSRPM_ORDER, FRAME_HW, VM_NONE);
+	pfn_t io = hpa_pfn(svm_setup_.iopm), msr = hpa_pfn(svm_setup_.msrpm);
 
+	if (!io.v) { /* setup may run again, on a smaller record */
+		io = frame_alloc_order(IOPM_ORDER, FRAME_HW, VM_NONE);
+		msr = frame_alloc_order(MSRPM_ORDER, FRAME_HW, VM_NONE);
+	}
 	if (!pfn_valid(io) || !pfn_valid(msr))
 		return trace_error(-ENOMEM);
 	memset(pfn_ptr(io), 0xff, PAGE_SIZE << IOPM_ORDER);

@@ -8,6 +8,7 @@
 #include "arch/x86/msr.h"
 #include "svm/insn.h"
 #include "svm/svm.h"
+#include "virt/exit_cost.h"
 #include "virt/guestmem.h"
 #include "virt/vm.h"
 
@@ -147,7 +148,9 @@ void svm_run(struct vcpu *v)
 	}
 	if (unlikely(has_rare_work(s)))
 		rare_work(s);
+	exit_cost_entry(v);
 	v = svm_enter(s->vmcb_hpa, v, s->host_vmcb);
+	exit_cost_exit(v);
 	s = svm_of(v);
 	c = s->vmcb;
 	c->tlb_control = 0;

@@ -110,6 +110,22 @@ u32 caps_compare(const struct cap_table *vendor, const struct virt_caps *referen
 	return differences;
 }
 
+void caps_intersect(const struct cap_table *vendor, struct virt_caps *common,
+		    const struct virt_caps *other)
+{
+	for (u32 i = 0; i < MIN(common->count, other->count); i++) {
+		const struct cap_field *f = cap_field(vendor, i);
+
+		if (!f)
+			continue;
+		if (f->rule == CAP_SUPERSET)
+			common->value[i] &= other->value[i] | ~f->mask;
+		else if (f->rule == CAP_AT_LEAST &&
+			 (other->value[i] & f->mask) < (common->value[i] & f->mask))
+			common->value[i] = other->value[i];
+	}
+}
+
 /* A leaf that the CPU has; zeros for one beyond its highest (Intel would give its highest there).
  */
 static struct cpuid_regs leaf(const struct virt_caps *caps, u32 leaf, u32 subleaf)

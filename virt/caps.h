@@ -113,6 +113,13 @@ u32 caps_compare(const struct cap_table *vendor, const struct virt_caps *referen
 		 const struct virt_caps *seen, void (*report)(void *arg, u32 field), void *arg);
 
 /*
+ * Cut `common` to what both have: the bits of SUPERSET fields, the smaller number of AT_LEAST ones.
+ * EQUAL fields stay: who differs there shares nothing. Pure.
+ */
+void caps_intersect(const struct cap_table *vendor, struct virt_caps *common,
+		    const struct virt_caps *other);
+
+/*
  * Fill the common part on this CPU, and set count to CAP_VENDOR; caps->cpu is the caller's.
  * Interrupts off.
  */

@@ -13,7 +13,8 @@
 #include "virt/fpu.h"
 
 static struct virt_cpu virt_cpus_[MAX_CPUS];
-static const struct virt_caps *reference;
+static struct virt_caps reference_record; /* written in virt_setup() only */
+static struct virt_caps *reference;
 static struct cpumask usable;
 static u32 users;
 static char obstacle[160] = "virtualization was not set up";
@@ -38,6 +39,11 @@ const struct cpumask *virt_cpus(void)
 bool virt_enabled(void)
 {
 	return users > 0;
+}
+
+u32 virt_users(void)
+{
+	return users;
 }
 
 const char *virt_obstacle(void)
@@ -68,6 +74,8 @@ static int read_caps(void *arg)
 	caps_read_common(&c->caps);
 	if (ops)
 		ops->caps_read(&c->caps);
+	/* Wholly read here: nothing migrates with interrupts off. */
+	ASSERT(!irqs_enabled() && c->caps.cpu == this_cpu(cpu_id));
 	c->read = true;
 	return ops ? 0 : -ENODEV;
 }
@@ -88,26 +96,41 @@ static void missing(const char *what)
 		fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", reference->cpu, what);
 }
 
-static bool compare_all(void)
+/*
+ * In the IPI, on each CPU: its own record once more from scratch, against the reference. Whoever
+ * changed between the two readings is caught here.
+ */
+static int compare_here(void *arg)
 {
-	bool differ = false;
+	struct virt_cpu *c = &virt_cpus_[this_cpu(cpu_id)];
 
+	(void)read_caps(arg);
+	c->differences = caps_compare(virt_ops->caps, reference, &c->caps, NULL, NULL);
+	return c->differences ? -EINVAL : 0;
+}
+
+/* Every CPU compares itself; those that differ are said, and not usable. Returns how many. */
+static u32 compare_all(void)
+{
+	static int results[MAX_CPUS];
+	u32 odd = 0;
+
+	usable = (struct cpumask){ 0 };
+	ipi_call(IPI_COMPARE, &cpus_online, NULL, results);
 	for_each_cpu(cpu, &cpus_online) {
 		struct virt_cpu *c = &virt_cpus_[cpu];
 
-		c->differences = c->read ? caps_compare(virt_ops->caps, reference, &c->caps,
-							log_difference, c)
-					 : 1;
-		c->excluded = c->differences > 0;
-		if (c->excluded) {
-			log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu,
-				 c->differences, reference->cpu);
-			differ = true;
-		} else {
+		c->excluded = results[cpu] != 0;
+		if (!c->excluded) {
 			bitmap_set(usable.bits, cpu);
+			continue;
 		}
+		odd++;
+		(void)caps_compare(virt_ops->caps, reference, &c->caps, log_difference, c);
+		log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu, c->differences,
+			 reference->cpu);
 	}
-	return differ;
+	return odd;
 }
 
 static u32 choose_reference(u32 wanted, const int results[MAX_CPUS])
@@ -128,11 +151,6 @@ static u32 choose_reference(u32 wanted, const int results[MAX_CPUS])
 	return wanted;
 }
 
-static int vcpu_fpu_init(void)
-{
-	return fpu_init(reference->value[CAP_XCR0]);
-}
-
 static int virt_cpu_on(void *arg);
 static int virt_cpu_off(void *arg);
 
@@ -145,6 +163,40 @@ static const struct virt_ops *backend_of(u32 cpu)
 	return NULL;
 }
 
+/* Control words and FPU components, from the reference record alone. */
+static int decide(void)
+{
+	int err = virt_ops->setup(reference, missing);
+
+	if (!err)
+		err = fpu_init(reference->value[CAP_XCR0]);
+	if (err && !obstacle[0])
+		missing("setup failed");
+	return err;
+}
+
+/*
+ * mixed_cpus = common: cut the reference to what every CPU of this backend has, all or nothing on
+ * what is required, and compare again: whoever still differs (another VMCS revision, say) stays
+ * excluded.
+ */
+static int decide_on_common(void)
+{
+	int err;
+
+	for_each_cpu(cpu, &cpus_online)
+		if (virt_cpus_[cpu].caps.count == reference->count)
+			caps_intersect(virt_ops->caps, reference, &virt_cpus_[cpu].caps);
+	err = decide();
+	if (err) {
+		log_err("virtualization: what the CPUs have in common is not enough");
+		return err;
+	}
+	log_info("virtualization: the CPUs differ; what they have in common is used");
+	compare_all();
+	return 0;
+}
+
 int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu,
 	       enum virt_mixed mixed)
 {
@@ -155,28 +207,27 @@ int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu
 	backend_count = count;
 	obstacle[0] = '\0';
 	ipi_set_handler(IPI_CAPS, read_caps);
+	ipi_set_handler(IPI_COMPARE, compare_here);
 	ipi_set_handler(IPI_VIRT_ENABLE, virt_cpu_on);
 	ipi_set_handler(IPI_VIRT_DISABLE, virt_cpu_off);
 	ipi_call(IPI_CAPS, &cpus_online, NULL, results);
 	setup_cpu = choose_reference(setup_cpu, results);
-	reference = &virt_cpus_[setup_cpu].caps;
+	reference_record = virt_cpus_[setup_cpu].caps;
+	reference = &reference_record;
 	ASSERT(reference->cpu == setup_cpu);
 	virt_ops = results[setup_cpu] ? NULL : backend_of(setup_cpu);
 	if (!virt_ops) {
 		missing("the CPU has neither VMX nor SVM");
 		return trace_error(-EOPNOTSUPP);
 	}
-	err = virt_ops->setup(reference, missing);
-	if (!err)
-		err = vcpu_fpu_init();
-	if (err) {
-		if (!obstacle[0])
-			missing("setup failed");
+	err = decide();
+	if (err || !compare_all())
 		return err;
-	}
-	if (compare_all() && mixed == VIRT_MIXED_REFUSE) {
+	if (mixed == VIRT_MIXED_COMMON)
+		return decide_on_common();
+	if (mixed == VIRT_MIXED_REFUSE) {
 		fmt_snprintf(obstacle, sizeof(obstacle),
-			     "the CPUs differ and mixed_cpus = refuse (see cpus -v)");
+			     "the CPUs differ and mixed_cpus = refuse (see cpu N diff)");
 		log_err("virtualization: %s", obstacle);
 		return trace_error(-EOPNOTSUPP);
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What exits cost, for `make bench` (make EXIT_COST=1): TSC ticks from an exit to the next entry,
- * idle time left out, by kind of exit. In other builds all of this is nothing. Interrupts off.
+ * idle time left out, by kind of exit; counted on both sides of the backends' entry code, which is
+ * too short to matter. In other builds all of this is nothing. Interrupts off.
  */
 #pragma once
 

@@ -5,7 +5,6 @@
 #include "arch/x86/ipi.h"
 #include "lib/log.h"
 #include "virt/decode.h"
-#include "virt/exit_cost.h"
 #include "virt/exits.h"
 #include "virt/fpu.h"
 #include "virt/guestmem.h"
@@ -247,9 +246,7 @@ enum run_result vcpu_run(struct vcpu *v)
 				break;
 			continue;
 		}
-		exit_cost_entry(v);
 		virt_ops->run(v);
-		exit_cost_exit(v);
 		WRITE_ONCE(v->in_guest, 0);
 		v->exits[v->exit.kind]++;
 		exit_handlers[v->exit.kind](v);

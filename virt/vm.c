@@ -273,6 +273,8 @@ int vm_start(struct vm *vm)
 
 	if (vm->dead)
 		return trace_error(-EPERM);
+	if (!virt_enabled())
+		return trace_error(-ENODEV);
 	if (vm->state == VM_RUNNING)
 		return trace_error(-EBUSY);
 	vm_clear_memory(vm);

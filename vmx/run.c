@@ -5,6 +5,7 @@
  * of `todo`.
  */
 #include "lib/error.h"
+#include "virt/exit_cost.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 
@@ -138,7 +139,9 @@ void vmx_run(struct vcpu *v)
 		clear_shadow(x);
 	if (unlikely(has_rare_work(x)))
 		rare_work(x);
+	exit_cost_entry(v);
 	refused = vmx_enter(v->gpr, &x->host_rsp, x->launched);
+	exit_cost_exit(v);
 	if (unlikely(refused))
 		return entry_refused(x, refused);
 	vmcs_read_to(&v->rip, VMCS_GUEST_RIP);

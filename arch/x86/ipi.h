@@ -12,7 +12,8 @@
 #include "lib/bitmap.h"
 
 enum ipi_kind {
-	IPI_CAPS, /* read this CPU's capabilities (virt/enable.c) */
+	IPI_CAPS,    /* read this CPU's capabilities (virt/enable.c) */
+	IPI_COMPARE, /* read them again and compare with the reference (virt/enable.c) */
 	IPI_VIRT_ENABLE,
 	IPI_VIRT_DISABLE,
 	IPI_HALT, /* virtualization off, then stop for good: before reset and power-off */

@@ -66,7 +66,7 @@ def bad_guests():
                        status=1, says=[r"vm linux: .*not a bzImage"])
     yield from on_both("kernel-empty", conf(), files={**GUEST, "vmlinuz": b""}, status=1,
                        says=[r"vm linux: .*not a bzImage"])
-    yield from on_both("initrd-too-big", conf(memory="64M"), files={**GUEST, "initrd.gz": bytes(48 << 20)}, status=1,
+    yield from on_both("initrd-too-big", conf(memory="96M"), files={**GUEST, "initrd.gz": bytes(48 << 20)}, status=1,
                        says=[r"vm linux: .*initrd"])
     yield from on_both("memory-not-there", conf(memory="8G"), status=1,
                        says=[r"corbel.conf:\d+: memory: 8192 MiB, but this machine has only \d+ MiB free"])
@@ -132,4 +132,59 @@ def guest_ends():
                               "send vm idle-forever stop\n")
 
 
-TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends()]
+def cpu_device(number, features):
+    return ["--qemu-arg", "-device", "--qemu-arg",
+            f"EPYC-x86_64-cpu,socket-id={number},core-id=0,thread-id=0,{features}"]
+
+
+DIFFERENT = ["--cpu", "EPYC,svm=on,npt=on", "--qemu-arg", "-smp", "--qemu-arg",
+             "1,maxcpus=3,sockets=3,cores=1,threads=1"]
+NO_IDLE = "when_idle = monitor\n"
+
+
+def monitor_conf(extra="", **keys):
+    """The prompt first, and it stays when no VM runs."""
+    return conf(**keys).replace("when_idle = poweroff\nattach = linux\n", NO_IDLE + extra)
+
+
+# Machines that can't run VMs, or not on every CPU: the prompt is there, and says exactly what is missing.
+def cpus():
+    ask = "wait corbel>\nsend virt\nsend poweroff\n"
+    for name, cpu, line in (("no-svm", "max,svm=off", "CPU 0: the CPU has neither VMX nor SVM"),
+                            ("no-npt", "max,svm=on,npt=off", r"CPU 0: no nested paging \(NPT\)")):
+        yield Test(f"cpu-{name}-qemu", "qemu", monitor_conf(), emu=["--cpu", cpu], script=ask, status=1,
+                   says=["virtualization: no VM can run: " + line, 'obstacle="' + line])
+    for name, cpu, line in (("no-vmx", "athlon64_clawhammer", "neither VMX nor SVM"),
+                            ("no-ept", "core2_penryn_t9600", "EPT")):
+        yield Test(f"cpu-{name}-bochs", "bochs", monitor_conf(), emu=["--cpu", cpu], script=ask, status=1,
+                   says=["virtualization: CPU 0: .*" + line, "no VM can run"])
+    # A second CPU without SVM and a third without NPT.
+    three = [*DIFFERENT, *cpu_device(1, "svm=off"), *cpu_device(2, "npt=off")]
+    diff = "wait corbel>\nsend cpu 1 diff\nsend cpu 2 diff\nsend cpus\n"
+    yield Test("cpu-mixed-exclude-qemu", "qemu", monitor_conf("mixed_cpus = exclude\n"), emu=three,
+               script=diff + "send console linux\nwait guest#\nsend poweroff\nwait ended\nsend poweroff\n",
+               says=["CPU 1 is excluded", "CPU 2 is excluded", 'cpu=1 .*field="SVM features"',
+                     'cpu=2 .*field="SVM features".*', "cpu=1 .*virt=excluded", "cpu=2 .*virt=excluded"])
+    yield Test("cpu-mixed-refuse-qemu", "qemu", monitor_conf("mixed_cpus = refuse\n"), emu=three, script=ask, status=1,
+               says=["the CPUs differ and mixed_cpus = refuse", "vm linux: not made: the CPUs differ"])
+    # AVX2 on one CPU only: common takes it away from the guest, and both CPUs are used.
+    yield Test("cpu-mixed-common-qemu", "qemu", conf("cpus = 1\n", "mixed_cpus = common\n"),
+               emu=[*DIFFERENT, *cpu_device(1, "avx2=off"), *cpu_device(2, "svm=off")],
+               script="wait guest#\nsend grep -c avx2 /proc/cpuinfo; echo a''vx2-counted\nwait avx2-counted\n"
+                      "send poweroff\n",
+               says=["CPU 1 differs", "what they have in common is used", "svm is on, on 2 of 3 CPUs",
+                     "\\n0\\s+avx2-counted"])
+    # The reference need not be the boot CPU.
+    yield Test("cpu-setup-cpu-qemu", "qemu", conf("cpus = 1\n", "setup_cpu = 1\n"),
+               emu=[*DIFFERENT, *cpu_device(1, "avx2=off")], script=SHELL,
+               says=["svm is on, on [12] of 2 CPUs"])
+    for on in "qemu", "bochs":
+        yield Test(f"virt-off-on-{on}", on, monitor_conf(autostart="no"), emu=["--cpus", "2"],
+                   script="wait corbel>\nsend virt off\nwait virt=off\nsend vm linux start\nwait vm linux start:\n"
+                          "send virt on\nwait virt=on\nsend vm linux start\nwait start=ok\nsend virt off\n"
+                          "wait a VM runs\n"
+                          "send console linux\nwait guest#\nsend poweroff\nwait ended\nsend virt off\nwait virt=off\n"
+                          "send poweroff\n")
+
+
+TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends(), *cpus()]

@@ -97,6 +97,41 @@ static void another_length(void **state)
 	compare();
 }
 
+/* What is left is what both have, and both then satisfy it. */
+static void intersection(void **state)
+{
+	struct virt_caps common = reference;
+
+	(void)state;
+	for (u32 i = 0; i < CAP_VENDOR + 3; i++) {
+		const struct cap_field *f = cap_field(&vendor, i);
+
+		if (f->rule == CAP_SUPERSET)
+			other.value[i] = reference.value[i] = 0xf0f0 & f->mask;
+		if (f->rule == CAP_SUPERSET && (i & 1))
+			other.value[i] = 0xff00 & f->mask;
+		if (f->rule == CAP_AT_LEAST) {
+			reference.value[i] = 40 & f->mask;
+			other.value[i] = 36 & f->mask;
+		}
+	}
+	assert_true(compare() > 0);
+	common = reference;
+	caps_intersect(&vendor, &common, &other);
+	assert_int_equal(caps_compare(&vendor, &common, &other, NULL, NULL), 0);
+	assert_int_equal(caps_compare(&vendor, &common, &reference, NULL, NULL), 0);
+	/* Who differs in an EQUAL field shares nothing: it stays different. */
+	for (u32 i = 0; i < CAP_VENDOR; i++) {
+		if (cap_field(&vendor, i)->rule != CAP_EQUAL)
+			continue;
+		other.value[i] = reference.value[i] ^
+				 (cap_field(&vendor, i)->mask & -cap_field(&vendor, i)->mask);
+		caps_intersect(&vendor, &common, &other);
+		assert_int_equal(caps_compare(&vendor, &common, &other, NULL, NULL), 1);
+		break;
+	}
+}
+
 static void this_host(void **state)
 {
 	static struct virt_caps again;
@@ -119,6 +154,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(every_field, machine),
 		cmocka_unit_test_setup(another_length, machine),
+		cmocka_unit_test_setup(intersection, machine),
 		cmocka_unit_test_setup(this_host, machine),
 	};
 

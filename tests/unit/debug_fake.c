@@ -246,9 +246,22 @@ u32 virt_diff(u32 cpu,
 	return cpu == 2;
 }
 
+static bool virt_on = true;
+
 bool virt_enabled(void)
 {
-	return true;
+	return virt_on;
+}
+
+int virt_enable_get(void)
+{
+	virt_on = true;
+	return 0;
+}
+
+void virt_enable_put(void)
+{
+	virt_on = false;
 }
 
 const char *virt_obstacle(void)

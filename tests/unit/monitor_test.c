@@ -388,7 +388,7 @@ static void cpus_and_virt(void **state)
 		       "why=\"no answer to SIPI\"\r\n");
 	expect_part("cpus -v", "vcpus=0\r\ncpu=2 cap=signature value=0x906ea\r\ncpu=3");
 	expect("cpu 1 diff", "cpu=1 reference=0 differences=0\r\n");
-	expect("cpu 2 diff", "cpu=2 field=7_ebx rule=\"superset\" expected=0xff seen=0x7f\r\n"
+	expect("cpu 2 diff", "cpu=2 field=\"7_ebx\" rule=superset expected=0xff seen=0x7f\r\n"
 			     "cpu=2 reference=0 differences=1\r\n");
 	expect("virt", "virt=on backend=none cpus=4 on=2 excluded=1 reference=0\r\n");
 }

@@ -3,8 +3,8 @@
 """commit_rip.py BOCHS: mend Bochs' loop for several CPUs.
 
 With one CPU, Bochs notes RIP anew after each exception that it delivers (cpu_loop: prev_rip = RIP). With several,
-cpu_run_trace does not: an external interrupt that arrives before the handler's first instruction then ends a guest's run
-with the RIP of the instruction that faulted, while RSP is already the handler's. Two or three such exits crash any guest.
+cpu_run_trace does not: an external interrupt that arrives before the handler's first instruction then ends a guest's
+run with the RIP of the instruction that faulted, while RSP is already the handler's. One such exit crashes any guest.
 The repair is what cpu_loop does, at the start of cpu_run_trace: its first instructions move to a free place, behind
 
         mov rax, [rdi + RIP]; mov [rdi + prev_rip], rax; mov byte [rdi + speculative_rsp], 0
