@@ -201,7 +201,7 @@ bochs:
 $(B)/run.conf: FORCE
 	@mkdir -p $(B)
 	@printf '%s\n' '# Made by make usb and make run.' '[corbel]' 'when_idle = monitor' 'attach = linux' \
-		'[vm linux]' 'kernel = $(notdir $(KERNEL))' 'initrd = $(notdir $(INITRD))' \
+		'[vm linux]' 'kernel = $(notdir $(KERNEL))' $(if $(INITRD),'initrd = $(notdir $(INITRD))') \
 		'cmdline = $(CMDLINE)' 'memory = 256M' >$@.new
 	@cmp -s $@ $@.new && rm $@.new || mv $@.new $@
 .PHONY: FORCE

@@ -40,7 +40,7 @@ static UINT64 keep_pages(UINTN bytes, UINT64 below)
 	return address;
 }
 
-#define ANYWHERE   (1ull << 47)
+#define ANYWHERE   (1ull << 36) /* what handover.c maps on every CPU */
 #define BELOW_4G   (1ull << 32)
 #define BELOW_640K 0xa0000ull
 

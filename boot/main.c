@@ -84,6 +84,7 @@ static void config_report(void *arg, const char *line)
 }
 
 static const struct config_sink config_errors = { "corbel.conf", config_report, NULL };
+static const struct config_sink option_errors = { "LoadOptions", config_report, NULL };
 
 static void read_config(void)
 {
@@ -93,13 +94,13 @@ static void read_config(void)
 	else
 		config_parse(&config, "", 0, &config_errors);
 	if (boot->options[0])
-		config_override(&config, boot->options, &config_errors);
+		config_override(&config, boot->options, &option_errors);
 }
 
 /* Before Corbel's own tables: the loader maps all of this. */
 static const void *early_map(u64 hpa, u64 size)
 {
-	return hpa + size < 64 * GIB ? hpa_ptr(HPA(hpa)) : NULL;
+	return hpa < 64 * GIB && size < 64 * GIB - hpa ? hpa_ptr(HPA(hpa)) : NULL;
 }
 
 static void acpi_warning(const char *line)
@@ -137,6 +138,13 @@ static void *map_for_arch(u64 hpa, u64 size, bool cached)
 	return host_map(HPA(hpa), size, cached ? HOST_WB : HOST_UC);
 }
 
+static void screen_line(void *arg, const char *line, size_t len)
+{
+	(void)arg;
+	screen_write(line, len);
+	screen_write("\n", 1);
+}
+
 static void open_screen(void)
 {
 	struct screen_mode mode = { .width = boot->fb.width,
@@ -146,9 +154,12 @@ static void open_screen(void)
 
 	if (!boot->fb.width)
 		return;
-	mode.base = host_map(HPA(boot->fb.base), boot->fb.size, HOST_WC);
-	if (mode.base)
-		screen_init(&mode);
+	/* what is drawn to, not what the firmware says is there: some say too little */
+	mode.base = host_map(HPA(boot->fb.base), (u64)mode.stride * mode.height * 4, HOST_WC);
+	if (!mode.base)
+		return;
+	screen_init(&mode);
+	log_replay(screen_line, NULL);
 }
 
 /* The boot CPU is CPU 0, the others follow in MADT order. */
@@ -232,6 +243,19 @@ static void serial_received(void)
 	task_wake(&serial_task);
 }
 
+/* The port's interrupt: COM1 to COM4 as on every PC, another one as SPCR says; 0: it is polled. */
+static u32 serial_gsi(u16 *flags)
+{
+	u16 port = serial_port();
+
+	*flags = 0;
+	if (port == 0x3f8 || port == 0x3e8)
+		return ioapic_isa_gsi(4, flags);
+	if (port == 0x2f8 || port == 0x2e8)
+		return ioapic_isa_gsi(3, flags);
+	return acpi.serial.address == port ? acpi.serial_gsi : 0;
+}
+
 static void serial_run(struct task *t)
 {
 	int c;
@@ -247,27 +271,38 @@ static void vm_stopped(struct vm *vm)
 	task_wake(&vm_task);
 }
 
-/* A VM has come to rest: what its configuration says, then what Corbel's says once none runs. */
+static u64 ends_seen[CONFIG_MAX_VMS + 1]; /* starts whose end was handled, by VM id */
+
+static bool has_ended(const struct vm *vm)
+{
+	return READ_ONCE(vm->state) == VM_STOPPED && vm->id <= CONFIG_MAX_VMS &&
+	       ends_seen[vm->id] != vm->starts;
+}
+
+/*
+ * A VM has come to rest: what its configuration says, then what Corbel's says once none runs. Each
+ * VM once: one that ends again wakes the task again, and the monitor gets its turn in between.
+ */
 static void vm_run(struct task *t)
 {
-	static u64 seen[CONFIG_MAX_VMS + 1]; /* starts whose end was handled, by VM id */
-	bool again = true;
+	bool idle = true;
 
 	(void)t;
-	while (again) {
-		again = false;
-		list_for_each_safe(n, &vm_list) {
-			struct vm *vm = list_entry(n, struct vm, node);
+	list_for_each_safe(n, &vm_list) {
+		struct vm *vm = list_entry(n, struct vm, node);
 
-			if (vm->state != VM_STOPPED || vm->id > CONFIG_MAX_VMS ||
-			    seen[vm->id] == vm->starts)
-				continue;
-			seen[vm->id] = vm->starts;
-			again = true;
-			vms_ended(vm);
-		}
+		if (!has_ended(vm))
+			continue;
+		ends_seen[vm->id] = vm->starts;
+		vms_ended(vm);
 	}
-	if (vms_want_poweroff() || (config.when_idle == CONFIG_IDLE_POWEROFF && !vms_any_running()))
+	list_for_each(n, &vm_list) {
+		const struct vm *vm = list_entry(n, struct vm, node);
+
+		/* In this order: one that stops in between is seen by the second look. */
+		idle &= READ_ONCE(vm->state) != VM_RUNNING && !has_ended(vm);
+	}
+	if (vms_want_poweroff() || (config.when_idle == CONFIG_IDLE_POWEROFF && idle))
 		poweroff();
 }
 
@@ -314,7 +349,7 @@ static void main_on_stack(void)
 	struct smp_boot smp = { .trampoline = boot->trampoline,
 				.ap_main = ap_main,
 				.ist = machine_ist };
-	u32 online;
+	u32 online, gsi;
 	u16 flags;
 
 	cpu_set_percpu(0);
@@ -348,9 +383,8 @@ static void main_on_stack(void)
 	vms_create(boot, &config, &config_errors);
 	monitor_init(&actions);
 	attach_first();
-	serial_start_input(
-		ioapic_isa_gsi(serial_port() == 0x2f8 || serial_port() == 0x2e8 ? 3 : 4, &flags),
-		flags, serial_received);
+	gsi = serial_gsi(&flags);
+	serial_start_input(gsi, flags, serial_received);
 	if (!vms_any_running())
 		task_wake(&vm_task);
 	sched_loop();

@@ -202,8 +202,11 @@ void vms_create(const struct bootinfo *info, const struct config *config,
 /* A start that fails counts, and has been reported. */
 static void vm_restart(struct vm *vm)
 {
-	if (vm_start(vm))
-		failed++;
+	if (!vm_start(vm))
+		return;
+	failed++;
+	if (console_attached() == vm)
+		console_attach_monitor();
 }
 
 void vms_ended(struct vm *vm)

@@ -15,6 +15,7 @@ enum log_level log_sink_level = LOG_INFO;
 static char ring[LOG_RING];
 static u64 written;
 static u64 dropped;
+bool log_crashed;
 static struct spinlock log_lock = SPINLOCK_INIT(RANK_LOG);
 u64 (*log_irq_save_hook)(void);
 void (*log_irq_restore_hook)(u64 flags);
@@ -63,7 +64,10 @@ void log_at(enum log_level level, const char *fmt, ...)
 	 * hang.
 	 */
 	for (u32 tries = 0; !spin_trylock(&log_lock); tries++) {
-		if (tries > 10000000) {
+		if (tries > 10000000 && READ_ONCE(log_crashed)) {
+			spin_init(&log_lock, RANK_LOG);
+			tries = 0;
+		} else if (tries > 10000000) {
 			dropped++;
 			log_irq_restore(flags);
 			return;

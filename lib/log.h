@@ -32,6 +32,12 @@ extern void (*log_irq_restore_hook)(u64 flags);
 extern enum log_level log_sink_level;
 
 /*
+ * The machine is being stopped: who held the log's lock may never give it back. Set by arch/x86;
+ * lines are then written all the same, after a wait.
+ */
+extern bool log_crashed;
+
+/*
  * Copy of the ring, oldest line first: calls emit once a line, with the stamp as text.
  * No lock is held during emit, lines that are overwritten meanwhile are skipped.
  */

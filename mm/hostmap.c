@@ -28,6 +28,7 @@ static u64 root4[512] ALIGNED(4096);
 static u64 root5[512] ALIGNED(4096);
 static u64 image_offset; /* virtual - physical, of the image */
 static bool have_1g;
+static u64 max_hpa; /* of what host_map() can map */
 static struct spinlock lock = SPINLOCK_INIT(RANK_BACKING);
 
 static const u64 cache_bits[] = {
@@ -109,10 +110,13 @@ static int map(u64 va, u64 hpa, u64 size, u64 bits)
 
 int hostmap_init(u64 image_at)
 {
+	u32 width;
 	int err;
 
 	image_offset = (u64)image_start - image_at;
 	have_1g = cpuid(0x80000000, 0).eax >= 0x80000001 && (cpuid(0x80000001, 0).edx & BIT(26));
+	width = cpuid(0x80000000, 0).eax >= 0x80000008 ? cpuid(0x80000008, 0).eax & 0xff : 36;
+	max_hpa = MIN(1ull << width, HOST_STACKS - HOST_IO_BASE);
 	err = map((u64)image_start, image_at, (u64)(text_end - image_start), PTE_G);
 	if (!err)
 		err = map((u64)text_end, image_hpa(text_end), (u64)(rodata_end - text_end),
@@ -155,9 +159,14 @@ void *hostmap_add_stack(u64 offset, u64 size)
 void *host_map(hpa_t hpa, u64 size, enum host_cache cache)
 {
 	u64 start = ALIGN_DOWN(hpa.v, PAGE_SIZE), end = ALIGN_UP(hpa.v + MAX(size, 1), PAGE_SIZE),
-	    flags = irq_save();
+	    flags;
 	int err;
 
+	/* Addresses come from firmware tables: none may reach the stacks, or past the CPU's width.
+	 */
+	if (hpa.v >= max_hpa || size > max_hpa - hpa.v)
+		return NULL;
+	flags = irq_save();
 	spin_lock(&lock);
 	err = map(HOST_IO_BASE + start, start, end - start,
 		  PTE_W | PTE_NX | PTE_G | cache_bits[cache]);

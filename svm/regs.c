@@ -94,6 +94,9 @@ void svm_set_reg(struct vcpu *v, enum vreg reg, u64 value)
 
 	switch (reg) {
 	case VR_CR0:
+		/* APM vol. 2 "TLB Management": a change of PG drops all translations */
+		if ((guest_cr0(s) ^ value) & X86_CR0_PG)
+			svm_flush(v);
 		set_cr0(s, value);
 		break;
 	case VR_EFER:

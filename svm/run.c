@@ -153,7 +153,8 @@ void svm_run(struct vcpu *v)
 	exit_cost_exit(v);
 	s = svm_of(v);
 	c = s->vmcb;
-	c->tlb_control = 0;
+	if (unlikely(c->tlb_control))
+		svm_flushed(s);
 	c->event_inj = 0;
 	v->gpr[RAX] = c->rax;
 	v->rip = c->rip;

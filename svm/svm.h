@@ -66,6 +66,8 @@ void svm_get_mmu(struct vcpu *v, struct guest_mmu *out);
 
 /* Give v an ASID of this CPU if it has none, or a new one, which forgets its translations. */
 void svm_asid_check(struct svm_vcpu *s);
+/* An entry with tlb_control has emptied this CPU's TLB. */
+void svm_flushed(struct svm_vcpu *s);
 void svm_flush(struct vcpu *v);
 
 /* Of the instruction that exited, if the CPU tells; else 0. */

@@ -10,6 +10,12 @@
 struct asids {
 	u64 generation;
 	u32 next;
+	/*
+	 * A new generation began, but this CPU has not entered a guest with a flush since. Who
+	 * asked for it may never run here (a VM that is being loaded, a reset that clears its
+	 * VMCB), so the debt is the CPU's, and whoever is entered first pays it.
+	 */
+	bool flush_owed;
 };
 DEFINE_PERCPU(struct asids, svm_asids);
 
@@ -20,8 +26,10 @@ static void draw(struct svm_vcpu *s)
 	if (!a->next || a->next >= svm_setup_.asids) {
 		a->generation++;
 		a->next = 1; /* 0 is the host */
-		s->vmcb->tlb_control = TLB_FLUSH_ALL;
+		a->flush_owed = true;
 	}
+	if (a->flush_owed)
+		s->vmcb->tlb_control = TLB_FLUSH_ALL;
 	s->vmcb->asid = a->next++;
 	s->asid_generation = a->generation;
 	s->asid_cpu = this_cpu(cpu_id);
@@ -29,9 +37,20 @@ static void draw(struct svm_vcpu *s)
 
 void svm_asid_check(struct svm_vcpu *s)
 {
-	if (s->asid_cpu != this_cpu(cpu_id) ||
-	    s->asid_generation != this_cpu_ptr(struct asids, svm_asids)->generation)
+	const struct asids *a = this_cpu_ptr(struct asids, svm_asids);
+
+	if (s->asid_cpu != this_cpu(cpu_id) || s->asid_generation != a->generation)
 		draw(s);
+	else if (a->flush_owed)
+		s->vmcb->tlb_control = TLB_FLUSH_ALL;
+}
+
+void svm_flushed(struct svm_vcpu *s)
+{
+	if ((u32)s->vmcb->exit_code == ~0u) /* VMEXIT_INVALID: the guest was not entered */
+		return;
+	s->vmcb->tlb_control = 0;
+	this_cpu_ptr(struct asids, svm_asids)->flush_owed = false;
 }
 
 void svm_flush(struct vcpu *v)

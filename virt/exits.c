@@ -50,7 +50,7 @@ const char *exit_kind_name(enum exit_kind kind)
 }
 
 /* The interrupt itself is taken here, by the host's IDT; what it wants done may need this CPU. */
-static void exit_irq(struct vcpu *v)
+void vcpu_take_irqs(struct vcpu *v)
 {
 	irq_window();
 	if (sched_work_pending())
@@ -135,8 +135,8 @@ static void exit_wrmsr(struct vcpu *v)
 
 static void exit_hlt(struct vcpu *v)
 {
-	v->halted = true;
 	vcpu_skip(v);
+	v->halted = !v->event.valid; /* the trap of a single step ends the halt at once */
 	/* What is pending now must not sleep: looked at before the vCPU gives the CPU up. */
 	__atomic_fetch_or(&v->requests, REQ_EVENT, __ATOMIC_RELAXED);
 }
@@ -214,10 +214,16 @@ static void exit_xsetbv(struct vcpu *v)
 {
 	u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32, allowed = v->vm->cpuid->xcr0;
 
+	/* SVM may intercept before it looks at OSXSAVE and CPL: no user program gets through here
+	 */
+	if (!(virt_ops->get_reg(v, VR_CR4) & X86_CR4_OSXSAVE)) {
+		vcpu_ud(v);
+		return;
+	}
 	/*
 	 * SDM "XSETBV": x87 always; AVX needs SSE; the AVX-512 parts only together, and with AVX.
 	 */
-	if ((u32)v->gpr[RCX] || !(value & 1) || (value & ~allowed) ||
+	if (vcpu_cpl(v) || (u32)v->gpr[RCX] || !(value & 1) || (value & ~allowed) ||
 	    ((value & 4) && !(value & 2)) ||
 	    ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4))) ||
 	    ((value & 0x18) && (value & 0x18) != 0x18)) {
@@ -282,7 +288,7 @@ static void exit_failed(struct vcpu *v)
 }
 
 void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v) = {
-	[EXIT_IRQ] = exit_irq,
+	[EXIT_IRQ] = vcpu_take_irqs,
 	[EXIT_NMI] = exit_nothing,
 	[EXIT_IRQ_WINDOW] = exit_window,
 	[EXIT_NMI_WINDOW] = exit_window,

@@ -14,6 +14,11 @@ extern void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v);
 
 /* The instruction set that the code segment selects. */
 enum insn_mode vcpu_mode(struct vcpu *v);
+/* 3 in virtual-8086 mode, 0 in real mode (virt/mmio.c). */
+u8 vcpu_cpl(struct vcpu *v);
+
+/* Let the host's interrupts in, and leave the run loop if they want something of this CPU. */
+void vcpu_take_irqs(struct vcpu *v);
 
 /*
  * An instruction that touched memory without a leaf where a device (or nothing) is: execute it

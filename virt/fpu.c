@@ -14,9 +14,14 @@ static u64 components;
 
 int fpu_init(u64 xcr0)
 {
+	struct cpuid_regs here = cpuid(0xd, 0);
+
 	components = xcr0;
 	if (!xcr0)
 		return 0;
+	/* The record may be another CPU's: XSETBV must not fault here. */
+	if (!(read_cr4() & X86_CR4_OSXSAVE) || xcr0 & ~(here.eax | (u64)here.edx << 32))
+		return trace_error(-EOPNOTSUPP);
 	xsetbv0(xcr0);
 	if (cpuid(0xd, 0).ebx > PAGE_SIZE << FPU_ORDER)
 		return trace_error(-ENOSPC);

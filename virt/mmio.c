@@ -21,7 +21,7 @@ struct job {
 	u8 cpl;
 };
 
-static u8 vcpu_cpl(struct vcpu *v)
+u8 vcpu_cpl(struct vcpu *v)
 {
 	struct segment ss;
 
@@ -237,6 +237,15 @@ void mmio_execute(struct vcpu *v)
 	struct insn_values val;
 	bool done = true;
 
+	/* It was no instruction that made the access: the one at RIP must not be executed for it.
+	 */
+	if (v->event.valid) {
+		vm_stop(v->vm, STOP_MEMORY_FAULT,
+			"cannot deliver vector %u (rip %#lx): IDT, GDT or stack lie at gpa %#lx, "
+			"where no writable memory is",
+			v->event.vector, v->rip, v->exit.fault.gpa.v);
+		return;
+	}
 	if (!fetch(v, &j))
 		return;
 	if (is_string(j.insn.op) && j.insn.rep != INSN_REP_NONE &&

@@ -156,7 +156,11 @@ static void run_vcpu(struct runq *q, struct vcpu *v)
 	enum run_result r;
 	u8 halted = VCPU_HALTED;
 
-	if (!list_empty(&q->vcpus))
+	/*
+	 * Others wait; or a task was woken while tasks ran, with interrupts on: its kick is spent
+	 * and would not take the vCPU out again.
+	 */
+	if (!list_empty(&q->vcpus) || READ_ONCE(q->work))
 		timer_arm(&q->slice, rdtsc() + (u64)SLICE_US * tsc_khz / 1000);
 	r = vcpu_run(v);
 	timer_cancel(&q->slice);

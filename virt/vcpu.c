@@ -250,6 +250,13 @@ enum run_result vcpu_run(struct vcpu *v)
 		WRITE_ONCE(v->in_guest, 0);
 		v->exits[v->exit.kind]++;
 		exit_handlers[v->exit.kind](v);
+		/*
+		 * An event whose delivery exits each time (an IDT where no memory is, #AC upon #AC)
+		 * never lets the guest reach an instruction, where the CPU would look at
+		 * interrupts.
+		 */
+		if (unlikely(v->event.valid))
+			vcpu_take_irqs(v);
 	}
 	put(v);
 	if (verdict == RUN_STOP)

@@ -165,13 +165,24 @@ static int build(struct vm *vm, u32 vcpus)
 	return err;
 }
 
+/* A vCPU is created and loaded on the CPU that asks; that one may be excluded (it differs). */
+static bool virt_on_here(void)
+{
+	if (!virt_ops || !virt_enabled())
+		return false;
+	if (virt_cpu(this_cpu(cpu_id))->state.enabled)
+		return true;
+	log_err("CPU %u sets up VMs, but virtualization is off on it: see cpus", this_cpu(cpu_id));
+	return false;
+}
+
 int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, struct vm **out)
 {
 	pfn_t f;
 	struct vm *vm;
 	int err;
 
-	if (!virt_ops || !virt_enabled())
+	if (!virt_on_here())
 		return trace_error(-ENODEV);
 	if (!vcpus || vcpus > VM_MAX_VCPUS || strlen(name) >= VM_NAME_MAX || vm_find(name))
 		return trace_error(-EINVAL);
@@ -248,6 +259,7 @@ static void vcpu_power_on(struct vcpu *v)
 		v->dr[i] = 0;
 	fpu_reset(v->fpu);
 	virt_ops->vcpu_reset(v);
+	virt_ops->set_reg(v, VR_TSC_OFFSET, 0 - v->vm->tsc_base);
 }
 
 /* vm->load works on a vCPU whose state it can reach: load it for that time. */
@@ -273,7 +285,7 @@ int vm_start(struct vm *vm)
 
 	if (vm->dead)
 		return trace_error(-EPERM);
-	if (!virt_enabled())
+	if (!virt_on_here())
 		return trace_error(-ENODEV);
 	if (vm->state == VM_RUNNING)
 		return trace_error(-EBUSY);
@@ -295,7 +307,10 @@ int vm_start(struct vm *vm)
 	vm->stop_text[0] = '\0';
 	vm->starts++;
 	vm->running_vcpus = vm->nr_vcpus;
-	vm->state = VM_RUNNING;
+	__atomic_store_n(&vm->state, VM_RUNNING, __ATOMIC_SEQ_CST);
+	/* vm_bugged() that came while it was loaded found nothing to stop */
+	if (__atomic_load_n(&vm->dead, __ATOMIC_SEQ_CST))
+		vm_stop(vm, STOP_BUGGED, "bug in Corbel while it was loaded: see the log");
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		sched_enqueue(vm->vcpus[i]);
 	return 0;

@@ -143,7 +143,7 @@ int vm_start(struct vm *vm);
  * reason stays. The vCPUs leave guest mode soon after; the last one to leave runs vm_stopped_hook.
  */
 void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...) PRINTF(3, 4);
-/* Set by boot: called on a CPU's task loop (interrupts on) once a VM has come to rest. */
+/* Set by boot: called on a CPU's loop, interrupts off, once a VM has come to rest. */
 extern void (*vm_stopped_hook)(struct vm *vm);
 const char *stop_reason_name(enum stop_reason why);
 

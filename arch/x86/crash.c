@@ -33,6 +33,7 @@ static void crash_begin(void)
 			log_err("a second fault during the crash report");
 		halt_forever();
 	}
+	log_crashed = true;
 	if (crash_output_hook)
 		crash_output_hook();
 	else

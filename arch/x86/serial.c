@@ -114,8 +114,11 @@ void serial_write(const char *bytes, size_t n)
 
 void serial_crash_mode(void)
 {
+	u32 left;
+
+	/* counted once: another CPU may be draining, too, until it is stopped */
 	crashed = true;
-	while (base && tx_in != tx_out)
+	for (left = MIN(tx_in - tx_out, TX_RING); base && left; left--)
 		put_now(tx[tx_out++ % TX_RING]);
 }
 
@@ -132,19 +135,10 @@ void serial_drain(void)
 	irq_restore(flags);
 }
 
-int serial_read(void)
-{
-	u32 out = rx_out;
-	u8 c;
-
-	if (__atomic_load_n(&rx_in, __ATOMIC_ACQUIRE) == out)
-		return -1;
-	c = rx[out % RX_RING];
-	__atomic_store_n(&rx_out, out + 1, __ATOMIC_RELEASE);
-	return c;
-}
-
-/* A full ring leaves the bytes to the UART; line errors are the sender's to notice. */
+/*
+ * A full ring leaves the bytes to the UART, for serial_read() to fetch: the interrupt is an edge,
+ * and none comes while the UART still has some. Line errors are the sender's to notice.
+ */
 static void receive(void)
 {
 	bool any = false;
@@ -157,6 +151,24 @@ static void receive(void)
 	}
 	if (any)
 		rx_hook();
+}
+
+int serial_read(void)
+{
+	u32 out = rx_out;
+	u64 flags;
+	u8 c;
+
+	if (__atomic_load_n(&rx_in, __ATOMIC_ACQUIRE) == out) {
+		flags = irq_save();
+		receive();
+		irq_restore(flags);
+	}
+	if (__atomic_load_n(&rx_in, __ATOMIC_ACQUIRE) == out)
+		return -1;
+	c = rx[out % RX_RING];
+	__atomic_store_n(&rx_out, out + 1, __ATOMIC_RELEASE);
+	return c;
 }
 
 static void poll(struct timer *t)

@@ -37,32 +37,38 @@ static enum cpu_state get_state(u32 id)
 	return __atomic_load_n(&cpus[id].state, __ATOMIC_SEQ_CST);
 }
 
-static void online(u32 id)
-{
-	bitmap_test_and_set_atomic(cpus_online.bits, id);
-	set_state(id, CPU_ONLINE);
-}
-
 void smp_boot_cpu_online(void)
 {
-	online(0);
+	bitmap_test_and_set_atomic(cpus_online.bits, 0);
+	set_state(0, CPU_ONLINE);
+}
+
+/* Late: given up already. For good. */
+static void NORETURN stay_out(void)
+{
+	for (;;)
+		asm volatile("cli; hlt");
 }
 
 void ap_start(u32 id)
 {
 	u8 expected = CPU_ABSENT;
 
-	/* Late: given up already. Stay out, for good. */
 	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		for (;;)
-			asm volatile("cli; hlt");
+		stay_out();
 	cpu_set_percpu(id);
 	cpu_init_control();
 	desc_load(boot->ist(id));
 	apic_init_cpu();
 	timer_init_cpu();
-	online(id);
+	bitmap_test_and_set_atomic(cpus_online.bits, id);
+	expected = CPU_STARTED;
+	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_ONLINE, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		bitmap_test_and_clear_atomic(cpus_online.bits, id);
+		stay_out();
+	}
 	boot->ap_main();
 	__builtin_unreachable();
 }
