@@ -51,8 +51,8 @@ enum insn_mode vcpu_mode(struct vcpu *v)
 }
 
 /*
- * Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and an event
- * or a stop is on its way.
+ * Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and the
+ * guest goes on where it is, or stops.
  */
 static u32 fetched_length(struct vcpu *v)
 {
@@ -60,12 +60,13 @@ static u32 fetched_length(struct vcpu *v)
 	u8 bytes[INSN_MAX_LEN];
 	int n = guest_fetch(v, bytes, &fault), len;
 
-	len = n > 0 ? insn_length(bytes, (size_t)n, vcpu_mode(v)) : n;
+	/* Unmapped since the CPU fetched it: executed again, it faults by itself. */
+	if (n <= 0)
+		return 0;
+	len = insn_length(bytes, (size_t)n, vcpu_mode(v));
 	if (len > 0)
 		return (u32)len;
-	/*
-	 * The CPU has just executed it, so only a guest that changes its code or tables meanwhile
-	 * comes here.
+	/* The CPU has just executed it, so only a guest that changes its code meanwhile comes here.
 	 */
 	vm_stop(v->vm, STOP_INTERNAL, "cannot read the instruction at %#lx that exited (%s)",
 		v->rip, exit_kind_name(v->exit.kind));

@@ -93,9 +93,9 @@ void apic_nmi_others(void)
 {
 	if (!ready)
 		return;
-	if (apic_x2)
-		wrmsr(MSR_X2APIC_BASE + APIC_ICR / 16,
-		      APIC_ICR_OTHERS | APIC_ICR_ASSERT | APIC_ICR_NMI);
-	else
-		apic_write(APIC_ICR, APIC_ICR_OTHERS | APIC_ICR_ASSERT | APIC_ICR_NMI);
+	/* One by one: the shorthand also reaches CPUs that Corbel left out, and those have no IDT.
+	 */
+	for_each_cpu(cpu, &cpus_online)
+		if (cpu != this_cpu(cpu_id))
+			apic_ipi(cpus[cpu].apic_id, APIC_ICR_ASSERT | APIC_ICR_NMI);
 }

@@ -31,7 +31,6 @@
 #define APIC_ICR_STARTUP    (6u << 8)
 #define APIC_ICR_PENDING    BIT(12)
 #define APIC_ICR_ASSERT	    BIT(14)
-#define APIC_ICR_OTHERS	    (3u << 18)
 
 extern bool apic_x2;
 

@@ -3,6 +3,8 @@
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 
+#define CR4_CET BIT(23) /* not in the headers of Debian 12 */
+
 struct cpu cpus[MAX_CPUS];
 u32 nr_cpus;
 struct cpumask cpus_online;
@@ -21,8 +23,8 @@ void cpu_init_control(void)
 {
 	struct cpuid_regs c1 = cpuid(1, 0);
 	struct cpuid_regs c7 = cpuid(0, 0).eax >= 7 ? cpuid(7, 0) : (struct cpuid_regs){ 0 };
-	u64 cr4 = read_cr4() &
-		  ~(u64)(X86_CR4_PCIDE | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PCE | X86_CR4_VMXE);
+	u64 cr4 = read_cr4() & ~(u64)(X86_CR4_PCIDE | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PCE |
+				      X86_CR4_VMXE | CR4_CET);
 
 	write_cr0((read_cr0() & ~(X86_CR0_CD | X86_CR0_NW | X86_CR0_TS | X86_CR0_EM | X86_CR0_AM)) |
 		  X86_CR0_WP | X86_CR0_NE | X86_CR0_MP);

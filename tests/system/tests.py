@@ -124,6 +124,7 @@ def tiny(guest, **keys):
 def guest_ends():
     for guest, line in (("triple-fault", "triple fault: triple fault at rip 0x1000[0-9a-f]+"),
                         ("jump-nowhere", "memory fault: executes at gpa 0xd0000000 .*where no memory is"),
+                        ("idt-nowhere", "memory fault: cannot deliver vector 64 "),
                         ("tables-nowhere", "memory fault: has page tables at gpa 0xd000[0-9a-f]+ .*no memory is")):
         yield from on_both(guest, **tiny(guest), status=1, says=[f"{guest}: now", f"vm {guest}: stopped: {line}"])
     yield from on_both("prefixed-cpuid", **tiny("prefixed-cpuid"), says=["prefixed-cpuid: all lengths are right"])
