@@ -1,6 +1,7 @@
 ; SPDX-License-Identifier: MIT
-; An interrupt whose delivery faults for ever: the IDT lies where no memory is, and RIP is at a string instruction that has
-; nothing to do with it. The guest never reaches an instruction boundary; the machine must stay usable and name the reason.
+; An interrupt whose delivery faults for ever: the IDT lies where no memory is, and RIP is at a string instruction that
+; has nothing to do with it. The guest never reaches an instruction boundary; the machine must stay usable and name the
+; reason.
 %include "bzimage.inc"
 main:
 	lea	rsi, [rel text]
