@@ -97,7 +97,6 @@ void svm_vcpu_reset(struct vcpu *v)
 	v->rflags = X86_EFLAGS_FIXED;
 	svm_set_reg(v, VR_EFER, 0);
 	svm_set_reg(v, VR_CR0, X86_CR0_CD | X86_CR0_NW | X86_CR0_ET);
-	c->tsc_offset = 0 - v->vm->tsc_base;
 }
 
 void svm_vcpu_load(struct vcpu *v)

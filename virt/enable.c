@@ -41,11 +41,6 @@ bool virt_enabled(void)
 	return users > 0;
 }
 
-u32 virt_users(void)
-{
-	return users;
-}
-
 const char *virt_obstacle(void)
 {
 	return obstacle;

@@ -40,8 +40,6 @@ const char *virt_obstacle(void);
 /* On this CPU, without asking anybody: before a reset or power-off. */
 void virt_disable_here(void);
 
-/* How many users there are: VMs that boot made possible count as one. */
-u32 virt_users(void);
 /* The reference record; which CPU read it is in its field cpu. NULL before virt_setup(). */
 const struct virt_caps *virt_reference(void);
 const struct virt_cpu *virt_cpu(u32 cpu);

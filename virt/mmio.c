@@ -266,7 +266,7 @@ void mmio_execute(struct vcpu *v)
 }
 
 /* The segment of OUTS' source: the last override prefix, or DS. */
-static u8 string_prefixes(const u8 *bytes, int n, u8 *seg, bool *addr_override)
+static void string_prefixes(const u8 *bytes, int n, u8 *seg, bool *addr_override)
 {
 	static const u8 seg_prefix[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65 };
 	int i;
@@ -284,7 +284,6 @@ static u8 string_prefixes(const u8 *bytes, int n, u8 *seg, bool *addr_override)
 			 bytes[i] != 0xf3 && !(bytes[i] >= 0x40 && bytes[i] < 0x50))
 			break;
 	}
-	return (u8)i;
 }
 
 /* SDM "INS", "OUTS": one element; the instruction runs again until rCX is 0. */

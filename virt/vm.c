@@ -111,7 +111,7 @@ static int vcpu_add(struct vm *vm, u32 index)
 	pfn_t fpu;
 	int err;
 
-	_Static_assert(sizeof(struct vcpu) <= PAGE_SIZE, "struct vcpu outgrew its frame");
+	ASSERT(virt_ops->vcpu_size <= PAGE_SIZE);
 	if (!v)
 		return trace_error(-ENOMEM);
 	v->vm = vm;

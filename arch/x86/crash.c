@@ -7,7 +7,6 @@
 #include "lib/log.h"
 
 void (*crash_output_hook)(void);
-void (*crash_report_hook)(void);
 
 DEFINE_PERCPU(u32, nmi_count);
 static u32 crashing = CPU_ID_NONE; /* the CPU that crashes */
@@ -45,8 +44,6 @@ static void crash_begin(void)
 
 static void NORETURN crash_end(void)
 {
-	if (crash_report_hook)
-		crash_report_hook();
 	log_err("halted: press the reset button");
 	halt_forever();
 }

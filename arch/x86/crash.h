@@ -9,8 +9,6 @@
 
 /* Sinks that work with interrupts off and locks held by the dead; set by boot. */
 extern void (*crash_output_hook)(void);
-/* More to print after the registers and the backtrace (VMs and their state); may be NULL. */
-extern void (*crash_report_hook)(void);
 
 void crash_trap(struct trap_frame *f, const char *name) NORETURN;
 void crash_message(const char *message) NORETURN; /* panic_hook */

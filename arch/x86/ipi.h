@@ -17,7 +17,6 @@ enum ipi_kind {
 	IPI_VIRT_ENABLE,
 	IPI_VIRT_DISABLE,
 	IPI_HALT, /* virtualization off, then stop for good: before reset and power-off */
-	IPI_PARK, /* go offline */
 	IPI_PING, /* do nothing, answer */
 	IPI_KINDS
 };
