@@ -32,6 +32,7 @@
 #include "mm/phys.h"
 #include "svm/ops.h"
 #include "virt/enable.h"
+#include "virt/hotplug.h"
 #include "virt/sched.h"
 #include "vmx/ops.h"
 
@@ -46,7 +47,7 @@ static u8 early_ist[IST_SIZE] ALIGNED(IST_SIZE);
 
 static struct bootinfo *boot;
 static struct config config;
-static struct task serial_task, vm_task;
+static struct task start_task, serial_task, vm_task;
 static const struct virt_ops *const backends[] = { &vmx_ops, &svm_ops };
 
 DEFINE_PERCPU(u32, lock_ranks_held);
@@ -343,14 +344,46 @@ static void ap_main(void)
 	sched_loop();
 }
 
+/* VMs and the monitor, on the CPU whose tasks they are. */
+static void start_run(struct task *t)
+{
+	u16 flags;
+	u32 gsi;
+
+	(void)t;
+	vms_create(boot, &config, &config_errors);
+	monitor_init(&actions);
+	attach_first();
+	gsi = serial_gsi(&flags);
+	serial_start_input(gsi, flags, serial_received);
+	if (!vms_any_running())
+		task_wake(&vm_task);
+}
+
+/*
+ * Where VMs are set up, which needs virtualization, and the monitor runs: the boot CPU, if it is
+ * like the others.
+ */
+static void add_tasks(void)
+{
+	u32 cpu = bitmap_next(virt_cpus()->bits, MAX_CPUS, 0);
+
+	if (cpu == MAX_CPUS)
+		cpu = 0;
+	if (cpu)
+		log_info("the monitor runs on CPU %u", cpu);
+	hotplug_init(cpu);
+	task_add(&serial_task, cpu, serial_run);
+	task_add(&vm_task, cpu, vm_run);
+	task_add(&start_task, cpu, start_run);
+	task_wake(&start_task);
+}
+
 /* On the boot CPU's own stack, with Corbel's tables: the rest of the way. */
 static void main_on_stack(void)
 {
-	struct smp_boot smp = { .trampoline = boot->trampoline,
-				.ap_main = ap_main,
-				.ist = machine_ist };
-	u32 online, gsi;
-	u16 flags;
+	static struct smp_boot smp = { .ap_main = ap_main, .ist = machine_ist };
+	u32 online;
 
 	cpu_set_percpu(0);
 	desc_load(machine_ist(0));
@@ -370,23 +403,15 @@ static void main_on_stack(void)
 	smp_boot_cpu_online();
 	sched_init();
 	list_cpus();
+	smp.trampoline = boot->trampoline;
 	smp.trampoline_ptr = hpa_ptr(HPA(boot->trampoline));
 	smp.cr3 = host_cr3();
 	online = smp_start(&smp);
 	log_info("CPUs: %u of %u online, %s", online, nr_cpus, apic_x2 ? "x2APIC" : "xAPIC");
 	enable_virtualization();
-
 	console_init();
-	task_add(&serial_task, 0, serial_run);
-	task_add(&vm_task, 0, vm_run);
 	vm_stopped_hook = vm_stopped;
-	vms_create(boot, &config, &config_errors);
-	monitor_init(&actions);
-	attach_first();
-	gsi = serial_gsi(&flags);
-	serial_start_input(gsi, flags, serial_received);
-	if (!vms_any_running())
-		task_wake(&vm_task);
+	add_tasks();
 	sched_loop();
 }
 

@@ -5,6 +5,7 @@
 #include "lib/error.h"
 #include "lib/string.h"
 #include "virt/enable.h"
+#include "virt/hotplug.h"
 #include "virt/sched.h"
 
 static const char *state_name(u8 state)
@@ -74,22 +75,42 @@ static void print_difference(void *arg, const char *field, const char *rule, u64
 		       field, rule, expected, seen);
 }
 
+static void print_diff(u32 id)
+{
+	u32 n;
+
+	if (!virt_reference() || !virt_cpu(id)->read) {
+		monitor_printf("cpu %u: its capabilities were not read\n", id);
+		return;
+	}
+	n = virt_diff(id, print_difference, &id);
+	monitor_printf("cpu=%u reference=%u differences=%u\n", id, virt_reference()->cpu, n);
+}
+
 bool cmd_cpu(u32 argc, char **argv)
 {
-	u32 id, n;
+	u32 id, rounds = 1;
+	bool offline, online;
+	const char *why;
 
-	if (argc != 3 || strcmp(argv[2], "diff"))
+	if (argc < 3 || argc > 4)
 		return false;
 	if (!command_number(argv[1], nr_cpus, &id)) {
 		monitor_printf("cpu %s: no such CPU (see cpus)\n", argv[1]);
 		return true;
 	}
-	if (!virt_reference() || !virt_cpu(id)->read) {
-		monitor_printf("cpu %u: its capabilities were not read\n", id);
+	offline = !strcmp(argv[2], "offline");
+	online = !strcmp(argv[2], "online");
+	if (argc == 3 && !strcmp(argv[2], "diff")) {
+		print_diff(id);
 		return true;
 	}
-	n = virt_diff(id, print_difference, &id);
-	monitor_printf("cpu=%u reference=%u differences=%u\n", id, virt_reference()->cpu, n);
+	if ((!offline && !online) ||
+	    (argc == 4 && (!command_number(argv[3], 1000001, &rounds) || !rounds)))
+		return false;
+	why = hotplug_begin(id, offline ? HOTPLUG_OFFLINE : HOTPLUG_ONLINE, rounds);
+	if (why)
+		monitor_printf("cpu %u %s: %s\n", id, argv[2], why);
 	return true;
 }
 

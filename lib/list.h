@@ -28,11 +28,12 @@ static inline bool list_empty(const struct list *l)
 	return l->next == l;
 }
 
+/* Somebody may walk the list forward meanwhile, while nobody else changes it. */
 static inline void list_add_tail(struct list *head, struct list *node)
 {
 	node->prev = head->prev;
 	node->next = head;
-	head->prev->next = node;
+	__atomic_store_n(&head->prev->next, node, __ATOMIC_RELEASE);
 	head->prev = node;
 }
 

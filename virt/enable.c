@@ -18,6 +18,7 @@ static struct virt_caps *reference;
 static struct cpumask usable;
 static u32 users;
 static char obstacle[160] = "virtualization was not set up";
+static enum virt_mixed policy;
 static const struct virt_ops *const *backend_list;
 static u32 backend_count;
 
@@ -104,7 +105,21 @@ static int compare_here(void *arg)
 	return c->differences ? -EINVAL : 0;
 }
 
-/* Every CPU compares itself; those that differ are said, and not usable. Returns how many. */
+/* What comparing said of a CPU: one that differs is said, and not usable. */
+static bool judge(u32 cpu, int result)
+{
+	struct virt_cpu *c = &virt_cpus_[cpu];
+
+	c->excluded = result != 0;
+	if (!c->excluded)
+		return true;
+	(void)caps_compare(virt_ops->caps, reference, &c->caps, log_difference, c);
+	log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu, c->differences,
+		 reference->cpu);
+	return false;
+}
+
+/* Every CPU compares itself. Returns how many differ. */
 static u32 compare_all(void)
 {
 	static int results[MAX_CPUS];
@@ -113,17 +128,10 @@ static u32 compare_all(void)
 	usable = (struct cpumask){ 0 };
 	ipi_call(IPI_COMPARE, &cpus_online, NULL, results);
 	for_each_cpu(cpu, &cpus_online) {
-		struct virt_cpu *c = &virt_cpus_[cpu];
-
-		c->excluded = results[cpu] != 0;
-		if (!c->excluded) {
+		if (judge(cpu, results[cpu]))
 			bitmap_set(usable.bits, cpu);
-			continue;
-		}
-		odd++;
-		(void)caps_compare(virt_ops->caps, reference, &c->caps, log_difference, c);
-		log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu, c->differences,
-			 reference->cpu);
+		else
+			odd++;
 	}
 	return odd;
 }
@@ -192,6 +200,17 @@ static int decide_on_common(void)
 	return 0;
 }
 
+/* mixed_cpus = refuse: no VM starts. */
+static bool refuse_if_mixed(void)
+{
+	if (policy != VIRT_MIXED_REFUSE)
+		return false;
+	fmt_snprintf(obstacle, sizeof(obstacle),
+		     "the CPUs differ and mixed_cpus = refuse (see cpu N diff)");
+	log_err("virtualization: %s", obstacle);
+	return true;
+}
+
 int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu,
 	       enum virt_mixed mixed)
 {
@@ -200,6 +219,7 @@ int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu
 
 	backend_list = backends;
 	backend_count = count;
+	policy = mixed;
 	obstacle[0] = '\0';
 	ipi_set_handler(IPI_CAPS, read_caps);
 	ipi_set_handler(IPI_COMPARE, compare_here);
@@ -220,13 +240,7 @@ int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu
 		return err;
 	if (mixed == VIRT_MIXED_COMMON)
 		return decide_on_common();
-	if (mixed == VIRT_MIXED_REFUSE) {
-		fmt_snprintf(obstacle, sizeof(obstacle),
-			     "the CPUs differ and mixed_cpus = refuse (see cpu N diff)");
-		log_err("virtualization: %s", obstacle);
-		return trace_error(-EOPNOTSUPP);
-	}
-	return 0;
+	return refuse_if_mixed() ? trace_error(-EOPNOTSUPP) : 0;
 }
 
 static int virt_cpu_on(void *arg)
@@ -259,9 +273,9 @@ void virt_disable_here(void)
 }
 
 /* Regions are allocated here: the IPI handlers allocate nothing. */
-static int prepare_regions(void)
+static int prepare_regions(const struct cpumask *cpus_)
 {
-	for_each_cpu(cpu, &usable) {
+	for_each_cpu(cpu, cpus_) {
 		struct virt_cpu_state *s = &virt_cpus_[cpu].state;
 
 		pfn_t f;
@@ -277,6 +291,22 @@ static int prepare_regions(void)
 	return 0;
 }
 
+/* All of them or none. */
+static int enable_on(const struct cpumask *mask)
+{
+	int err = prepare_regions(mask);
+
+	if (!err)
+		err = ipi_call(IPI_VIRT_ENABLE, mask, NULL, NULL);
+	if (!err)
+		return 0;
+	for_each_cpu(cpu, mask)
+		if (virt_cpus_[cpu].state.error)
+			log_err("virtualization: CPU %u: %s", cpu, virt_cpus_[cpu].state.why);
+	ipi_call(IPI_VIRT_DISABLE, mask, NULL, NULL);
+	return err;
+}
+
 int virt_enable_get(void)
 {
 	int err;
@@ -285,21 +315,37 @@ int virt_enable_get(void)
 		return trace_error(-ENODEV);
 	if (users++)
 		return 0;
-	err = prepare_regions();
-	if (!err)
-		err = ipi_call(IPI_VIRT_ENABLE, &usable, NULL, NULL);
+	err = enable_on(&usable);
 	if (!err)
 		return 0;
-	for_each_cpu(cpu, &usable) {
-		const struct virt_cpu_state *s = &virt_cpus_[cpu].state;
-
-		if (s->error) {
-			log_err("virtualization: CPU %u: %s", cpu, s->why);
-			fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", cpu, s->why);
-		}
-	}
-	ipi_call(IPI_VIRT_DISABLE, &usable, NULL, NULL);
 	users = 0;
+	for_each_cpu(cpu, &usable)
+		if (virt_cpus_[cpu].state.error)
+			fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", cpu,
+				     virt_cpus_[cpu].state.why);
+	return err;
+}
+
+void virt_cpu_retire(u32 cpu)
+{
+	bitmap_test_and_clear_atomic(usable.bits, cpu);
+}
+
+int virt_cpu_join(u32 cpu)
+{
+	struct cpumask one = { 0 };
+	int err;
+
+	if (!virt_ops)
+		return 0;
+	bitmap_set(one.bits, cpu);
+	if (!judge(cpu, ipi_call(IPI_COMPARE, &one, NULL, NULL))) {
+		refuse_if_mixed();
+		return trace_error(-EINVAL);
+	}
+	err = users ? enable_on(&one) : 0;
+	if (!err)
+		bitmap_test_and_set_atomic(usable.bits, cpu);
 	return err;
 }
 

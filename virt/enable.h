@@ -37,7 +37,15 @@ bool virt_enabled(void);
 /* Why no VM can run, one line; empty if it can. */
 const char *virt_obstacle(void);
 
-/* On this CPU, without asking anybody: before a reset or power-off. */
+/*
+ * Before a CPU goes offline: no vCPU is assigned to it any more. After one has come online: the
+ * whole path again, record, comparison and (if there are users) enabling. 0, or an error with lines
+ * that say why no vCPU will run there. Where virt_enable_get() is called.
+ */
+void virt_cpu_retire(u32 cpu);
+int virt_cpu_join(u32 cpu);
+
+/* On this CPU, without asking anybody: before a reset or power-off, or when it goes offline. */
 void virt_disable_here(void);
 
 /* The reference record; which CPU read it is in its field cpu. NULL before virt_setup(). */

@@ -3,6 +3,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
+#include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/list.h"
 #include "lib/log.h"
@@ -16,7 +17,7 @@ struct runq {
 	struct spinlock lock;
 	struct list vcpus; /* runnable, in turn */
 	struct list tasks; /* all of this CPU's */
-	u32 load;	   /* vCPUs that are placed here */
+	u32 load;	   /* vCPUs that are placed here; atomic */
 	/* atomic: tasks pending, or somebody waits: the running vCPU must come out */
 	u32 work;
 	struct timer slice;
@@ -48,22 +49,42 @@ bool sched_work_pending(void)
 
 u32 sched_load(u32 cpu)
 {
-	return runqs[cpu].load;
+	return READ_ONCE(runqs[cpu].load);
 }
 
-int sched_place(struct vcpu *v)
+static u32 best_cpu(const struct vcpu *v)
 {
 	u32 best = CPU_NONE;
 
 	for_each_cpu(cpu, virt_cpus())
 		if (bitmap_test(v->vm->cpus.bits, cpu) &&
-		    (best == CPU_NONE || runqs[cpu].load < runqs[best].load))
+		    (best == CPU_NONE || sched_load(cpu) < sched_load(best)))
 			best = cpu;
+	return best;
+}
+
+static void assign(struct vcpu *v, u32 cpu)
+{
+	if (v->cpu != CPU_NONE)
+		__atomic_fetch_sub(&runqs[v->cpu].load, 1, __ATOMIC_RELAXED);
+	if (cpu != CPU_NONE)
+		__atomic_fetch_add(&runqs[cpu].load, 1, __ATOMIC_RELAXED);
+	WRITE_ONCE(v->cpu, cpu);
+}
+
+int sched_place(struct vcpu *v)
+{
+	u32 best = best_cpu(v);
+
 	if (best == CPU_NONE)
 		return trace_error(-ENODEV);
-	v->cpu = best;
-	runqs[best].load++;
+	assign(v, best);
 	return 0;
+}
+
+void sched_forget(struct vcpu *v)
+{
+	assign(v, CPU_NONE);
 }
 
 static void wake(u32 cpu)
@@ -88,26 +109,69 @@ void task_wake(struct task *t)
 		wake(t->cpu);
 }
 
-static bool queue_add(struct runq *q, struct vcpu *v)
+/* v's queue, locked: it may be moved until then. Interrupts off. */
+static struct runq *lock_queue(struct vcpu *v)
+{
+	for (;;) {
+		struct runq *q = &runqs[READ_ONCE(v->cpu)];
+
+		spin_lock(&q->lock);
+		if (q == &runqs[READ_ONCE(v->cpu)])
+			return q;
+		spin_unlock(&q->lock);
+	}
+}
+
+/* Returns the CPU on whose queue it was put, or CPU_NONE if it was on one, or runs. */
+static u32 queue_add(struct vcpu *v)
 {
 	u64 flags = irq_save();
-	bool added = false;
+	struct runq *q = lock_queue(v);
+	u32 cpu = CPU_NONE;
 
-	spin_lock(&q->lock);
 	if (list_empty(&v->run_node) && v->state != VCPU_RUNNING) {
 		WRITE_ONCE(v->state, VCPU_RUNNABLE);
 		list_add_tail(&q->vcpus, &v->run_node);
-		added = true;
+		cpu = v->cpu;
 	}
 	spin_unlock(&q->lock);
 	irq_restore(flags);
-	return added;
+	return cpu;
 }
 
 void sched_enqueue(struct vcpu *v)
 {
-	if (queue_add(&runqs[v->cpu], v))
-		wake(v->cpu);
+	u32 cpu = queue_add(v);
+
+	if (cpu != CPU_NONE)
+		wake(cpu);
+}
+
+int sched_move(struct vcpu *v)
+{
+	u32 to = best_cpu(v);
+	struct runq *q;
+	u64 flags;
+	bool queued, timed;
+
+	ASSERT(v->cpu == this_cpu(cpu_id) && v->state != VCPU_RUNNING);
+	if (to == CPU_NONE)
+		return -ENODEV; /* the caller says whose */
+	flags = irq_save();
+	timed = v->timer.armed;
+	timer_cancel(&v->timer);
+	q = lock_queue(v);
+	queued = !list_empty(&v->run_node);
+	if (queued)
+		list_del(&v->run_node);
+	assign(v, to);
+	spin_unlock(&q->lock);
+	irq_restore(flags);
+	if (queued)
+		sched_enqueue(v);
+	if (timed) /* its runner arms it there, for the same deadline */
+		vcpu_request(v, REQ_TIMER);
+	return 0;
 }
 
 static struct vcpu *next_vcpu(struct runq *q)
@@ -168,14 +232,14 @@ static void run_vcpu(struct runq *q, struct vcpu *v)
 		vcpu_at_rest(v);
 	} else if (r == VCPU_RUN_YIELDED) {
 		WRITE_ONCE(v->state, VCPU_STOPPED);
-		queue_add(q, v); /* behind the others; the loop looks at the queue anyway */
+		queue_add(v); /* behind the others; the loop looks at the queue anyway */
 	} else {
 		__atomic_store_n(&v->state, VCPU_HALTED, __ATOMIC_SEQ_CST);
 		/* A request that came before that was published found nobody to wake. */
 		if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) &&
 		    __atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false,
 						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-			queue_add(q, v);
+			queue_add(v);
 	}
 }
 

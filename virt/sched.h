@@ -28,8 +28,19 @@ void task_wake(struct task *t);
 
 /* Put a vCPU on the queue of v->cpu and wake that CPU. No-op if it is queued or runs. Any CPU. */
 void sched_enqueue(struct vcpu *v);
-/* Choose v->cpu: the allowed, enabled CPU with the fewest vCPUs. -ENODEV if there is none. */
+/*
+ * Choose v->cpu: the allowed, enabled CPU with the fewest vCPUs. v is at rest. -ENODEV if there is
+ * none.
+ */
 int sched_place(struct vcpu *v);
+/* v is assigned to no CPU any more. It is at rest. */
+void sched_forget(struct vcpu *v);
+/*
+ * Assign a vCPU of this CPU to the best of the others (this one is not among virt_cpus() any more),
+ * with its place in the queue and its timer. On a task of this CPU, so that v doesn't run. -ENODEV:
+ * it may run nowhere else.
+ */
+int sched_move(struct vcpu *v);
 /* How many vCPUs are assigned to a CPU. */
 u32 sched_load(u32 cpu);
 /* Somebody else wants this CPU: a task, a vCPU whose turn it is. Interrupts off. */

@@ -204,9 +204,8 @@ static enum run_verdict serve_requests(struct vcpu *v)
 
 static void load(struct vcpu *v)
 {
-	v->cpu = this_cpu(cpu_id);
 	virt_ops->vcpu_load(v);
-	v->loaded_cpu = v->cpu;
+	v->loaded_cpu = this_cpu(cpu_id);
 	fpu_load(v);
 	write_dr0(v->dr[0]);
 	write_dr1(v->dr[1]);

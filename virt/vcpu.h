@@ -131,7 +131,7 @@ struct vcpu {
 	u64 exits[EXIT_KINDS]; /* counters; written by the runner, read by anyone */
 
 	u32 index;	/* 0.. within the VM; also its APIC id */
-	u32 cpu;	/* where it is loaded, or was last; the CPU whose queue it is on */
+	u32 cpu;	/* whose queue it is on when it is runnable; virt/sched.c's */
 	u32 loaded_cpu; /* where vendor state is active, CPU_NONE if nowhere */
 	u8 state;	/* atomic; enum vcpu_state */
 	struct list run_node;

@@ -36,6 +36,7 @@ static const char *const reason_names[STOP_REASONS] = {
 	[STOP_ENTRY_FAILED] = "entry failed",
 	[STOP_INTERNAL] = "internal error",
 	[STOP_BUGGED] = "bugged",
+	[STOP_NO_CPU] = "no CPU",
 };
 
 const char *stop_reason_name(enum stop_reason why)
@@ -99,6 +100,7 @@ static void vcpu_free(struct vcpu *v)
 {
 	u16 id = v->vm->id;
 
+	sched_forget(v);
 	virt_ops->vcpu_destroy(v);
 	if (v->fpu)
 		frame_free_order(hpa_pfn(ptr_hpa(v->fpu)), FPU_ORDER, FRAME_HEAP, id);
@@ -117,7 +119,7 @@ static int vcpu_add(struct vm *vm, u32 index)
 	v->vm = vm;
 	v->index = index;
 	v->slot_hint = vm->slots;
-	v->loaded_cpu = CPU_NONE;
+	v->cpu = v->loaded_cpu = CPU_NONE;
 	list_init(&v->run_node);
 	err = virt_ops->vcpu_create(v);
 	if (err) {
@@ -278,6 +280,21 @@ static int load_images(struct vm *vm, char *why, size_t why_len)
 	return err;
 }
 
+/* The CPU of a vCPU may have gone offline, or come to differ, since it ran last. */
+static int place_vcpus(struct vm *vm)
+{
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		struct vcpu *v = vm->vcpus[i];
+
+		if (!bitmap_test(virt_cpus()->bits, v->cpu) && sched_place(v)) {
+			log_err("vm %s: not started: none of the CPUs that it may use is online",
+				vm->name);
+			return -ENODEV;
+		}
+	}
+	return 0;
+}
+
 int vm_start(struct vm *vm)
 {
 	char why[128] = "";
@@ -289,6 +306,8 @@ int vm_start(struct vm *vm)
 		return trace_error(-ENODEV);
 	if (vm->state == VM_RUNNING)
 		return trace_error(-EBUSY);
+	if (place_vcpus(vm))
+		return -ENODEV;
 	vm_clear_memory(vm);
 	if (vm->dead) /* its tables were damaged */
 		return trace_error(-EPERM);

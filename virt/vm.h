@@ -48,6 +48,7 @@ enum stop_reason {
 	STOP_ENTRY_FAILED,
 	STOP_INTERNAL, /* something that Corbel can't do */
 	STOP_BUGGED,   /* VM_BUG_ON */
+	STOP_NO_CPU,   /* the CPUs that it may use went offline */
 	STOP_REASONS
 };
 

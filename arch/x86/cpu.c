@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include "arch/x86/apic.h"
+#include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
@@ -40,4 +42,15 @@ void cpu_init_control(void)
 	write_cr4(cr4);
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE | EFER_SCE);
 	wrmsr(MSR_PAT, HOST_PAT);
+}
+
+const char *cpu_unfit(void)
+{
+	u32 features = cpuid(1, 0).ecx;
+
+	if (apic_x2 && !(features & BIT(21)))
+		return "refuses itself: it has no x2APIC mode, and the others use it";
+	if (clock_has_deadline && !(features & BIT(24)))
+		return "refuses itself: its timer has no TSC-deadline mode, and the others use it";
+	return NULL;
 }

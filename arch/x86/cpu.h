@@ -68,3 +68,6 @@ void cpu_set_percpu(u32 id);
  * the CPU has of them, found by this CPU.
  */
 void cpu_init_control(void);
+
+/* What the machine was set up to use and this CPU lacks, one line; NULL: nothing. */
+const char *cpu_unfit(void);

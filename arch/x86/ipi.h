@@ -44,3 +44,8 @@ void ipi_kick(u32 cpu);
 void ipi_poll(void);
 /* Boot, once: vectors and the spin hook. */
 void ipi_init(void);
+/*
+ * This CPU takes no calls from now on, until its bit in cpus_online is set again: whoever saw it
+ * online before gets an answer. Interrupts off, last thing before it parks.
+ */
+void ipi_leave(void);

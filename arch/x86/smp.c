@@ -8,11 +8,9 @@
 #include "arch/x86/msr.h"
 #include "arch/x86/smp.h"
 #include "lib/assert.h"
+#include "lib/error.h"
 #include "lib/log.h"
 #include "lib/string.h"
-
-/* until the first instruction of C; then the same again until it is online */
-#define START_MS 500
 
 /* The part of the trampoline page that is data; offsets are known to boot/trampoline.asm. */
 struct trampoline_data {
@@ -43,11 +41,30 @@ void smp_boot_cpu_online(void)
 	set_state(0, CPU_ONLINE);
 }
 
-/* Late: given up already. For good. */
+/* Given up, or parked: until the next INIT. */
 static void NORETURN stay_out(void)
 {
 	for (;;)
 		asm volatile("cli; hlt");
+}
+
+static void give_up(u32 id, const char *why)
+{
+	set_state(id, CPU_DEAD);
+	cpus[id].why = why;
+	log_err("CPU %u (APIC id %u): %s: left out", id, cpus[id].apic_id, why);
+}
+
+/* The exchange decides the race with a CPU that gets on just now. */
+static bool give_up_in(u32 id, enum cpu_state state, const char *why)
+{
+	u8 expected = (u8)state;
+
+	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_DEAD, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return false;
+	give_up(id, why);
+	return true;
 }
 
 void ap_start(u32 id)
@@ -58,6 +75,10 @@ void ap_start(u32 id)
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		stay_out();
 	cpu_set_percpu(id);
+	if (cpu_unfit()) {
+		(void)give_up_in(id, CPU_STARTED, cpu_unfit());
+		stay_out();
+	}
 	cpu_init_control();
 	desc_load(boot->ist(id));
 	apic_init_cpu();
@@ -66,7 +87,7 @@ void ap_start(u32 id)
 	expected = CPU_STARTED;
 	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_ONLINE, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-		bitmap_test_and_clear_atomic(cpus_online.bits, id);
+		ipi_leave();
 		stay_out();
 	}
 	boot->ap_main();
@@ -93,30 +114,6 @@ static void prepare_trampoline(void)
 	data->entry = (u64)ap_start;
 }
 
-static bool wait_state(u32 id, enum cpu_state least, u64 deadline)
-{
-	while (get_state(id) < least) {
-		if (rdtsc() > deadline)
-			return false;
-		cpu_pause();
-	}
-	return true;
-}
-
-static void give_up(u32 id, const char *why)
-{
-	set_state(id, CPU_DEAD);
-	cpus[id].why = why;
-	log_err("CPU %u (APIC id %u): %s: left out", id, cpus[id].apic_id, why);
-}
-
-static void send_to_all(u32 icr)
-{
-	for (u32 i = 1; i < nr_cpus; i++)
-		if (get_state(i) == CPU_ABSENT)
-			apic_ipi(cpus[i].apic_id, icr);
-}
-
 /* Why a CPU can't even be tried. */
 static const char *obstacle(u32 id)
 {
@@ -129,38 +126,68 @@ static const char *obstacle(u32 id)
 	return NULL;
 }
 
+int smp_init(u32 id)
+{
+	const char *why = obstacle(id);
+
+	if (why) {
+		give_up(id, why);
+		return trace_error(-ENODEV);
+	}
+	cpus[id].why = NULL;
+	set_state(id, CPU_ABSENT);
+	apic_ipi(cpus[id].apic_id, APIC_ICR_INIT | APIC_ICR_ASSERT);
+	return 0;
+}
+
+void smp_sipi(u32 id)
+{
+	u8 vector = (u8)(boot->trampoline >> 12);
+
+	if (get_state(id) == CPU_ABSENT)
+		apic_ipi(cpus[id].apic_id, APIC_ICR_STARTUP | APIC_ICR_ASSERT | vector);
+}
+
+int smp_check(u32 id, bool late)
+{
+	enum cpu_state state = get_state(id);
+
+	if (state == CPU_ONLINE)
+		return 0;
+	if (state == CPU_DEAD)
+		return -EIO; /* has been reported */
+	if (!late || (!give_up_in(id, CPU_ABSENT, "no answer to SIPI") &&
+		      !give_up_in(id, CPU_STARTED, "started, but did not finish")))
+		return -EAGAIN;
+	return trace_error(-ETIMEDOUT);
+}
+
 u32 smp_start(const struct smp_boot *b)
 {
-	u8 vector = (u8)(b->trampoline >> 12);
 	u64 deadline;
 
 	boot = b;
-	for (u32 i = 1; i < nr_cpus; i++)
-		if (obstacle(i))
-			give_up(i, obstacle(i));
-	if (nr_cpus > 1 && b->trampoline) {
+	if (b->trampoline)
 		prepare_trampoline();
-		send_to_all(APIC_ICR_INIT | APIC_ICR_ASSERT);
-		clock_delay_us(10000);
-		send_to_all(APIC_ICR_STARTUP | APIC_ICR_ASSERT | vector);
-		clock_delay_us(200);
-		/* only those that are still absent */
-		send_to_all(APIC_ICR_STARTUP | APIC_ICR_ASSERT | vector);
-	}
-	deadline = rdtsc() + (u64)START_MS * tsc_khz;
-	for (u32 i = 1; i < nr_cpus; i++) {
-		u8 expected = CPU_ABSENT;
-
-		if (get_state(i) == CPU_DEAD || wait_state(i, CPU_STARTED, deadline))
-			continue;
-		/* The exchange decides the race with a CPU that answers just now. */
-		if (__atomic_compare_exchange_n(&cpus[i].state, &expected, CPU_DEAD, false,
-						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-			give_up(i, "no answer to SIPI");
-	}
-	deadline = rdtsc() + (u64)START_MS * tsc_khz;
 	for (u32 i = 1; i < nr_cpus; i++)
-		if (get_state(i) != CPU_DEAD && !wait_state(i, CPU_ONLINE, deadline))
-			give_up(i, "started, but did not finish");
+		(void)smp_init(i);
+	clock_delay_us(SMP_INIT_US);
+	for (u32 i = 1; i < nr_cpus; i++)
+		smp_sipi(i);
+	clock_delay_us(SMP_SIPI_US);
+	for (u32 i = 1; i < nr_cpus; i++)
+		smp_sipi(i);
+	deadline = rdtsc() + (u64)SMP_START_MS * tsc_khz;
+	for (u32 i = 1; i < nr_cpus; i++)
+		while (smp_check(i, rdtsc() > deadline) == -EAGAIN)
+			cpu_pause();
 	return bitmap_weight(cpus_online.bits, MAX_CPUS);
+}
+
+void smp_park(void)
+{
+	irq_disable();
+	ipi_leave();
+	set_state(this_cpu(cpu_id), CPU_OFFLINE);
+	stay_out();
 }

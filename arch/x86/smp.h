@@ -8,6 +8,10 @@
 
 #include "lib/types.h"
 
+#define SMP_INIT_US  10000 /* between INIT and SIPI */
+#define SMP_SIPI_US  200   /* between SIPI and the second one */
+#define SMP_START_MS 1000  /* from there until it is online */
+
 struct smp_boot {
 	/* physical, below 640 KiB, mapped one to one and executable; 0: no CPU can be started */
 	u64 trampoline;
@@ -19,9 +23,26 @@ struct smp_boot {
 };
 
 /*
- * cpus[] is filled in, with stacks and per-CPU areas. Returns the number of CPUs that are online,
- * the caller included.
+ * cpus[] is filled in, with stacks and per-CPU areas; *boot stays. Returns the number of CPUs that
+ * are online, the caller included.
  */
 u32 smp_start(const struct smp_boot *boot);
 /* The boot CPU itself is online. */
 void smp_boot_cpu_online(void);
+
+/*
+ * One CPU, for a caller that has other things to do meanwhile: smp_init(), SMP_INIT_US later
+ * smp_sipi(), SMP_SIPI_US later smp_sipi() again (for one that has started it is nothing), then
+ * smp_check() until the answer is not -EAGAIN. The CPU is offline or dead, not this one and not the
+ * boot CPU, which INIT would send back to the firmware. -ENODEV: it can't be started, in the log.
+ */
+int smp_init(u32 id);
+void smp_sipi(u32 id);
+/*
+ * 0: it is online. -EAGAIN: not yet. -ETIMEDOUT, if late: given up, and should it come after all it
+ * halts. -EIO: given up before. How far it came is in the log.
+ */
+int smp_check(u32 id, bool late);
+
+/* This CPU goes offline and halts until smp_init(). Nothing of it is in use any more. */
+void smp_park(void) NORETURN;

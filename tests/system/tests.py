@@ -188,4 +188,66 @@ def cpus():
                           "send poweroff\n")
 
 
-TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends(), *cpus()]
+# CPUs 1 and 2 go offline and come back in turn, under a guest that computes and sleeps: it moves each time and notices
+# nothing. Then its last CPU goes: it stops with that reason, and starts again once there is a CPU.
+OFFLINE = r"""
+wait guest#
+send (while :; do i=$((i+1)); done) & (while :; do sleep 0.2; n=$((n+1)); echo $n >/tmp/n; done) & echo bu''sy
+wait busy
+key ctrl-]
+wait corbel>
+send cpu 0 offline
+wait boot CPU
+send cpu 1 online
+wait it is online
+send mem
+wait owner=total
+TURNS
+send cpu 1 offline 20
+wait CPU 1: offline
+send cpu 1 online
+wait CPU 1: online
+send mem
+wait owner=total
+send console linux
+send a=$(cat /tmp/n); sleep 1; b=$(cat /tmp/n); echo ti''cks $((b>a))
+wait ticks 1
+key ctrl-]
+wait corbel>
+send cpu 1 offline
+wait CPU 1: offline
+send cpu 2 offline
+wait vm linux: stopped: no CPU
+wait CPU 2: offline
+send vm linux start
+wait none of the CPUs that it may use is online
+send cpu 2 online
+wait CPU 2: online
+send vm linux start
+wait start=ok
+send console linux
+wait guest#
+send poweroff
+wait ended
+send poweroff
+"""
+
+
+def offline():
+    def turns(rounds):
+        return "\n".join(f"send cpu {cpu} {way}\nwait CPU {cpu}: {way}" for _ in range(rounds) for cpu in (1, 2)
+                         for way in ("offline", "online"))
+
+    text = conf("cpus = 1-2\n").replace("when_idle = poweroff\n", "")
+    for on, daily in ("qemu", 20), ("bochs", 3):
+        for rounds in daily, 500:
+            yield Test(f"cpu-offline-{rounds * 2}-{on}", on, text, emu=["--cpus", "3"], status=1,
+                       script=OFFLINE.replace("TURNS", turns(rounds)),
+                       # what is free is the same before and after
+                       says=[r'owner="free" kib=(\d+)[\s\S]*owner="free" kib=\1 ',
+                             "vm linux: stopped: no CPU: vCPU 0 may run on CPU 2 only, which goes offline"],
+                       soak=rounds == 500, timeout=3000 if rounds == 500 else 0)
+
+
+TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends(), *cpus(),
+         *offline()]

@@ -13,6 +13,7 @@
 #include "tests/unit/debug_fake.h"
 #include "tests/unit/host.h"
 #include "virt/enable.h"
+#include "virt/hotplug.h"
 #include "virt/sched.h"
 
 struct fake_output fake_serial, fake_screen;
@@ -262,6 +263,13 @@ int virt_enable_get(void)
 void virt_enable_put(void)
 {
 	virt_on = false;
+}
+
+const char *hotplug_begin(u32 cpu, enum hotplug_goal goal, u32 rounds)
+{
+	snprintf(fake_called, sizeof(fake_called), "%s %u %u",
+		 goal == HOTPLUG_OFFLINE ? "offline" : "online", cpu, rounds);
+	return cpu ? NULL : "it is the boot CPU";
 }
 
 const char *virt_obstacle(void)

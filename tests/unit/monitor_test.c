@@ -228,7 +228,7 @@ static void completion(void **state)
 		    "cpus \t",
 		    "cpus -v ", 8);
 	expect_line("\x03"
-		    "cpu 1 \t",
+		    "cpu 1 d\t",
 		    "cpu 1 diff ", 11);
 	expect_line("\x03"
 		    "cpu \t",
@@ -288,6 +288,17 @@ static void errors(void **state)
 	expect("cpu 4 diff", "cpu 4: no such CPU (see cpus)\r\n");
 	expect("cpu 99999999999 diff", "cpu 99999999999: no such CPU (see cpus)\r\n");
 	expect("cpu -1 diff", "cpu -1: no such CPU (see cpus)\r\n");
+	expect("cpu 0 offline", "cpu 0 offline: it is the boot CPU\r\n");
+	assert_string_equal(fake_called, "offline 0 1");
+	expect("cpu 1 offline 1000", "");
+	assert_string_equal(fake_called, "offline 1 1000");
+	expect("cpu 3 online", "");
+	assert_string_equal(fake_called, "online 3 1");
+	fake_called[0] = '\0';
+	expect("cpu 1 offline 0", "usage: cpu N diff|offline|online [ROUNDS]\r\n");
+	expect("cpu 1 diff 2", "usage: cpu N diff|offline|online [ROUNDS]\r\n");
+	expect("cpu 1 park", "usage: cpu N diff|offline|online [ROUNDS]\r\n");
+	assert_string_equal(fake_called, "");
 	expect("cpu 3 diff", "cpu 3: its capabilities were not read\r\n");
 }
 
