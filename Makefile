@@ -131,22 +131,23 @@ $(B)/corbel.stripped: $(B)/corbel.elf
 
 # The UEFI application.
 EFI_INC := /usr/include/efi
-EFI_CFLAGS := -std=gnu17 -Os -fpic -fno-asynchronous-unwind-tables -fshort-wchar -ffreestanding -fno-stack-protector \
-	-mno-red-zone -maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing -DEFI_FUNCTION_WRAPPER \
-	-DPROVE_MMU=0 -I. \
+EFI_CFLAGS := -std=gnu17 -Os -fpic -fvisibility=hidden -fno-asynchronous-unwind-tables -fshort-wchar -ffreestanding \
+	-fno-stack-protector -mno-red-zone -maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing \
+	-DGNU_EFI_USE_MS_ABI -DPROVE_MMU=0 -I. \
 	-isystem $(EFI_INC) -isystem $(EFI_INC)/x86_64 -Wall -Wextra -Werror
-EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c boot/config.c lib/printf.c lib/string.c)
+EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c boot/config.c lib/memory.c lib/printf.c \
+	lib/string.c)
 $(B)/efi/%.c.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC      $< (loader)"
 	$Q$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
 $(B)/efi/blob.o: $(B)/corbel.stripped
 	@mkdir -p $(@D)
-	$Qprintf '%s\n' '.section .rodata' '.globl corbel_elf, corbel_elf_end' '.balign 4096' \
+	$Qprintf '%s\n' '.section .rodata' '.globl corbel_elf, corbel_elf_end' '.balign 16' \
 		'corbel_elf: .incbin "$<"' 'corbel_elf_end:' | $(CC) -x assembler - -c -o $@
 $(B)/corbel.so: $(EFI_OBJS) $(B)/efi/blob.o
 	$Qld -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds \
-		/usr/lib/crt0-efi-x86_64.o $^ -o $@ -L/usr/lib -lefi -lgnuefi
+		/usr/lib/crt0-efi-x86_64.o $^ -o $@ -L/usr/lib -lgnuefi
 	@! nm -u $@ | grep .
 $(B)/corbel.efi: $(B)/corbel.so
 	@echo "  EFI     $@"

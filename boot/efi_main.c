@@ -8,22 +8,33 @@
  * Errors before ExitBootServices go to the firmware's console and back to the firmware.
  */
 #include <efi.h>
-#include <efilib.h>
 #include <linux/elf.h>
 
 #include "boot/bootinfo.h"
 #include "boot/config.h"
 #include "boot/handover.h"
+#include "lib/printf.h"
+#include "lib/string.h"
 
 extern const UINT8 corbel_elf[], corbel_elf_end[];
 
+static EFI_SYSTEM_TABLE *st;
+static EFI_BOOT_SERVICES *bs;
 static struct bootinfo *info;
-static struct config *config; /* 40 KiB: not in the file */
 
-static EFI_STATUS fail(CONST CHAR16 *what, EFI_STATUS status)
+static EFI_STATUS fail(const char *what, EFI_STATUS status)
 {
-	Print(L"corbel: %s: %r\r\n", what, status);
-	uefi_call_wrapper(BS->Stall, 1, 3000000);
+	char text[80];
+	CHAR16 wide[80];
+	UINTN n = 0;
+
+	fmt_snprintf(text, sizeof(text), "corbel: %s: UEFI error %lu\r\n", what,
+		     status & ~EFI_ERROR_MASK);
+	do
+		wide[n] = (UINT8)text[n];
+	while (text[n++]);
+	st->ConOut->OutputString(st->ConOut, wide);
+	bs->Stall(3000000);
 	return status;
 }
 
@@ -31,12 +42,11 @@ static EFI_STATUS fail(CONST CHAR16 *what, EFI_STATUS status)
 static UINT64 keep_pages(UINTN bytes, UINT64 below)
 {
 	EFI_PHYSICAL_ADDRESS address = below - 1;
-	EFI_STATUS status = uefi_call_wrapper(BS->AllocatePages, 4, AllocateMaxAddress,
-					      EfiLoaderData, EFI_SIZE_TO_PAGES(bytes), &address);
+	UINTN pages = EFI_SIZE_TO_PAGES(bytes);
 
-	if (EFI_ERROR(status))
+	if (EFI_ERROR(bs->AllocatePages(AllocateMaxAddress, EfiLoaderData, pages, &address)))
 		return 0;
-	SetMem((void *)(UINTN)address, EFI_SIZE_TO_PAGES(bytes) * EFI_PAGE_SIZE, 0);
+	memset((void *)address, 0, pages * EFI_PAGE_SIZE);
 	return address;
 }
 
@@ -44,49 +54,58 @@ static UINT64 keep_pages(UINTN bytes, UINT64 below)
 #define BELOW_4G   (1ull << 32)
 #define BELOW_640K 0xa0000ull
 
+/* Size of an open file; it fails for a folder. */
+static EFI_STATUS file_size(EFI_FILE_HANDLE file, UINT64 *size)
+{
+	EFI_GUID id = EFI_FILE_INFO_ID;
+	union {
+		EFI_FILE_INFO head;
+		UINT8 bytes[SIZE_OF_EFI_FILE_INFO + 256 * sizeof(CHAR16)]; /* FAT's longest name */
+	} buf;
+	UINTN length = sizeof(buf);
+	EFI_STATUS status = file->GetInfo(file, &id, &length, &buf);
+
+	if (EFI_ERROR(status))
+		return status;
+	*size = buf.head.FileSize;
+	return buf.head.Attribute & EFI_FILE_DIRECTORY ? EFI_NOT_FOUND : EFI_SUCCESS;
+}
+
+static EFI_STATUS read_open_file(EFI_FILE_HANDLE file, UINT64 *base, UINT64 *size)
+{
+	EFI_STATUS status = file_size(file, size);
+
+	if (EFI_ERROR(status))
+		return status;
+	*base = keep_pages(*size ? *size : 1, ANYWHERE);
+	if (!*base)
+		return EFI_OUT_OF_RESOURCES;
+	for (UINTN done = 0, chunk; done < *size; done += chunk) {
+		chunk = *size - done;
+		status = file->Read(file, &chunk, (void *)(*base + done));
+		if (EFI_ERROR(status) || !chunk) { /* a short file is no file */
+			bs->FreePages(*base, EFI_SIZE_TO_PAGES(*size));
+			*base = 0;
+			return EFI_ERROR(status) ? status : EFI_END_OF_FILE;
+		}
+	}
+	return EFI_SUCCESS;
+}
+
 /* Read \corbel\NAME whole into pages that stay. */
 static EFI_STATUS read_file(EFI_FILE_HANDLE root, const char *name, UINT64 *base, UINT64 *size)
 {
 	CHAR16 path[BOOT_NAME_MAX + 16] = L"\\corbel\\";
 	EFI_FILE_HANDLE file;
-	EFI_FILE_INFO *file_info;
 	EFI_STATUS status;
-	UINTN n = StrLen(path), chunk, done;
 
-	for (; *name && n < BOOT_NAME_MAX + 15; name++)
-		path[n++] = *name == '/' ? L'\\' : (UINT8)*name;
-	path[n] = 0;
-	status = uefi_call_wrapper(root->Open, 5, root, &file, path, EFI_FILE_MODE_READ, 0);
+	for (UINTN n = 8; *name && n < BOOT_NAME_MAX + 15; n++, name++)
+		path[n] = *name == '/' ? L'\\' : (UINT8)*name;
+	status = root->Open(root, &file, path, EFI_FILE_MODE_READ, 0);
 	if (EFI_ERROR(status))
 		return status;
-	file_info = LibFileInfo(file);
-	if (!file_info || (file_info->Attribute & EFI_FILE_DIRECTORY)) {
-		status = EFI_NOT_FOUND;
-		goto out;
-	}
-	*size = file_info->FileSize;
-	*base = keep_pages(*size ? *size : 1, ANYWHERE);
-	if (!*base) {
-		status = EFI_OUT_OF_RESOURCES;
-		goto out;
-	}
-	for (done = 0; done < *size; done += chunk) {
-		chunk = *size - done;
-		status = uefi_call_wrapper(file->Read, 3, file, &chunk,
-					   (void *)(UINTN)(*base + done));
-		if (EFI_ERROR(status) || !chunk) {
-			status = EFI_ERROR(status) ? status : EFI_END_OF_FILE;
-			break;
-		}
-	}
-	if (EFI_ERROR(status)) { /* a short file is no file */
-		uefi_call_wrapper(BS->FreePages, 2, *base, EFI_SIZE_TO_PAGES(*size));
-		*base = 0;
-	}
-out:
-	if (file_info)
-		FreePool(file_info);
-	uefi_call_wrapper(file->Close, 1, file);
+	status = read_open_file(file, base, size);
+	file->Close(file);
 	return status;
 }
 
@@ -99,22 +118,29 @@ static void no_report(void *arg, const char *line)
  * The configuration, and every file that it names once. A file that can't be read is the
  * hypervisor's to report.
  */
-static void read_files(EFI_FILE_HANDLE root)
+static void read_files(EFI_HANDLE device)
 {
+	EFI_GUID guid = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
+	EFI_SIMPLE_FILE_SYSTEM_PROTOCOL *volume;
+	EFI_FILE_HANDLE root;
+	struct config *config; /* 40 KiB: not in the file, and not for longer than this */
 	struct config_sink sink = { "corbel.conf", no_report, NULL };
 	struct config_file file;
 	struct boot_module *m;
 	u32 pos = 0;
 
+	if (EFI_ERROR(bs->HandleProtocol(device, &guid, (VOID **)&volume)) ||
+	    EFI_ERROR(volume->OpenVolume(volume, &root)) ||
+	    EFI_ERROR(bs->AllocatePool(EfiBootServicesData, sizeof(*config), (VOID **)&config)))
+		return;
 	if (EFI_ERROR(read_file(root, "corbel.conf", &info->config, &info->config_size)))
 		info->config = info->config_size = 0;
-	config_parse(config, (const char *)(UINTN)info->config, info->config_size, &sink);
+	config_parse(config, (const char *)info->config, info->config_size, &sink);
 	while (config_next_file(config, &pos, &file)) {
 		if (file.again || info->module_count == BOOT_MAX_MODULES)
 			continue;
 		m = &info->modules[info->module_count++];
-		for (UINTN i = 0; i < BOOT_NAME_MAX - 1 && file.name[i]; i++)
-			m->name[i] = file.name[i];
+		memcpy(m->name, file.name, strnlen(file.name, BOOT_NAME_MAX - 1));
 		m->status = read_file(root, file.name, &m->base, &m->size);
 	}
 }
@@ -129,16 +155,21 @@ static void read_options(EFI_LOADED_IMAGE *loaded)
 		info->options[i] = text[i] < 0x7f && text[i] >= 0x20 ? (char)text[i] : ' ';
 }
 
+/* The table with this GUID that the firmware left, or 0. */
+static UINT64 find_table(EFI_GUID guid)
+{
+	for (UINTN i = 0; i < st->NumberOfTableEntries; i++)
+		if (!memcmp(&st->ConfigurationTable[i].VendorGuid, &guid, sizeof(guid)))
+			return (UINT64)st->ConfigurationTable[i].VendorTable;
+	return 0;
+}
+
 static void find_tables(void)
 {
-	EFI_GUID acpi2 = ACPI_20_TABLE_GUID, acpi1 = ACPI_TABLE_GUID, smbios = SMBIOS_TABLE_GUID;
-	VOID *table;
-
-	if (!EFI_ERROR(LibGetSystemConfigurationTable(&acpi2, &table)) ||
-	    !EFI_ERROR(LibGetSystemConfigurationTable(&acpi1, &table)))
-		info->rsdp = (UINTN)table;
-	if (!EFI_ERROR(LibGetSystemConfigurationTable(&smbios, &table)))
-		info->smbios = (UINTN)table;
+	info->rsdp = find_table((EFI_GUID)ACPI_20_TABLE_GUID);
+	if (!info->rsdp)
+		info->rsdp = find_table((EFI_GUID)ACPI_TABLE_GUID);
+	info->smbios = find_table((EFI_GUID)SMBIOS_TABLE_GUID);
 }
 
 static void find_framebuffer(void)
@@ -147,7 +178,8 @@ static void find_framebuffer(void)
 	EFI_GRAPHICS_OUTPUT_PROTOCOL *gop;
 	EFI_GRAPHICS_OUTPUT_MODE_INFORMATION *mode;
 
-	if (EFI_ERROR(LibLocateProtocol(&guid, (VOID **)&gop)) || !gop->Mode || !gop->Mode->Info)
+	if (EFI_ERROR(bs->LocateProtocol(&guid, NULL, (VOID **)&gop)) || !gop->Mode ||
+	    !gop->Mode->Info)
 		return;
 	mode = gop->Mode->Info;
 	if (mode->PixelFormat != PixelBlueGreenRedReserved8BitPerColor &&
@@ -167,8 +199,8 @@ static void read_clock(void)
 	EFI_TIME t;
 	INT64 y, era, day;
 
-	if (EFI_ERROR(uefi_call_wrapper(RT->GetTime, 2, &t, NULL)) || t.Year < 1998 ||
-	    t.Month < 1 || t.Month > 12)
+	if (EFI_ERROR(st->RuntimeServices->GetTime(&t, NULL)) || t.Year < 1998 || t.Month < 1 ||
+	    t.Month > 12)
 		return;
 	y = t.Month <= 2 ? t.Year - 1 : t.Year;
 	era = y / 400;
@@ -202,8 +234,8 @@ static EFI_STATUS load_image(UINT64 *entry, UINT64 *link_base)
 		return EFI_OUT_OF_RESOURCES;
 	for (int i = 0; i < eh->e_phnum; i++)
 		if (ph[i].p_type == PT_LOAD)
-			CopyMem((void *)(UINTN)(info->image_base + ph[i].p_vaddr - low),
-				(void *)(corbel_elf + ph[i].p_offset), ph[i].p_filesz);
+			memcpy((void *)(info->image_base + ph[i].p_vaddr - low),
+			       corbel_elf + ph[i].p_offset, ph[i].p_filesz);
 	*entry = eh->e_entry;
 	*link_base = low;
 	return EFI_SUCCESS;
@@ -222,57 +254,53 @@ static EFI_STATUS leave_firmware(EFI_HANDLE image)
 
 	info->memory_map = keep_pages(capacity, ANYWHERE);
 	if (!info->memory_map)
-		return fail(L"no memory for the memory map", EFI_OUT_OF_RESOURCES);
+		return fail("no memory for the memory map", EFI_OUT_OF_RESOURCES);
 	for (int tries = 0; tries < 8; tries++) {
 		size = capacity;
-		status = uefi_call_wrapper(BS->GetMemoryMap, 5, &size,
-					   (EFI_MEMORY_DESCRIPTOR *)(UINTN)info->memory_map, &key,
-					   &descriptor, &version);
+		status = bs->GetMemoryMap(&size, (EFI_MEMORY_DESCRIPTOR *)info->memory_map, &key,
+					  &descriptor, &version);
 		if (EFI_ERROR(status))
 			break;
 		info->memory_map_size = size;
 		info->memory_descriptor_size = descriptor;
-		status = uefi_call_wrapper(BS->ExitBootServices, 2, image, key);
+		status = bs->ExitBootServices(image, key);
 		if (!EFI_ERROR(status))
 			return EFI_SUCCESS;
 	}
-	return fail(L"ExitBootServices", status);
+	return fail("ExitBootServices", status);
 }
 
 EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 {
 	UINT64 start = handover_tsc(), entry = 0, link_base = 0, root;
+	EFI_GUID loaded_guid = EFI_LOADED_IMAGE_PROTOCOL_GUID;
 	EFI_LOADED_IMAGE *loaded;
-	EFI_FILE_HANDLE volume;
 	EFI_STATUS status;
 
-	InitializeLib(image, system);
-	uefi_call_wrapper(BS->SetWatchdogTimer, 4, 0, 0, 0, NULL);
-	info = (struct bootinfo *)(UINTN)keep_pages(sizeof(*info), ANYWHERE);
+	st = system;
+	bs = system->BootServices;
+	bs->SetWatchdogTimer(0, 0, 0, NULL);
+	info = (struct bootinfo *)keep_pages(sizeof(*info), ANYWHERE);
 	if (!info)
-		return fail(L"no memory", EFI_OUT_OF_RESOURCES);
+		return fail("no memory", EFI_OUT_OF_RESOURCES);
 	info->magic = BOOTINFO_MAGIC;
 	info->size = sizeof(*info);
 	info->tsc_start = start;
-	status = uefi_call_wrapper(BS->HandleProtocol, 3, image, &LoadedImageProtocol,
-				   (VOID **)&loaded);
+	status = bs->HandleProtocol(image, &loaded_guid, (VOID **)&loaded);
 	if (EFI_ERROR(status))
-		return fail(L"LoadedImage protocol", status);
+		return fail("LoadedImage protocol", status);
 	read_options(loaded);
-	config = AllocatePool(sizeof(*config));
-	volume = LibOpenRoot(loaded->DeviceHandle);
-	if (volume && config)
-		read_files(volume);
+	read_files(loaded->DeviceHandle);
 	find_tables();
 	find_framebuffer();
 	read_clock();
 	status = load_image(&entry, &link_base);
 	if (EFI_ERROR(status))
-		return fail(L"no memory below 4 GiB for the hypervisor", status);
+		return fail("no memory below 4 GiB for the hypervisor", status);
 	info->trampoline = keep_pages(EFI_PAGE_SIZE, BELOW_640K);
 	root = handover_tables(keep_pages, link_base, info->image_base, info->image_size);
 	if (!root)
-		return fail(L"no memory for page tables", EFI_OUT_OF_RESOURCES);
+		return fail("no memory for page tables", EFI_OUT_OF_RESOURCES);
 	status = leave_firmware(image);
 	if (EFI_ERROR(status))
 		return status;

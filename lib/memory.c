@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Freestanding builds only: on the host these come from libc, in the loader from gnu-efi. */
+/* Freestanding builds only: on the host these come from libc. */
 #include "lib/string.h"
 
 /*

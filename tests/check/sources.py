@@ -83,7 +83,7 @@ def check_text(_options):
 
 
 def system_header_fits(path, name):
-    if path == LOADER and name in ("efi.h", "efilib.h"):
+    if path == LOADER and name == "efi.h":
         return True
     return name in STANDARD or name.startswith(KERNEL_API)
 

@@ -10,7 +10,7 @@ import subprocess
 from tree import LAYERS, select
 
 LOADER = "boot/efi_main.c"
-LOADER_FLAGS = ["-fshort-wchar", "-DEFI_FUNCTION_WRAPPER",
+LOADER_FLAGS = ["-fshort-wchar", "-DGNU_EFI_USE_MS_ABI",
                 "-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64"]
 # The variant that checks more has more to look at.
 PROVE = ["-UPROVE_MMU", "-DPROVE_MMU=1"]
