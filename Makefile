@@ -23,7 +23,7 @@ CFLAGS := -std=gnu17 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-r
 	-fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables -fcf-protection=none \
 	-fno-strict-aliasing -ffunction-sections -fdata-sections \
 	-DPROVE_MMU=$(PROVE_MMU) -DEXIT_COST=$(EXIT_COST) -I. -I$(B) $(WARN)
-LDFLAGS := -nostdlib -static --gc-sections -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
+LDFLAGS := -n -nostdlib -static --gc-sections -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
 
 # The hypervisor proper, by layer.
 OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/main.c boot/vms.c \
