@@ -2,15 +2,17 @@
 #include "arch/x86/backtrace.h"
 #include "lib/log.h"
 #include "lib/printf.h"
+#include "lib/string.h"
 
 /*
- * .ksyms: u32 count; then per symbol, sorted, {u32 offset from image_start, u32 offset of its
- * name}; then the names.
+ * .ksyms: what the bytes 0x80 .. 0xff stand for, two bytes each; then per symbol, sorted,
+ * {u16 distance from the one before, the first from image_start; its name, ended by 0}.
  */
-struct ksym {
-	u32 address, name;
+struct ksyms {
+	u8 pairs[128][2], symbols[];
 };
-extern const u8 ksyms_start[], ksyms_end[], image_start[], text_end[];
+extern const struct ksyms ksyms_start;
+extern const u8 ksyms_end[], image_start[], text_end[];
 
 #define MAX_DEPTH 24
 
@@ -19,26 +21,41 @@ static bool in_text(u64 address)
 	return address >= (u64)image_start && address < (u64)text_end;
 }
 
+/* Appends what c stands for to buf; returns the new length. Each of a pair is older than the
+ * pair, so this ends. */
+static size_t expand(u8 c, char *buf, size_t n, size_t size)
+{
+	if (c >= 0x80) {
+		n = expand(ksyms_start.pairs[c - 0x80][0], buf, n, size);
+		return expand(ksyms_start.pairs[c - 0x80][1], buf, n, size);
+	}
+	if (n < size)
+		buf[n++] = (char)c;
+	return n;
+}
+
 void symbol_format(u64 address, char *buf, size_t size)
 {
-	const struct ksym *sym = (const struct ksym *)(ksyms_start + 8);
-	u32 count = ksyms_end - ksyms_start >= 8 ? *(const u32 *)ksyms_start : 0;
-	u32 offset = (u32)(address - (u64)image_start), lo = 0, hi = count;
+	const u8 *name = NULL, *at = ksyms_start.symbols;
+	u64 start = (u64)image_start, next = start;
+	char text[48];
+	size_t n = 0;
 
-	if (!count || !in_text(address) || offset < sym[0].address) {
+	while (in_text(address) && at < ksyms_end) {
+		next += at[0] | at[1] << 8;
+		if (next > address)
+			break;
+		start = next;
+		name = at + 2;
+		at = name + strlen((const char *)name) + 1;
+	}
+	if (!name) {
 		fmt_snprintf(buf, size, "%#lx", address);
 		return;
 	}
-	while (hi - lo > 1) {
-		u32 mid = (lo + hi) / 2;
-
-		if (sym[mid].address <= offset)
-			lo = mid;
-		else
-			hi = mid;
-	}
-	fmt_snprintf(buf, size, "%s+%#x", (const char *)ksyms_start + sym[lo].name,
-		     offset - sym[lo].address);
+	while (*name)
+		n = expand(*name++, text, n, sizeof(text));
+	fmt_snprintf(buf, size, "%.*s+%#lx", (int)n, text, address - start);
 }
 
 /* A frame pointer is followed only upwards, aligned, and within the hypervisor's half. */
