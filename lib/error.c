@@ -10,40 +10,25 @@ int trace_error_at(int code, const char *file, int line)
 
 const char *error_name(int code)
 {
-	switch (code < 0 ? -code : code) {
-	case 0:
-		return "no error";
-	case EPERM:
-		return "not permitted";
-	case ENOENT:
-		return "not found";
-	case EIO:
-		return "faulted";
-	case ENXIO:
-		return "no such device or address";
-	case EAGAIN:
-		return "try again";
-	case ENOMEM:
-		return "out of memory";
-	case EFAULT:
-		return "bad address";
-	case EBUSY:
-		return "busy";
-	case EEXIST:
-		return "already there";
-	case ENODEV:
-		return "no such device";
-	case EINVAL:
-		return "invalid";
-	case ENOSPC:
-		return "no space";
-	case ERANGE:
-		return "out of range";
-	case EOPNOTSUPP:
-		return "not supported";
-	case ETIMEDOUT:
-		return "timed out";
-	default:
-		return "error";
-	}
+	static const char *const names[] = {
+		[0] = "no error",
+		[EPERM] = "not permitted",
+		[ENOENT] = "not found",
+		[EIO] = "faulted",
+		[ENXIO] = "no such device or address",
+		[EAGAIN] = "try again",
+		[ENOMEM] = "out of memory",
+		[EFAULT] = "bad address",
+		[EBUSY] = "busy",
+		[EEXIST] = "already there",
+		[ENODEV] = "no such device",
+		[EINVAL] = "invalid",
+		[ENOSPC] = "no space",
+		[ERANGE] = "out of range",
+		[EOPNOTSUPP] = "not supported",
+		[ETIMEDOUT] = "timed out",
+	};
+	u32 number = code < 0 ? 0u - (u32)code : (u32)code;
+
+	return number < ARRAY_SIZE(names) && names[number] ? names[number] : "error";
 }

@@ -6,42 +6,30 @@
 
 #define CR0_HOST (X86_CR0_CD | X86_CR0_NW) /* the host's: the guest only believes to have them */
 
+/* Where a register lies in the VMCB; those that are not here are more than a field. */
+#define IN_VMCB(reg, field) [reg] = offsetof(struct vmcb, field)
+static const u16 offsets[VREGS] = {
+	IN_VMCB(VR_RSP, rsp),
+	IN_VMCB(VR_CR2, cr2),
+	IN_VMCB(VR_CR3, cr3),
+	IN_VMCB(VR_CR4, cr4),
+	IN_VMCB(VR_DR6, dr6),
+	IN_VMCB(VR_DR7, dr7),
+	IN_VMCB(VR_PAT, g_pat),
+	IN_VMCB(VR_STAR, star),
+	IN_VMCB(VR_LSTAR, lstar),
+	IN_VMCB(VR_CSTAR, cstar),
+	IN_VMCB(VR_SFMASK, sfmask),
+	IN_VMCB(VR_KERNEL_GS_BASE, kernel_gs_base),
+	IN_VMCB(VR_SYSENTER_CS, sysenter_cs),
+	IN_VMCB(VR_SYSENTER_ESP, sysenter_esp),
+	IN_VMCB(VR_SYSENTER_EIP, sysenter_eip),
+	IN_VMCB(VR_TSC_OFFSET, tsc_offset),
+};
+
 static u64 *field(struct vmcb *c, enum vreg reg)
 {
-	switch (reg) {
-	case VR_RSP:
-		return &c->rsp;
-	case VR_CR2:
-		return &c->cr2;
-	case VR_CR3:
-		return &c->cr3;
-	case VR_CR4:
-		return &c->cr4;
-	case VR_DR6:
-		return &c->dr6;
-	case VR_DR7:
-		return &c->dr7;
-	case VR_PAT:
-		return &c->g_pat;
-	case VR_STAR:
-		return &c->star;
-	case VR_LSTAR:
-		return &c->lstar;
-	case VR_CSTAR:
-		return &c->cstar;
-	case VR_SFMASK:
-		return &c->sfmask;
-	case VR_KERNEL_GS_BASE:
-		return &c->kernel_gs_base;
-	case VR_SYSENTER_CS:
-		return &c->sysenter_cs;
-	case VR_SYSENTER_ESP:
-		return &c->sysenter_esp;
-	case VR_SYSENTER_EIP:
-		return &c->sysenter_eip;
-	default:
-		return &c->tsc_offset;
-	}
+	return (u64 *)((u8 *)c + offsets[reg]);
 }
 
 /* CR0 is not intercepted where it only changes TS and MP: those bits come from the VMCB. */
@@ -118,15 +106,14 @@ void svm_set_reg(struct vcpu *v, enum vreg reg, u64 value)
 
 static struct vmcb_seg *segment(struct vmcb *c, enum vseg seg)
 {
-	static const u16 offsets[SEGS] = {
-		[SEG_ES] = offsetof(struct vmcb, es),	  [SEG_CS] = offsetof(struct vmcb, cs),
-		[SEG_SS] = offsetof(struct vmcb, ss),	  [SEG_DS] = offsetof(struct vmcb, ds),
-		[SEG_FS] = offsetof(struct vmcb, fs),	  [SEG_GS] = offsetof(struct vmcb, gs),
-		[SEG_LDTR] = offsetof(struct vmcb, ldtr), [SEG_TR] = offsetof(struct vmcb, tr),
-		[SEG_GDTR] = offsetof(struct vmcb, gdtr), [SEG_IDTR] = offsetof(struct vmcb, idtr),
+	static const u16 segments[SEGS] = {
+		IN_VMCB(SEG_ES, es),	 IN_VMCB(SEG_CS, cs), IN_VMCB(SEG_SS, ss),
+		IN_VMCB(SEG_DS, ds),	 IN_VMCB(SEG_FS, fs), IN_VMCB(SEG_GS, gs),
+		IN_VMCB(SEG_LDTR, ldtr), IN_VMCB(SEG_TR, tr), IN_VMCB(SEG_GDTR, gdtr),
+		IN_VMCB(SEG_IDTR, idtr),
 	};
 
-	return (struct vmcb_seg *)((u8 *)c + offsets[seg]);
+	return (struct vmcb_seg *)((u8 *)c + segments[seg]);
 }
 
 /* The VMCB packs the attributes: bits 15:12 of the descriptor word stand at 11:8. */
