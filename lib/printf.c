@@ -8,9 +8,8 @@ struct out {
 };
 
 struct spec {
-	bool left, zero, plus, space, alt, negative;
+	bool left, zero, alt, negative, wide;
 	int width, precision; /* precision -1: none */
-	int length;	      /* -2 hh, -1 h, 0, 1 l and z, 2 ll */
 };
 
 static void put(struct out *o, char c)
@@ -37,17 +36,14 @@ static void put_field(struct out *o, const struct spec *s, const char *prefix, c
 		put(o, ' ');
 }
 
-static void put_number(struct out *o, const struct spec *s, u64 value, u32 base, bool upper)
+static void put_number(struct out *o, const struct spec *s, u64 value, u32 base)
 {
-	const char *digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
-	const char *prefix = s->negative ? "-" : s->plus ? "+" : s->space ? " " : "";
+	const char *prefix = s->negative ? "-" : s->alt && base == 16 && value ? "0x" : "";
 	char buf[24];
 	int n = 0, zeros = 0;
 
-	if (s->alt && base == 16 && value)
-		prefix = upper ? "0X" : "0x";
 	for (u64 rest = value; rest; rest /= base)
-		buf[sizeof(buf) - 1 - (size_t)n++] = digits[rest % base];
+		buf[sizeof(buf) - 1 - (size_t)n++] = "0123456789abcdef"[rest % base];
 	if (!n && s->precision)
 		buf[sizeof(buf) - 1 - (size_t)n++] = '0';
 	if (s->precision > n)
@@ -57,34 +53,6 @@ static void put_number(struct out *o, const struct spec *s, u64 value, u32 base,
 	put_field(o, s, prefix, buf + sizeof(buf) - n, n, zeros > 0 ? zeros : 0);
 }
 
-static s64 signed_arg(va_list *ap, int length)
-{
-	switch (length) {
-	case -2:
-		return (s8)va_arg(*ap, int);
-	case -1:
-		return (s16)va_arg(*ap, int);
-	case 0:
-		return va_arg(*ap, int);
-	default:
-		return va_arg(*ap, s64);
-	}
-}
-
-static u64 unsigned_arg(va_list *ap, int length)
-{
-	switch (length) {
-	case -2:
-		return (u8)va_arg(*ap, unsigned int);
-	case -1:
-		return (u16)va_arg(*ap, unsigned int);
-	case 0:
-		return va_arg(*ap, unsigned int);
-	default:
-		return va_arg(*ap, u64);
-	}
-}
-
 static const char *parse_flags(const char *f, struct spec *s)
 {
 	for (;; f++) {
@@ -92,10 +60,6 @@ static const char *parse_flags(const char *f, struct spec *s)
 			s->left = true;
 		else if (*f == '0')
 			s->zero = true;
-		else if (*f == '+')
-			s->plus = true;
-		else if (*f == ' ')
-			s->space = true;
 		else if (*f == '#')
 			s->alt = true;
 		else
@@ -125,14 +89,9 @@ static const char *parse_spec(const char *f, va_list *ap, struct spec *s)
 	}
 	if (*f == '.')
 		f = parse_int(f + 1, ap, &s->precision);
-	for (;; f++) {
-		if (*f == 'l' || *f == 'z')
-			s->length++;
-		else if (*f == 'h')
-			s->length--;
-		else
-			return f;
-	}
+	for (; *f == 'l' || *f == 'z'; f++)
+		s->wide = true;
+	return f;
 }
 
 static void convert(struct out *o, char c, struct spec *s, va_list *ap)
@@ -143,24 +102,18 @@ static void convert(struct out *o, char c, struct spec *s, va_list *ap)
 
 	switch (c) {
 	case 'd':
-	case 'i':
-		v = signed_arg(ap, s->length);
+		v = s->wide ? va_arg(*ap, s64) : va_arg(*ap, int);
 		s->negative = v < 0;
-		put_number(o, s, v < 0 ? 0 - (u64)v : (u64)v, 10, false);
+		put_number(o, s, v < 0 ? 0 - (u64)v : (u64)v, 10);
 		break;
 	case 'u':
-		put_number(o, s, unsigned_arg(ap, s->length), 10, false);
-		break;
-	case 'o':
-		put_number(o, s, unsigned_arg(ap, s->length), 8, false);
-		break;
 	case 'x':
-	case 'X':
-		put_number(o, s, unsigned_arg(ap, s->length), 16, c == 'X');
+		put_number(o, s, s->wide ? va_arg(*ap, u64) : va_arg(*ap, unsigned int),
+			   c == 'u' ? 10 : 16);
 		break;
 	case 'p':
 		s->alt = true;
-		put_number(o, s, (u64)(uintptr_t)va_arg(*ap, void *), 16, false);
+		put_number(o, s, (u64)(uintptr_t)va_arg(*ap, void *), 16);
 		break;
 	case 's':
 		str = va_arg(*ap, const char *);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Formatting without allocation. The subset of C: %d %i %u %x %X %o %p %s %c %% with flags - 0 +
- * space #, width, precision, * and hh h l ll z.
+ * Formatting without allocation. The subset of C: %d %u %x %p %s %c %% with flags - 0 #, width,
+ * precision, * and l ll z.
  */
 #pragma once
 

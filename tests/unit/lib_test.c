@@ -38,12 +38,10 @@ static void numbers(void **state)
 	for (u32 i = 0; i < ARRAY_SIZE(values); i++) {
 		int v = values[i];
 
-		SAME("%d|%i|%u|%x|%X|%o", v, v, (u32)v, (u32)v, (u32)v, (u32)v);
-		SAME("%5d|%-5d|%05d|%+d|% d|%+05d", v, v, v, v, v, v);
-		SAME("%#x|%#X|%#10x|%#010x|%-#10x|", (u32)v, (u32)v, (u32)v, (u32)v, (u32)v);
+		SAME("%d|%u|%x", v, (u32)v, (u32)v);
+		SAME("%5d|%-5d|%05d", v, v, v);
+		SAME("%#x|%#10x|%#010x|%-#10x|", (u32)v, (u32)v, (u32)v, (u32)v);
 		SAME("%.0d|%.3d|%8.3d|%-8.3d|", v, v, v, v);
-		SAME("%hhd|%hd|%hhu|%hu|", (signed char)v, (short)v, (unsigned char)v,
-		     (unsigned short)v);
 		SAME("%ld|%lu|%lx|%llx|%zu", (long)v, (unsigned long)v, (long)v, (long long)v,
 		     (size_t)v);
 		SAME("%*d|%-*d|%*d", 7, v, 7, v, -7, v);
