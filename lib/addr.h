@@ -38,11 +38,6 @@ static inline gfn_t gpa_gfn(gpa_t a)
 	return GFN(a.v >> PAGE_SHIFT);
 }
 
-static inline gpa_t gfn_gpa(gfn_t f)
-{
-	return GPA(f.v << PAGE_SHIFT);
-}
-
 static inline pfn_t hpa_pfn(hpa_t a)
 {
 	return PFN(a.v >> PAGE_SHIFT);
