@@ -28,7 +28,8 @@ void spin_lock(struct spinlock *l)
 	u16 ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
 
 	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
-		if (spin_poll_hook)
+		/* What is polled may log: it would wait behind the ticket that this CPU holds. */
+		if (spin_poll_hook && l->rank < RANK_LOG)
 			spin_poll_hook();
 		__builtin_ia32_pause();
 	}

@@ -41,6 +41,6 @@ typedef int64_t s64;
 #define likely(x)    __builtin_expect(!!(x), 1)
 #define unlikely(x)  __builtin_expect(!!(x), 0)
 
-/* Exactly one load or store, which the compiler may neither repeat nor tear. */
-#define READ_ONCE(x)	 (*(const volatile typeof(x) *)&(x))
-#define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
+/* Exactly one load or store, which the compiler may neither repeat nor tear; no order. */
+#define READ_ONCE(x)	 __atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define WRITE_ONCE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
