@@ -13,6 +13,7 @@ struct cpumask cpus_online;
 void *(*arch_map)(u64 hpa, u64 size, bool cached);
 DEFINE_PERCPU(u32, cpu_id);
 DEFINE_PERCPU(u64, percpu_offset);
+DEFINE_PERCPU(u32, irq_depth);
 
 void cpu_set_percpu(u32 id)
 {

@@ -43,15 +43,21 @@ extern struct cpumask cpus_online; /* atomic bits */
  * distance from it, so that %gs:variable is its own. gcc's __seg_gs makes these plain C accesses
  * (not of arrays, which lose the qualifier: put them into a struct).
  */
+#ifdef CORBEL_HOST /* tests have threads as CPUs */
+#define DECLARE_PERCPU(type, name) extern __thread typeof(type) name
+#define DEFINE_PERCPU(type, name)  __thread typeof(type) name
+#else
 #define DECLARE_PERCPU(type, name) extern __seg_gs typeof(type) name
 #define DEFINE_PERCPU(type, name)  __attribute__((section(".percpu"))) __seg_gs typeof(type) name
-#define this_cpu(name)		   (name)
+#endif
+#define this_cpu(name) (name)
 /* Pointer to a CPU's own copy of a variable, usable from any CPU; type is the variable's. */
 #define per_cpu_ptr(type, name, cpu) ((type *)((u64)(uintptr_t) & (name) + cpus[cpu].percpu_offset))
 #define this_cpu_ptr(type, name)     ((type *)((u64)(uintptr_t) & (name) + this_cpu(percpu_offset)))
 
 DECLARE_PERCPU(u32, cpu_id);	    /* the running CPU's number */
 DECLARE_PERCPU(u64, percpu_offset); /* its cpus[].percpu_offset */
+DECLARE_PERCPU(u32, irq_depth);	    /* not 0: in interrupt context, that of polled calls included */
 
 /*
  * Map physical memory for the hypervisor: cached (tables of the firmware) or not (device

@@ -18,12 +18,37 @@ static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
 	return r;
 }
 
+#ifdef CORBEL_HOST
+/* Tests have threads as CPUs: time and the interrupt flag are the test's. */
+u64 rdtsc(void);
+void irq_disable(void);
+void irq_enable(void);
+u64 read_flags(void);
+#else
 static inline u64 rdtsc(void)
 {
 	u32 lo, hi;
 	asm volatile("rdtsc" : "=a"(lo), "=d"(hi));
 	return lo | (u64)hi << 32;
 }
+
+static inline void irq_disable(void)
+{
+	asm volatile("cli" : : : "memory");
+}
+
+static inline void irq_enable(void)
+{
+	asm volatile("sti" : : : "memory");
+}
+
+static inline u64 read_flags(void)
+{
+	u64 f;
+	asm volatile("pushfq; pop %0" : "=r"(f) : : "memory");
+	return f;
+}
+#endif
 
 #define READ_CR(n)                                                         \
 	static inline u64 read_cr##n(void)                                 \
@@ -97,23 +122,6 @@ static inline void invlpg(const void *p)
 static inline void cpu_pause(void)
 {
 	asm volatile("pause" : : : "memory");
-}
-
-static inline void irq_disable(void)
-{
-	asm volatile("cli" : : : "memory");
-}
-
-static inline void irq_enable(void)
-{
-	asm volatile("sti" : : : "memory");
-}
-
-static inline u64 read_flags(void)
-{
-	u64 f;
-	asm volatile("pushfq; pop %0" : "=r"(f) : : "memory");
-	return f;
 }
 
 static inline bool irqs_enabled(void)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each CPU owns one call descriptor and one inbox. The inbox has a bit per caller; the target takes
- * a bit, reads that caller's descriptor, runs it, and writes its result and then its answer (the
- * descriptor's sequence number) into the caller's table. A target that answers too late finds a
- * newer sequence number, or itself not asked, and drops the call.
+ * Each pair of caller and target has a slot with at most one call in it. The target's inbox has a
+ * bit for each caller, and who clears the bit owns the call: the target, which runs it, or the
+ * caller, which takes it back when the target has left or does not answer. So a call runs once or
+ * never; one that is taken back never runs. A call that was given up while it ran keeps the slot
+ * until its late answer is in: it can neither be mistaken for the answer to a later call, nor see
+ * that one's argument.
  */
 #include "arch/x86/apic.h"
 #include "arch/x86/clock.h"
@@ -19,20 +21,25 @@
 /* a CPU in guest mode answers within microseconds; emulators under load take longer */
 #define ANSWER_MS 2000
 
-struct ipi_call {
-	u64 seq; /* odd while the descriptor changes; atomic */
-	u32 kind;
+struct slot {
 	void *arg;
-	struct cpumask targets;
+	int result;
+	u8 kind;
+	bool busy; /* atomic: set by the caller, cleared by who owns the call */
 };
 
-static struct ipi_call calls[MAX_CPUS];
-static struct cpumask inbox[MAX_CPUS];
-static struct {
-	int result;
-	u64 answered;	       /* sequence number of the last call that was answered; atomic */
-} answers[MAX_CPUS][MAX_CPUS]; /* [caller][target] */
+static struct slot slots[MAX_CPUS][MAX_CPUS]; /* [caller][target] */
+static struct cpumask inbox[MAX_CPUS];	      /* atomic bits */
 static int (*handlers[IPI_KINDS])(void *arg);
+
+static const char *const kind_names[IPI_KINDS] = {
+	[IPI_CAPS] = "read capabilities",
+	[IPI_COMPARE] = "compare capabilities",
+	[IPI_VIRT_ENABLE] = "virtualization on",
+	[IPI_VIRT_DISABLE] = "virtualization off",
+	[IPI_HALT] = "halt",
+	[IPI_PING] = "ping",
+};
 
 void ipi_set_handler(enum ipi_kind kind, int (*handler)(void *arg))
 {
@@ -41,34 +48,50 @@ void ipi_set_handler(enum ipi_kind kind, int (*handler)(void *arg))
 
 static void answer(u32 me, u32 caller)
 {
-	struct ipi_call *c = &calls[caller];
-	u64 seq = __atomic_load_n(&c->seq, __ATOMIC_ACQUIRE);
-	u32 kind = READ_ONCE(c->kind);
-	void *arg = READ_ONCE(c->arg);
-	bool asked = bitmap_test(c->targets.bits, me);
+	struct slot *s = &slots[caller][me];
 
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	if (seq & 1 || !asked || seq != __atomic_load_n(&c->seq, __ATOMIC_RELAXED) ||
-	    kind >= IPI_KINDS)
-		return;
-	answers[caller][me].result = handlers[kind] ? handlers[kind](arg) : -EOPNOTSUPP;
-	__atomic_store_n(&answers[caller][me].answered, seq, __ATOMIC_RELEASE);
+	this_cpu(irq_depth)++;
+	s->result = handlers[s->kind] ? handlers[s->kind](s->arg) : -EOPNOTSUPP;
+	this_cpu(irq_depth)--;
+	__atomic_store_n(&s->busy, false, __ATOMIC_RELEASE);
+}
+
+/* Once through, so that CPUs that call again and again do not keep this one here. */
+static void empty_inbox(u32 me)
+{
+	for_each_cpu(caller, &inbox[me])
+		if (bitmap_test_and_clear_atomic(inbox[me].bits, caller))
+			answer(me, caller);
 }
 
 void ipi_poll(void)
 {
 	u32 me = this_cpu(cpu_id);
 
-	for (u32 w = 0; w < BITMAP_WORDS(MAX_CPUS); w++) {
-		u64 word;
+	if (bitmap_test(cpus_online.bits, me))
+		empty_inbox(me);
+}
 
-		while ((word = READ_ONCE(inbox[me].bits[w]))) {
-			u32 bit = (u32)__builtin_ctzll(word);
+/*
+ * Coming and going: change the bit, full barrier, look into the inbox. A caller: set the inbox's
+ * bit, full barrier, look whether the target is online. One of the two sees the other.
+ */
+void ipi_join(void)
+{
+	u32 me = this_cpu(cpu_id);
 
-			if (bitmap_test_and_clear_atomic(inbox[me].bits, w * 64 + bit))
-				answer(me, w * 64 + bit);
-		}
-	}
+	ASSERT(!irqs_enabled());
+	bitmap_test_and_set_atomic(cpus_online.bits, me);
+	empty_inbox(me); /* whose IPI came before this CPU could take it */
+}
+
+void ipi_leave(void)
+{
+	u32 me = this_cpu(cpu_id);
+
+	ASSERT(!irqs_enabled() && !this_cpu(irq_depth));
+	bitmap_test_and_clear_atomic(cpus_online.bits, me);
+	empty_inbox(me);
 }
 
 static void nothing(void)
@@ -95,68 +118,105 @@ void ipi_init(void)
 	spin_poll_hook = poll_if_off;
 }
 
-static void publish(struct ipi_call *c, enum ipi_kind kind, const struct cpumask *mask, void *arg)
+static u64 answer_deadline(void)
 {
-	__atomic_store_n(&c->seq, c->seq + 1, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	c->kind = kind;
-	c->arg = arg;
-	c->targets = *mask;
-	__atomic_store_n(&c->seq, c->seq + 1, __ATOMIC_RELEASE);
+	return rdtsc() + (u64)ANSWER_MS * tsc_khz;
 }
 
-static int wait_for(u32 me, u32 target, u64 seq, u64 deadline)
+/* False: the target has the call already, and will answer it. */
+static bool take_back(u32 me, u32 target)
 {
-	while (__atomic_load_n(&answers[me][target].answered, __ATOMIC_ACQUIRE) != seq) {
-		poll_if_off();
-		if (rdtsc() > deadline) {
-			log_err("CPU %u does not answer a call of CPU %u (kind %u)", target, me,
-				calls[me].kind);
+	if (!bitmap_test_and_clear_atomic(inbox[target].bits, me))
+		return false;
+	__atomic_store_n(&slots[me][target].busy, false, __ATOMIC_RELAXED);
+	return true;
+}
+
+/* Until the target has answered what this CPU asked. -ENODEV: it has left, without an answer. */
+static int wait_for(u32 me, u32 target, u64 deadline)
+{
+	const struct slot *s = &slots[me][target];
+
+	for (;;) {
+		bool late = rdtsc() > deadline; /* read before the last look, not after it */
+
+		if (!__atomic_load_n(&s->busy, __ATOMIC_ACQUIRE))
+			return 0;
+		if (!bitmap_test(cpus_online.bits, target) && take_back(me, target))
+			return -ENODEV;
+		if (late) {
+			log_err("CPU %u does not answer a call of CPU %u (%s)", target, me,
+				kind_names[s->kind]);
+			take_back(me, target);
 			return trace_error(-ETIMEDOUT);
 		}
+		poll_if_off();
 		cpu_pause();
 	}
-	return answers[me][target].result;
+}
+
+/* Put a call into the target's slot, once the one before it is answered, and send the IPI. */
+static int ask(u32 me, u32 target, enum ipi_kind kind, void *arg, u64 deadline)
+{
+	struct slot *s = &slots[me][target];
+
+	if (wait_for(me, target, deadline) == -ETIMEDOUT)
+		return -ETIMEDOUT;
+	if (!bitmap_test(cpus_online.bits, target))
+		return -ENODEV;
+	s->kind = (u8)kind;
+	s->arg = arg;
+	__atomic_store_n(&s->busy, true, __ATOMIC_RELAXED);
+	bitmap_test_and_set_atomic(inbox[target].bits, me);
+	apic_ipi(cpus[target].apic_id, VECTOR_IPI_CALL | APIC_ICR_ASSERT);
+	if (!bitmap_test(cpus_online.bits, target) && take_back(me, target))
+		return -ENODEV;
+	return 0;
+}
+
+static void check_context(void)
+{
+	ASSERT(!this_cpu(irq_depth));
+	MMU_WARN_ON(spin_held_hook && spin_held_hook() && *spin_held_hook());
 }
 
 void ipi_post(enum ipi_kind kind, const struct cpumask *mask, void *arg)
 {
-	u32 me = this_cpu(cpu_id);
+	u64 deadline = answer_deadline();
 
-	publish(&calls[me], kind, mask, arg);
-	for_each_cpu(cpu, mask) {
-		if (cpu == me || !bitmap_test(cpus_online.bits, cpu))
-			continue;
-		bitmap_test_and_set_atomic(inbox[cpu].bits, me);
-		apic_ipi(cpus[cpu].apic_id, VECTOR_IPI_CALL | APIC_ICR_ASSERT);
-	}
+	check_context();
+	for_each_cpu(cpu, mask)
+		(void)ask(this_cpu(cpu_id), cpu, kind, arg, deadline);
+}
+
+static int note(int err, u32 cpu, int any, int results[MAX_CPUS])
+{
+	if (results)
+		results[cpu] = err;
+	return any ? any : err;
 }
 
 int ipi_call(enum ipi_kind kind, const struct cpumask *mask, void *arg, int results[MAX_CPUS])
 {
 	u32 me = this_cpu(cpu_id);
-	struct ipi_call *c = &calls[me];
-	int first = 0, err;
-	u64 deadline, flags;
+	struct cpumask asked = { 0 }; /* not the mask: that may be cpus_online, which changes */
+	u64 deadline = answer_deadline();
+	int any = 0, err;
 
-	ipi_post(kind, mask, arg);
-	deadline = rdtsc() + (u64)ANSWER_MS * tsc_khz;
+	check_context();
 	for_each_cpu(cpu, mask) {
-		if (!bitmap_test(cpus_online.bits, cpu)) {
-			err = -ENODEV;
-		} else if (cpu == me) {
-			flags = irq_save();
-			err = handlers[kind] ? handlers[kind](arg) : -EOPNOTSUPP;
-			irq_restore(flags);
-		} else {
-			err = wait_for(me, cpu, c->seq, deadline);
-		}
-		if (results)
-			results[cpu] = err;
-		if (err && !first)
-			first = err;
+		err = ask(me, cpu, kind, arg, deadline);
+		if (!err)
+			bitmap_set(asked.bits, cpu);
+		any = note(err, cpu, any, results);
 	}
-	return first;
+	deadline =
+		answer_deadline(); /* anew: one that was slow before is no matter of the others */
+	for_each_cpu(cpu, &asked) {
+		err = wait_for(me, cpu, deadline);
+		any = note(err ? err : slots[me][cpu].result, cpu, any, results);
+	}
+	return any;
 }
 
 void ipi_kick(u32 cpu)

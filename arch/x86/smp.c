@@ -37,7 +37,7 @@ static enum cpu_state get_state(u32 id)
 
 void smp_boot_cpu_online(void)
 {
-	bitmap_test_and_set_atomic(cpus_online.bits, 0);
+	ipi_join();
 	set_state(0, CPU_ONLINE);
 }
 
@@ -83,7 +83,7 @@ void ap_start(u32 id)
 	desc_load(boot->ist(id));
 	apic_init_cpu();
 	timer_init_cpu();
-	bitmap_test_and_set_atomic(cpus_online.bits, id);
+	ipi_join();
 	expected = CPU_STARTED;
 	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_ONLINE, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {

@@ -92,8 +92,10 @@ void trap_handler(struct trap_frame *f)
 	if (f->vector >= 32) {
 		if (f->vector != VECTOR_SPURIOUS)
 			apic_eoi();
+		this_cpu(irq_depth)++;
 		if (irq_handlers[f->vector])
 			irq_handlers[f->vector]();
+		this_cpu(irq_depth)--;
 		return;
 	}
 	if (f->vector == 2) {

@@ -25,6 +25,7 @@ test_frames := $(T_FRAMES)
 test_guestmem := $(T_VM)
 test_host_acpi := arch/x86/acpi.c lib/printf.c
 test_ioapic := $(T_DEV)
+test_ipi := arch/x86/ipi.c $(U)/host.c $(T_LIB)
 test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
 test_lib := $(U)/host.c $(T_LIB)
@@ -39,5 +40,5 @@ test_uart := $(T_DEV)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
 	linux monitor screen stage2 stage2_model uart
-TSAN_TESTS := spinlock stage2_threads
+TSAN_TESTS := ipi spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore
