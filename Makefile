@@ -27,8 +27,9 @@ LDFLAGS := -n -nostdlib -static --gc-sections -z noexecstack -z max-page-size=40
 
 # The hypervisor proper, by layer.
 OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/main.c boot/vms.c \
-	debug/commands.c debug/commands_cpu.c debug/commands_system.c debug/commands_vm.c debug/console.c \
-	debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c debug/vmconsole.c \
+	debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_system.c debug/commands_vm.c \
+	debug/console.c debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c \
+	debug/vmconsole.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
 	dev/platform.c dev/power.c dev/rtc.c dev/uart16550.c \
 	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/tlb.c svm/vcpu.c \

@@ -17,6 +17,8 @@ const struct command commands[] = {
 	  "how a CPU differs; take it offline, or back online", "cpu 1 offline", cmd_cpu },
 	{ "virt", "[on|off]", "virtualization on all CPUs: its state, on, off", "virt off",
 	  cmd_virt },
+	{ "ipi", "[ROUNDS]", "all CPUs call each other at once, then one alone", "ipi 1000",
+	  cmd_ipi },
 	{ "mem", "", "memory by owner", "mem", cmd_mem },
 	{ "log", "[-d]", "the log; -d: debug lines too", "log", cmd_log },
 	{ "reboot", "", "reset the machine", "reboot", cmd_reboot },

@@ -42,6 +42,7 @@ static void prompt(void)
 void monitor_init(const struct monitor_actions *actions)
 {
 	monitor_actions = actions;
+	commands_ipi_init();
 	memset(&line, 0, sizeof(line));
 	prompt();
 }

@@ -28,7 +28,7 @@ static inline bool list_empty(const struct list *l)
 	return l->next == l;
 }
 
-/* Somebody may walk the list forward meanwhile, while nobody else changes it. */
+/* Who walks forward meanwhile, without a lock, sees the list with the node or without it. */
 static inline void list_add_tail(struct list *head, struct list *node)
 {
 	node->prev = head->prev;

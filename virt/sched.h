@@ -15,7 +15,7 @@ void sched_init(void);
 
 /*
  * A task: runs on one CPU's loop, interrupts on, each time it was woken at least once since it last
- * ran. Static storage, set up once with its CPU; wake from any CPU, any context.
+ * ran. Static storage, set up once with its CPU, by the boot CPU; wake from any CPU, any context.
  */
 struct task {
 	struct list node;

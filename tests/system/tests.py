@@ -248,6 +248,40 @@ def offline():
                              "vm linux: stopped: no CPU: vCPU 0 may run on CPU 2 only, which goes offline"],
                        soak=rounds == 500, timeout=3000 if rounds == 500 else 0)
 
+# All CPUs call each other at once while Linux runs on them; nobody may be left without an answer.
+def ipis():
+    script = """
+wait guest#
+send while :; do grep -c . /proc/interrupts >/dev/null; done &
+send echo bu''sy
+wait busy
+key ctrl-]
+wait corbel>
+send ipi 2000
+wait alone=0
+send console linux
+send echo st''ill-here
+wait still-here
+key ctrl-]
+wait corbel>
+send poweroff
+"""
+    # The command stops after 10 s: a loaded machine does fewer rounds than it was asked for, but some.
+    each = r"rounds=\d\d+ failures=0 ticks_avg=\d+ ticks_min=\d+ ticks_max=\d+"
+    yield from on_both("ipi", monitor_conf("attach = linux\n", cpus=2), emu=["--cpus", "4"], script=script,
+                       says=[*(f"cpu={cpu} {each}" for cpu in range(4)), "rounds=2000 failures=0 unfinished=",
+                             f"alone=0 {each}"],
+                       never_says=["corbel: PANIC", "WARNING: CPU", "this should not be", "does not answer"])
 
-TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends(), *cpus(),
-         *offline()]
+
+TESTS = [
+    *boot_matrix(),
+    *bad_guests(),
+    *bad_configurations(),
+    *monitor(),
+    *guest_restarts(),
+    *guest_ends(),
+    *cpus(),
+    *offline(),
+    *ipis(),
+]

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/ipi.h"
 #include "arch/x86/serial.h"
 #include "debug/console.h"
 #include "debug/screen.h"
@@ -27,7 +30,12 @@ s32 fake_frames_out;
 char fake_called[256];
 int fake_error;
 
+u32 fake_cpu_stuck, fake_ipi_calls;
+
 struct cpu cpus[MAX_CPUS];
+struct cpumask cpus_online;
+DEFINE_PERCPU(u32, cpu_id);
+u32 tsc_khz = 100;
 u32 nr_cpus;
 struct list vm_list = LIST_INIT(vm_list);
 struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
@@ -35,7 +43,7 @@ const struct virt_ops *virt_ops;
 
 static struct virt_cpu virt_cpus_fake[4];
 static struct vcpu vcpus[2];
-static struct task *task;
+static struct task *tasks[8];
 static u64 next_frame;
 
 /* ---- Output ---- */
@@ -129,7 +137,13 @@ void task_add(struct task *t, u32 cpu, void (*run)(struct task *t))
 	t->cpu = cpu;
 	t->run = run;
 	t->pending = false;
-	task = t;
+	for (u32 i = 0; i < ARRAY_SIZE(tasks); i++) {
+		if (tasks[i] && tasks[i] != t)
+			continue;
+		tasks[i] = t;
+		return;
+	}
+	abort();
 }
 
 void task_wake(struct task *t)
@@ -140,9 +154,34 @@ void task_wake(struct task *t)
 
 void fake_run_tasks(void)
 {
-	if (task->pending)
-		task->run(task);
-	task->pending = false;
+	for (u32 i = 0; i < ARRAY_SIZE(tasks) && tasks[i]; i++) {
+		struct task *t = tasks[i];
+
+		if (t->cpu == fake_cpu_stuck || !t->pending)
+			continue;
+		t->pending = false;
+		this_cpu(cpu_id) = t->cpu;
+		t->run(t);
+		this_cpu(cpu_id) = 0;
+	}
+}
+
+/* ---- Other CPUs: they run while this one looks at the clock ---- */
+
+u64 rdtsc(void)
+{
+	static u64 now;
+
+	if (!this_cpu(cpu_id))
+		fake_run_tasks();
+	return now += 100;
+}
+
+int ipi_call(enum ipi_kind kind, const struct cpumask *mask, void *arg, int results[MAX_CPUS])
+{
+	(void)kind, (void)mask, (void)arg, (void)results;
+	fake_ipi_calls++;
+	return this_cpu(cpu_id) == 2 && fake_ipi_calls % 2 ? -ETIMEDOUT : 0;
 }
 
 pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm)
@@ -347,6 +386,8 @@ void fake_open(void)
 		virt_cpus_fake[i].state.enabled = i < 2;
 	}
 	cpus[3].why = "no answer to SIPI";
+	cpus_online = (struct cpumask){ { 7 } };
+	fake_cpu_stuck = CPU_ID_NONE;
 	memset(&fake_uart, 0, sizeof(fake_uart));
 	fake_typed_len = 0;
 	fake_uart_room = 4096;

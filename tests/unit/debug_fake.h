@@ -26,6 +26,8 @@ extern struct uart fake_uart;
 extern u8 fake_typed[4096]; /* what the guest got */
 extern size_t fake_typed_len, fake_uart_room;
 extern u32 fake_task_wakes;
+extern u32 fake_cpu_stuck;   /* this CPU's tasks don't run */
+extern u32 fake_ipi_calls;   /* of all CPUs; half of CPU 2's time out */
 extern u32 fake_frames_left; /* frame allocations that still work */
 extern s32 fake_frames_out;  /* allocated and not freed */
 extern char fake_called[256];
@@ -34,7 +36,7 @@ extern int fake_error; /* what the next action returns */
 void fake_open(void);
 /* Forget what was written; the cursor's line stays. */
 void fake_clear(void);
-/* The tasks that were woken. */
+/* The tasks that were woken, on all CPUs. Those of other CPUs run when CPU 0 reads the TSC, too. */
 void fake_run_tasks(void);
 /* Was that written to the serial line since fake_clear()? */
 bool fake_said(const char *text);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "arch/x86/cpu.h"
 #include "debug/console.h"
 #include "debug/lineedit.h"
 #include "debug/monitor.h"
@@ -404,6 +405,31 @@ static void cpus_and_virt(void **state)
 	expect("virt", "virt=on backend=none cpus=4 on=2 excluded=1 reference=0\r\n");
 }
 
+static void ipi(void **state)
+{
+	(void)state;
+	fake_ipi_calls = 0;
+	expect_part("ipi 20", "ipi 20\r\ncpu=0 rounds=20 failures=0 ticks_avg=");
+	assert_int_equal(fake_ipi_calls, 4 * 20);
+	assert_true(fake_said("\r\ncpu=1 rounds=20 failures=0 ticks_avg="));
+	assert_true(fake_said("\r\ncpu=2 rounds=20 failures=10 ticks_avg="));
+	assert_true(fake_said("\r\nrounds=20 failures=10 unfinished=0\r\n"
+			      "alone=0 rounds=20 failures=0 ticks_avg=100 ticks_min=100 "
+			      "ticks_max=100\r\n"));
+	expect_part("ipi 100000", "unfinished=3\r\n"); /* it ends, however many are asked for */
+	expect("ipi x", "usage: ipi [ROUNDS]\r\n");
+	expect("ipi 100001", "usage: ipi [ROUNDS]\r\n");
+	expect("ipi 1 2", "usage: ipi [ROUNDS]\r\n");
+	/* One that does not come to it is said, each time, until it has. */
+	fake_cpu_stuck = 1;
+	expect_part("ipi 5", "\r\ncpu=1 rounds=0 failures=0");
+	expect_part("ipi 5", "\r\ncpu=1 rounds=0 failures=0");
+	assert_true(fake_said("unfinished=1\r\nalone=0 rounds=5"));
+	fake_cpu_stuck = CPU_ID_NONE;
+	fake_run_tasks();
+	expect_part("ipi 5", "\r\ncpu=1 rounds=5 failures=0");
+}
+
 static void mem(void **state)
 {
 	(void)state;
@@ -471,6 +497,7 @@ int main(void)
 		TEST(console_and_back),
 		TEST(exits),
 		TEST(cpus_and_virt),
+		TEST(ipi),
 		TEST(mem),
 		TEST(log_command),
 		TEST(power),
