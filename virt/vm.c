@@ -72,27 +72,36 @@ static const struct stage2_env stage2_frames = {
 	.table_ptr = table_ptr,
 };
 
-/*
- * Each vCPU flushes before it enters again. Those that are in the guest right now are taken out by
- * a call that every CPU answers: once it has, no CPU uses a translation that is older than the
- * debt.
- */
-void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
+/* CPUs on which one of its vCPUs is in guest mode. */
+static bool cpus_in_guest(struct vm *vm, struct cpumask *cpus_)
 {
-	struct cpumask cpus_to_ask = { 0 };
-	bool ask = false;
+	bool any = false;
 
+	*cpus_ = (struct cpumask){ 0 };
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		struct vcpu *v = vm->vcpus[i];
 
-		__atomic_fetch_or(&v->requests, REQ_FLUSH, __ATOMIC_SEQ_CST);
 		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
 			continue;
-		bitmap_set(cpus_to_ask.bits, v->cpu);
-		ask = true;
+		bitmap_set(cpus_->bits, v->cpu);
+		any = true;
 	}
-	if (ask)
-		ipi_call(IPI_PING, &cpus_to_ask, NULL, NULL);
+	return any;
+}
+
+/*
+ * Each vCPU flushes before it enters again. Those that are in the guest right now are taken out by
+ * a call that every CPU answers: once it has, no CPU uses a translation that is older than the
+ * debt. A CPU that does not answer is asked again: memory that it may still use is not given away.
+ */
+void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
+{
+	struct cpumask in_guest;
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		__atomic_fetch_or(&vm->vcpus[i]->requests, REQ_FLUSH, __ATOMIC_SEQ_CST);
+	while (cpus_in_guest(vm, &in_guest) && ipi_call(IPI_PING, &in_guest, NULL, NULL))
+		;
 	stage2_debt_paid(debt);
 }
 

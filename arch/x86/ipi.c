@@ -223,9 +223,3 @@ void ipi_kick(u32 cpu)
 {
 	apic_ipi(cpus[cpu].apic_id, VECTOR_KICK | APIC_ICR_ASSERT);
 }
-
-void ipi_leave(void)
-{
-	bitmap_test_and_clear_atomic(cpus_online.bits, this_cpu(cpu_id));
-	ipi_poll();
-}

@@ -73,8 +73,3 @@ void ipi_leave(void);
 
 /* Boot, once: vectors and the spin hook. */
 void ipi_init(void);
-/*
- * This CPU takes no calls from now on, until its bit in cpus_online is set again: whoever saw it
- * online before gets an answer. Interrupts off, last thing before it parks.
- */
-void ipi_leave(void);
