@@ -41,7 +41,7 @@ OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/mai
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/backtrace.c arch/x86/clock.c arch/x86/cpu.c arch/x86/crash.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
-	arch/x86/timer.c arch/x86/traps.asm arch/x86/traps.c \
+	arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
 	lib/assert.c lib/error.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
 OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)

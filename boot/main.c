@@ -16,6 +16,7 @@
 #include "arch/x86/ipi.h"
 #include "arch/x86/serial.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/topology.h"
 #include "boot/machine.h"
 #include "boot/version.h"
 #include "boot/vms.h"
@@ -400,6 +401,7 @@ static void main_on_stack(void)
 	ioapic_init();
 	ipi_init();
 	ipi_set_handler(IPI_HALT, halt_here);
+	topo_read(0);
 	smp_boot_cpu_online();
 	sched_init();
 	list_cpus();
@@ -408,6 +410,7 @@ static void main_on_stack(void)
 	smp.cr3 = host_cr3();
 	online = smp_start(&smp);
 	log_info("CPUs: %u of %u online, %s", online, nr_cpus, apic_x2 ? "x2APIC" : "xAPIC");
+	topo_evaluate();
 	enable_virtualization();
 	console_init();
 	vm_stopped_hook = vm_stopped;

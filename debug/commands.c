@@ -68,6 +68,19 @@ void command_text(const char *key, const char *text)
 	monitor_printf("\"");
 }
 
+void command_cpus(const struct cpumask *mask)
+{
+	const char *separator = "";
+
+	for (u32 from = bitmap_next(mask->bits, MAX_CPUS, 0), to; from < MAX_CPUS;
+	     from = bitmap_next(mask->bits, MAX_CPUS, to + 1)) {
+		for (to = from; to + 1 < MAX_CPUS && bitmap_test(mask->bits, to + 1); to++)
+			;
+		monitor_printf(to > from ? "%s%u-%u" : "%s%u", separator, from, to);
+		separator = ",";
+	}
+}
+
 bool command_number(const char *text, u32 limit, u32 *value)
 {
 	*value = 0;

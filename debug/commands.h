@@ -45,6 +45,8 @@ struct vm *command_nth_vm(u32 i);
  * into JSON, without knowing the command.
  */
 void command_text(const char *key, const char *text);
+/* Print a set of CPUs, as in 0-1,3. */
+void command_cpus(const struct cpumask *mask);
 /* A decimal number below `limit`. */
 bool command_number(const char *text, u32 limit, u32 *value);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* cpus, cpu, virt. */
 #include "arch/x86/cpu.h"
+#include "arch/x86/topology.h"
 #include "debug/commands.h"
 #include "lib/error.h"
 #include "lib/string.h"
@@ -44,6 +45,30 @@ static void print_cpu(u32 id)
 	monitor_printf("\n");
 }
 
+/* Core numbers count within the package, or in the machine where packages are unknown. */
+static void print_topology(u32 id)
+{
+	const struct topology *t = topo_current();
+	u32 package_shift = t->package_why[0] ? 32 : t->package_shift;
+	u64 apic = cpus[id].apic_id;
+	struct cpumask siblings;
+
+	monitor_printf("cpu=%u apic_hex=0x%lx", id, apic);
+	if (!topo_siblings(id, &siblings)) {
+		command_text("topology_unknown", t->why[0] ? t->why : "this CPU never came up");
+	} else {
+		if (t->package_why[0])
+			command_text("package_unknown", t->package_why);
+		else
+			monitor_printf(" package=%lu", apic >> package_shift);
+		monitor_printf(" core=%lu thread=%lu siblings=",
+			       (apic & (BIT(package_shift) - 1)) >> t->smt_shift,
+			       apic & (BIT(t->smt_shift) - 1));
+		command_cpus(&siblings);
+	}
+	monitor_printf("\n");
+}
+
 static void print_caps(u32 id)
 {
 	const struct virt_cpu *vc = virt_cpu(id);
@@ -63,8 +88,10 @@ bool cmd_cpus(u32 argc, char **argv)
 		return false;
 	for (u32 id = 0; id < nr_cpus; id++) {
 		print_cpu(id);
-		if (verbose)
+		if (verbose) {
+			print_topology(id);
 			print_caps(id);
+		}
 	}
 	return true;
 }

@@ -19,19 +19,6 @@ static const char *state_name(const struct vm *vm)
 }
 
 /* As 0-3,8. */
-static void print_cpus(const struct cpumask *mask)
-{
-	const char *separator = "";
-
-	for (u32 from = bitmap_next(mask->bits, MAX_CPUS, 0), to; from < MAX_CPUS;
-	     from = bitmap_next(mask->bits, MAX_CPUS, to + 1)) {
-		for (to = from; to + 1 < MAX_CPUS && bitmap_test(mask->bits, to + 1); to++)
-			;
-		monitor_printf(to > from ? "%s%u-%u" : "%s%u", separator, from, to);
-		separator = ",";
-	}
-}
-
 static u64 vm_memory(const struct vm *vm)
 {
 	u64 size = 0;
@@ -58,7 +45,7 @@ static void print_vm(const struct vm *vm)
 		exits += vcpu_exits(vm->vcpus[i]);
 	monitor_printf("vm=%s id=%u state=%s reason=\"%s\" vcpus=%u cpus=", vm->name, vm->id,
 		       state_name(vm), stop_reason_name(vm->stop_reason), vm->nr_vcpus);
-	print_cpus(&vm->cpus);
+	command_cpus(&vm->cpus);
 	monitor_printf(" memory_kib=%lu starts=%lu resets=%lu exits=%lu\n", vm_memory(vm) >> 10,
 		       vm->starts, vm->resets, exits);
 }

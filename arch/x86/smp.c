@@ -7,6 +7,7 @@
 #include "arch/x86/ipi.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/topology.h"
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -83,6 +84,7 @@ void ap_start(u32 id)
 	desc_load(boot->ist(id));
 	apic_init_cpu();
 	timer_init_cpu();
+	topo_read(id);
 	ipi_join();
 	expected = CPU_STARTED;
 	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_ONLINE, false,

@@ -22,6 +22,7 @@
 struct fake_output fake_serial, fake_screen;
 struct vm fake_linux, fake_lab;
 struct uart fake_uart;
+struct topology fake_topology;
 u8 fake_typed[4096];
 size_t fake_typed_len, fake_uart_room;
 u32 fake_task_wakes;
@@ -272,6 +273,17 @@ const char *exit_kind_name(enum exit_kind kind)
 	return names[kind] ? names[kind] : "other";
 }
 
+const struct topology *topo_current(void)
+{
+	return &fake_topology;
+}
+
+bool topo_siblings(u32 cpu, struct cpumask *mask)
+{
+	*mask = (struct cpumask){ { cpu < 2 ? 3 : BIT(cpu) } };
+	return !fake_topology.why[0] && cpu < 3;
+}
+
 const struct virt_cpu *virt_cpu(u32 cpu)
 {
 	return &virt_cpus_fake[cpu];
@@ -388,6 +400,7 @@ void fake_open(void)
 	cpus[3].why = "no answer to SIPI";
 	cpus_online = (struct cpumask){ { 7 } };
 	fake_cpu_stuck = CPU_ID_NONE;
+	fake_topology = (struct topology){ .smt_shift = 2, .package_shift = 3 };
 	memset(&fake_uart, 0, sizeof(fake_uart));
 	fake_typed_len = 0;
 	fake_uart_room = 4096;

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "arch/x86/topology.h"
 #include "dev/uart16550.h"
 #include "virt/vm.h"
 
@@ -23,7 +24,8 @@ struct fake_output {
 extern struct fake_output fake_serial, fake_screen;
 extern struct vm fake_linux, fake_lab;
 extern struct uart fake_uart;
-extern u8 fake_typed[4096]; /* what the guest got */
+extern struct topology fake_topology; /* CPUs 0 and 1 are one core, CPU 2 another */
+extern u8 fake_typed[4096];	      /* what the guest got */
 extern size_t fake_typed_len, fake_uart_room;
 extern u32 fake_task_wakes;
 extern u32 fake_cpu_stuck;   /* this CPU's tasks don't run */

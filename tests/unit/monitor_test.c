@@ -398,7 +398,19 @@ static void cpus_and_virt(void **state)
 		       "cpu=2 apic=4 state=online virt=excluded differences=1 vcpus=0\r\n"
 		       "cpu=3 apic=6 state=dead virt=off differences=0 vcpus=0 "
 		       "why=\"no answer to SIPI\"\r\n");
-	expect_part("cpus -v", "vcpus=0\r\ncpu=2 cap=signature value=0x906ea\r\ncpu=3");
+	expect_part("cpus -v", "vcpus=0\r\ncpu=2 apic_hex=0x4 package=0 core=1 thread=0 siblings=2"
+			       "\r\ncpu=2 cap=signature value=0x906ea\r\ncpu=3");
+	expect_part("cpus -v", "\r\ncpu=1 apic_hex=0x2 package=0 core=0 thread=2 siblings=0-1\r\n");
+	expect_part("cpus -v",
+		    "cpu=3 apic_hex=0x6 topology_unknown=\"this CPU never came up\"\r\n");
+	cpus[2].apic_id = 0x4ae;
+	expect_part("cpus -v", "cpu=2 apic_hex=0x4ae package=149 core=1 thread=2 siblings=2\r\n");
+	strcpy(fake_topology.package_why, "they differ");
+	expect_part("cpus -v",
+		    "cpu=2 apic_hex=0x4ae package_unknown=\"they differ\" core=299 thread=2 "
+		    "siblings=2\r\n");
+	strcpy(fake_topology.why, "no \"leaf\"");
+	expect_part("cpus -v", "\r\ncpu=0 apic_hex=0x0 topology_unknown=\"no 'leaf'\"\r\n");
 	expect("cpu 1 diff", "cpu=1 reference=0 differences=0\r\n");
 	expect("cpu 2 diff", "cpu=2 field=\"7_ebx\" rule=superset expected=0xff seen=0x7f\r\n"
 			     "cpu=2 reference=0 differences=1\r\n");

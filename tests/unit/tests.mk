@@ -36,9 +36,10 @@ test_spinlock := $(U)/host.c $(T_LIB)
 test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
+test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux monitor screen stage2 stage2_model uart
+	linux monitor screen stage2 stage2_model topology uart
 TSAN_TESTS := ipi spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

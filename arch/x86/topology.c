@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+#include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/topology.h"
+#include "lib/log.h"
+#include "lib/printf.h"
+#include "lib/string.h"
+
+#define LEVEL_SMT      1
+#define LEAF_1_HTT     BIT(28)
+#define LEAF_4_WHICH   MASK(7, 0)
+#define LEAF_4_L1_DATA (BIT(5) | 1)
+#define EXT_TOPOEXT    BIT(22)
+/* The first family in which leaf 0x8000001e tells threads; before, they were compute units. */
+#define FAMILY_ZEN 0x17
+
+static struct topo_record records[MAX_CPUS];
+static struct topology current;
+
+/* What one CPU's record says. */
+struct shape {
+	u32 smt_shift, threads, package_shift;
+};
+
+static bool no(char why[120], const char *fmt, ...) PRINTF(2, 3);
+static bool no(char why[120], const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fmt_vsnprintf(why, 120, fmt, ap);
+	va_end(ap);
+	return false;
+}
+
+/* Bits that n different ids need. */
+static u32 order(u32 n)
+{
+	return n < 2 ? 0 : 32 - (u32)__builtin_clz(n - 1);
+}
+
+static u32 level_type(const struct cpuid_regs *level)
+{
+	return (level->ecx >> 8) & 0xff;
+}
+
+static u32 level_shift(const struct cpuid_regs *level)
+{
+	return level->eax & 0x1f;
+}
+
+static u32 level_cpus(const struct cpuid_regs *level)
+{
+	return level->ebx & 0xffff;
+}
+
+/* Of leaf 1, which has 8 bits for it. */
+static u32 package_cpus(const struct topo_record *r)
+{
+	return (r->leaf_1.ebx >> 16) & 0xff;
+}
+
+static u32 family(const struct topo_record *r)
+{
+	u32 base = (r->leaf_1.eax >> 8) & 0xf;
+
+	return base == 0xf ? base + ((r->leaf_1.eax >> 20) & 0xff) : base;
+}
+
+static bool has_topoext(const struct topo_record *r)
+{
+	return r->topoext && family(r) >= FAMILY_ZEN;
+}
+
+static u32 topoext_threads(const struct topo_record *r)
+{
+	return ((r->ext_1e.ebx >> 8) & 0xff) + 1;
+}
+
+/* Levels above the threads: the highest one's shift is the package's. */
+static bool packages_by_level(u32 cpu, const struct topo_record *r, char *why)
+{
+	for (u32 i = 1; i < r->levels; i++) {
+		const struct cpuid_regs *l = &r->level[i], *below = l - 1;
+
+		if (level_type(l) <= level_type(below))
+			return no(why, "CPU %u: leaf %#x has level type %u above type %u", cpu,
+				  r->leaf, level_type(l), level_type(below));
+		if (level_shift(l) < level_shift(below) || level_cpus(l) < level_cpus(below) ||
+		    order(level_cpus(l)) > level_shift(l))
+			return no(why, "CPU %u: leaf %#x level %u: %u CPUs, shift %u", cpu, r->leaf,
+				  i, level_cpus(l), level_shift(l));
+	}
+	if (r->levels == TOPO_LEVELS)
+		return no(why, "CPU %u: the levels of leaf %#x do not end", cpu, r->leaf);
+	return true;
+}
+
+static bool shape_by_level(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
+{
+	const struct cpuid_regs *smt = &r->level[0];
+
+	s->smt_shift = level_shift(smt);
+	s->threads = level_cpus(smt);
+	s->package_shift = level_shift(&r->level[r->levels - 1]);
+	if (level_type(smt) != LEVEL_SMT)
+		return no(why, "CPU %u: leaf %#x begins with level type %u, not with threads", cpu,
+			  r->leaf, level_type(smt));
+	/*
+	 * Cores with one thread, of hybrid processors or with SMT switched off, keep the shift that
+	 * the others need. Otherwise a shift that does not fit would tear cores apart or join them.
+	 */
+	if (!s->threads || (s->threads > 1 && order(s->threads) != s->smt_shift))
+		return no(why, "CPU %u: leaf %#x: %u threads in a core, but shift %u", cpu, r->leaf,
+			  s->threads, s->smt_shift);
+	if (level_type(&r->leaf_b) == LEVEL_SMT && level_shift(&r->leaf_b) != s->smt_shift)
+		return no(why, "CPU %u: the threads' shift is %u in leaf %#x, %u in leaf 0xb", cpu,
+			  s->smt_shift, r->leaf, level_shift(&r->leaf_b));
+	for (u32 i = 0; i < r->levels; i++) {
+		if (r->level[i].edx != r->apic_id)
+			return no(why, "CPU %u: its APIC id is %u, but %u in leaf %#x", cpu,
+				  r->apic_id, r->level[i].edx, r->leaf);
+		if (level_shift(&r->level[i]) < s->smt_shift)
+			return no(why, "CPU %u: leaf %#x: shift %u is above shift %u", cpu, r->leaf,
+				  level_shift(&r->level[i]), s->smt_shift);
+	}
+	return true;
+}
+
+/* Before leaf 0xb. The L1 cache is a core's own: what it says has to confirm the rest. */
+static bool shape_by_cache(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
+{
+	u32 cpus_bits = order(package_cpus(r));
+	u32 core_bits = order((r->leaf_4_eax >> 26) + 1);
+	u32 l1_bits = order(((r->leaf_4_eax >> 14) & 0xfff) + 1);
+
+	*s = (struct shape){ l1_bits, 1u << l1_bits, cpus_bits };
+	if ((r->leaf_4_eax & LEAF_4_WHICH) != LEAF_4_L1_DATA)
+		return no(why, "CPU %u: neither leaf 0x1f nor 0xb, and leaf 4 has no L1 cache",
+			  cpu);
+	if (r->leaf_1.ebx >> 24 != r->apic_id)
+		return no(why, "CPU %u: its APIC id is %u, but %u in leaf 1", cpu, r->apic_id,
+			  r->leaf_1.ebx >> 24);
+	if (!package_cpus(r) || core_bits + l1_bits != cpus_bits)
+		return no(
+			why,
+			"CPU %u: leaf 1: %u CPUs in a package; leaf 4: %u cores, %u CPUs at an L1",
+			cpu, package_cpus(r), 1u << core_bits, 1u << l1_bits);
+	return true;
+}
+
+static bool shape_by_topoext(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
+{
+	u32 bits = (r->ext_8_ecx >> 12) & 0xf;
+
+	*s = (struct shape){ order(topoext_threads(r)), topoext_threads(r),
+			     bits ? bits : order((r->ext_8_ecx & 0xff) + 1) };
+	if (r->ext_1e.eax != r->apic_id)
+		return no(why, "CPU %u: its APIC id is %u, but %u in leaf 0x8000001e", cpu,
+			  r->apic_id, r->ext_1e.eax);
+	if (s->package_shift < s->smt_shift)
+		return no(why, "CPU %u: a package's ids have %u bits, those of a core's threads %u",
+			  cpu, s->package_shift, s->smt_shift);
+	return true;
+}
+
+static bool shape_of(u32 cpu, const struct topo_record *r, struct shape *s, struct topology *t)
+{
+	bool many = r->leaf_1.edx & LEAF_1_HTT;
+	bool good = true;
+
+	*s = (struct shape){ 0, 1, 0 };
+	if (r->levels)
+		good = shape_by_level(cpu, r, s, t->why);
+	else if (many)
+		good = has_topoext(r) ? shape_by_topoext(cpu, r, s, t->why)
+				      : shape_by_cache(cpu, r, s, t->why);
+	if (good && has_topoext(r) && order(topoext_threads(r)) > s->smt_shift)
+		good = no(t->why, "CPU %u: leaf 0x8000001e has %u threads in a core, but shift %u",
+			  cpu, topoext_threads(r), s->smt_shift);
+	if (good && !t->package_why[0] && packages_by_level(cpu, r, t->package_why) && many &&
+	    order(package_cpus(r)) > s->package_shift)
+		(void)no(t->package_why, "CPU %u: leaf 1 has %u CPUs in a package, but shift %u",
+			 cpu, package_cpus(r), s->package_shift);
+	return good;
+}
+
+/* Every CPU on its own, and all alike. */
+static bool read_shapes(const struct topo_record *r, u32 n, struct topology *t)
+{
+	u32 first = n;
+	struct shape s;
+
+	for (u32 i = 0; i < n; i++) {
+		if (!r[i].read)
+			continue;
+		if (!shape_of(i, &r[i], &s, t))
+			return false;
+		if (first == n) {
+			first = i;
+			t->smt_shift = s.smt_shift;
+			t->package_shift = s.package_shift;
+		}
+		t->cpu[i].threads = (u16)s.threads;
+		if (s.smt_shift != t->smt_shift)
+			return no(t->why, "the threads' shift is %u on CPU %u, but %u on CPU %u",
+				  t->smt_shift, first, s.smt_shift, i);
+		if (s.package_shift != t->package_shift && !t->package_why[0])
+			(void)no(t->package_why, "their shift is %u on CPU %u, but %u on CPU %u",
+				 t->package_shift, first, s.package_shift, i);
+	}
+	return first < n || no(t->why, "no CPU has read it");
+}
+
+static bool same_above(const struct topo_record *a, const struct topo_record *b, u32 shift)
+{
+	return a->apic_id >> shift == b->apic_id >> shift;
+}
+
+/* The core of CPU i: who else is in it, and whether they can be. */
+static bool group_cpu(const struct topo_record *r, u32 n, u32 i, struct topology *t)
+{
+	bool new_core = true, new_package = true;
+	u32 threads = 0, online = 0;
+
+	t->cpu[i].core = (u16)i;
+	for (u32 j = 0; j < n; j++) {
+		if (j < i && r[j].read && same_above(&r[i], &r[j], t->package_shift))
+			new_package = false;
+		if (!same_above(&r[i], &r[j], t->smt_shift))
+			continue;
+		threads++;
+		online += r[j].read;
+		t->cpu[i].core = MIN(t->cpu[i].core, (u16)j);
+		if (i != j && r[i].apic_id == r[j].apic_id)
+			return no(t->why, "CPUs %u and %u have the same APIC id %u", i, j,
+				  r[i].apic_id);
+		if (j < i && r[j].read)
+			new_core = false;
+		if (r[i].read && r[j].read && has_topoext(&r[i]) && has_topoext(&r[j]) &&
+		    (r[i].ext_1e.ebx & 0xff) != (r[j].ext_1e.ebx & 0xff))
+			return no(t->why,
+				  "CPUs %u and %u: one core by APIC id, two by leaf 0x8000001e", i,
+				  j);
+	}
+	if (!r[i].read)
+		return true;
+	if (threads > t->cpu[i].threads)
+		return no(t->why, "CPU %u: %u CPUs have ids in its core, which has %u threads", i,
+			  threads, t->cpu[i].threads);
+	t->cores += new_core;
+	t->packages += new_package;
+	t->threads_min = MIN(t->threads_min, online);
+	t->threads_max = MAX(t->threads_max, online);
+	return true;
+}
+
+void topo_group(const struct topo_record *r, u32 n, struct topology *t)
+{
+	*t = (struct topology){ .threads_min = MAX_CPUS };
+	if (!read_shapes(r, n, t))
+		return;
+	for (u32 i = 0; i < n; i++)
+		if (!group_cpu(r, n, i, t))
+			return;
+}
+
+static void read_levels(struct topo_record *r, u32 leaf)
+{
+	r->leaf = leaf;
+	for (r->levels = 0; r->levels < TOPO_LEVELS; r->levels++) {
+		r->level[r->levels] = cpuid(leaf, r->levels);
+		if (!level_type(&r->level[r->levels]))
+			return;
+	}
+}
+
+void topo_read(u32 cpu)
+{
+	struct topo_record *r = &records[cpu];
+	u32 max = cpuid(0, 0).eax, max_ext = cpuid(0x80000000, 0).eax;
+
+	r->apic_id = apic_id();
+	r->leaf_1 = cpuid(1, 0);
+	if (max >= 4)
+		r->leaf_4_eax = cpuid(4, 0).eax;
+	if (max >= 0xb)
+		r->leaf_b = cpuid(0xb, 0);
+	if (max >= 0x1f)
+		read_levels(r, 0x1f);
+	if (max >= 0xb && !r->levels)
+		read_levels(r, 0xb);
+	if (max_ext >= 0x80000008)
+		r->ext_8_ecx = cpuid(0x80000008, 0).ecx;
+	r->topoext = max_ext >= 0x8000001e && (cpuid(0x80000001, 0).ecx & EXT_TOPOEXT);
+	if (r->topoext)
+		r->ext_1e = cpuid(0x8000001e, 0);
+	__atomic_store_n(&r->read, true, __ATOMIC_RELEASE);
+}
+
+static void log_topology(const struct topology *t)
+{
+	char each[32];
+
+	if (t->why[0])
+		return log_warn("topology unknown: %s", t->why);
+	fmt_snprintf(each, sizeof(each), t->threads_min < t->threads_max ? "%u to %u" : "%u",
+		     t->threads_min, t->threads_max);
+	if (t->package_why[0])
+		log_info("topology: %u cores, %s threads each; packages unknown: %s", t->cores,
+			 each, t->package_why);
+	else
+		log_info("topology: %u package%s, %u core%s, %s thread%s each", t->packages,
+			 t->packages == 1 ? "" : "s", t->cores, t->cores == 1 ? "" : "s", each,
+			 t->threads_max == 1 ? "" : "s");
+}
+
+void topo_evaluate(void)
+{
+	static struct topo_record seen[MAX_CPUS];
+
+	for (u32 i = 0; i < nr_cpus; i++) {
+		seen[i] = (struct topo_record){ .apic_id = cpus[i].apic_id };
+		if (__atomic_load_n(&records[i].read, __ATOMIC_ACQUIRE))
+			seen[i] = records[i];
+	}
+	topo_group(seen, nr_cpus, &current);
+	log_topology(&current);
+}
+
+const struct topology *topo_current(void)
+{
+	return &current;
+}
+
+u32 topo_core(u32 cpu)
+{
+	return current.why[0] || !current.cpu[cpu].threads ? CPU_ID_NONE : current.cpu[cpu].core;
+}
+
+bool topo_siblings(u32 cpu, struct cpumask *mask)
+{
+	u32 core = topo_core(cpu);
+
+	*mask = (struct cpumask){ 0 };
+	for (u32 i = 0; core != CPU_ID_NONE && i < nr_cpus; i++)
+		if (topo_core(i) == core)
+			bitmap_set(mask->bits, i);
+	return core != CPU_ID_NONE;
+}
