@@ -167,15 +167,12 @@ static void open_screen(void)
 /* The boot CPU is CPU 0, the others follow in MADT order. */
 static void list_cpus(void)
 {
-	u32 me = apic_id();
-
-	cpus[0].apic_id = me;
-	nr_cpus = 1;
-	for (u32 i = 0; i < acpi.cpu_count && nr_cpus < MAX_CPUS; i++)
-		if (acpi.cpu_apic_id[i] != me)
-			cpus[nr_cpus++].apic_id = acpi.cpu_apic_id[i];
-	for (u32 i = 0; i < nr_cpus; i++)
+	acpi_boot_cpu_first(&acpi, apic_id());
+	nr_cpus = acpi.cpu_count;
+	for (u32 i = 0; i < nr_cpus; i++) {
 		cpus[i].id = i;
+		cpus[i].apic_id = acpi.cpu_apic_id[i];
+	}
 	if (acpi.cpus_disabled || acpi.cpus_duplicate || acpi.cpus_ignored)
 		log_info("MADT: %u CPUs disabled, %u listed twice, %u more than Corbel can use",
 			 acpi.cpus_disabled, acpi.cpus_duplicate, acpi.cpus_ignored);

@@ -3,6 +3,8 @@
 #include "lib/printf.h"
 #include "lib/string.h"
 
+#define APIC_ID_ALL 0xffffffffu
+
 struct acpi_info acpi;
 
 struct PACKED sdt {
@@ -84,6 +86,8 @@ static void add_cpu(const struct reader *r, u32 apic_id, u32 flags)
 {
 	struct acpi_info *info = r->info;
 
+	if (apic_id == APIC_ID_ALL) /* would be every CPU: an empty entry */
+		return;
 	if (!(flags & 1)) { /* enabled; "online capable" is for hot-plug, which Corbel doesn't do */
 		info->cpus_disabled++;
 		return;
@@ -107,7 +111,7 @@ static void madt_entry(const struct reader *r, const u8 *e, u8 type, u8 len)
 
 	if (type == 0 && len >= 8 && e[3] != 0xff) { /* 0xff: a hole, its CPU has an x2APIC entry */
 		add_cpu(r, e[3], (u32)get(e, 4, 4));
-	} else if (type == 9 && len >= 16) {
+	} else if (type == 9 && len >= 16) { /* some firmware lists small ids here as well */
 		add_cpu(r, (u32)get(e, 4, 4), (u32)get(e, 8, 4));
 	} else if (type == 1 && len >= 12 && info->ioapic_count < ACPI_MAX_IOAPICS) {
 		info->ioapic[info->ioapic_count].address = get(e, 4, 4);
@@ -251,4 +255,20 @@ void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(con
 	}
 	if (!info->s5_known)
 		warnf(&r, "ACPI: no _S5_ in DSDT or SSDT: power-off is a guess");
+}
+
+void acpi_boot_cpu_first(struct acpi_info *info, u32 apic_id)
+{
+	u32 at = 0;
+
+	while (at < info->cpu_count && info->cpu_apic_id[at] != apic_id)
+		at++;
+	if (at == MAX_CPUS) { /* it takes the place of the last one */
+		at--;
+		info->cpus_ignored++;
+	} else if (at == info->cpu_count) {
+		info->cpu_count++;
+	}
+	memmove(info->cpu_apic_id + 1, info->cpu_apic_id, at * sizeof(info->cpu_apic_id[0]));
+	info->cpu_apic_id[0] = apic_id;
 }

@@ -60,6 +60,12 @@ struct acpi_info {
 void acpi_read(u64 rsdp, const void *(*map)(u64 hpa, u64 size), void (*warn)(const char *line),
 	       struct acpi_info *info);
 
+/*
+ * Put the boot CPU first, wherever the MADT has it, and also if it doesn't; the others keep the
+ * MADT's order. Pure.
+ */
+void acpi_boot_cpu_first(struct acpi_info *info, u32 apic_id);
+
 extern struct acpi_info acpi; /* the machine's, filled by boot */
 
 /*

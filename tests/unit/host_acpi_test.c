@@ -262,6 +262,100 @@ static void broken_tables(void **state)
 	is_good();
 }
 
+#define LAPIC(uid, id, flags)	APPEND(MADT, 0, 8, uid, id, flags, 0, 0, 0)
+#define X2APIC(id_0, id_1, ...) APPEND(MADT, 9, 16, 0, 0, id_0, id_1, 0, 0, __VA_ARGS__)
+#define ENABLED			1, 0, 0, 0, 9, 0, 0, 0
+
+static void cpus_are(u32 disabled, u32 duplicate, u32 count, const u32 *ids)
+{
+	read_all();
+	assert_string_equal(warnings, "");
+	assert_int_equal(info.cpus_disabled, disabled);
+	assert_int_equal(info.cpus_duplicate, duplicate);
+	assert_int_equal(info.cpu_count, count);
+	assert_memory_equal(info.cpu_apic_id, ids, count * sizeof(u32));
+}
+
+#define CPUS_ARE(disabled, duplicate, ...)                                      \
+	cpus_are(disabled, duplicate, sizeof((const u32[]){ __VA_ARGS__ }) / 4, \
+		 (const u32[]){ __VA_ARGS__ })
+
+/* In the order of the table, however mixed up; the boot CPU comes first afterwards. */
+static void madt_order(void **state)
+{
+	(void)state;
+	madt(); /* empty */
+	X2APIC(0x02, 1, ENABLED);
+	LAPIC(0, 250, 1);
+	LAPIC(1, 4, 1);
+	X2APIC(0x00, 1, ENABLED);
+	LAPIC(2, 0, 1);
+	CPUS_ARE(0, 0, 0x102, 250, 4, 0x100, 0);
+	acpi_boot_cpu_first(&info, 0); /* the last one */
+	assert_memory_equal(info.cpu_apic_id, ((const u32[]){ 0, 0x102, 250, 4, 0x100 }), 20);
+	acpi_boot_cpu_first(&info, 4); /* from the middle */
+	assert_memory_equal(info.cpu_apic_id, ((const u32[]){ 4, 0, 0x102, 250, 0x100 }), 20);
+	acpi_boot_cpu_first(&info, 4); /* there already */
+	assert_memory_equal(info.cpu_apic_id, ((const u32[]){ 4, 0, 0x102, 250, 0x100 }), 20);
+	assert_int_equal(info.cpu_count, 5);
+	acpi_boot_cpu_first(&info, 7); /* not in the table at all */
+	assert_memory_equal(info.cpu_apic_id, ((const u32[]){ 7, 4, 0, 0x102, 250, 0x100 }), 24);
+	assert_int_equal(info.cpu_count, 6);
+	madt();
+	CPUS_ARE(0, 0);
+	acpi_boot_cpu_first(&info, 3); /* no MADT, or an empty one */
+	assert_int_equal(info.cpu_count, 1);
+	assert_int_equal(info.cpu_apic_id[0], 3);
+}
+
+/* One CPU in several entries is one CPU, whatever their types and flags. */
+static void madt_duplicates(void **state)
+{
+	(void)state;
+	madt();
+	X2APIC(5, 0, ENABLED); /* an id below 255 */
+	LAPIC(0, 5, 1);
+	LAPIC(0, 5, 1);
+	LAPIC(1, 6, 0); /* disabled in one entry, enabled in another */
+	LAPIC(2, 6, 1);
+	LAPIC(1, 6, 0);
+	X2APIC(6, 0, ENABLED);
+	X2APIC(5, 1, ENABLED); /* 0x105 is not 5 */
+	X2APIC(5, 1, ENABLED);
+	CPUS_ARE(2, 4, 5, 6, 0x105);
+}
+
+/* Flags: bit 0 is enabled; bit 1, online capable, is a promise for later. */
+static void madt_flags(void **state)
+{
+	(void)state;
+	madt();
+	LAPIC(0, 0, 0);
+	LAPIC(1, 1, 2);
+	LAPIC(2, 2, 3);
+	LAPIC(3, 3, 0xfd);
+	X2APIC(4, 1, 0, 0, 0, 0, 9, 0, 0, 0);
+	X2APIC(5, 1, 2, 0, 0, 0, 9, 0, 0, 0);
+	X2APIC(6, 1, 3, 0, 0, 0, 9, 0, 0, 0);
+	CPUS_ARE(4, 0, 2, 3, 0x106);
+}
+
+/* No xAPIC entry at all; id 255 is a CPU here, and only here. 0xffffffff would be all of them. */
+static void madt_x2apic_only(void **state)
+{
+	(void)state;
+	madt();
+	X2APIC(0, 0, ENABLED);
+	X2APIC(254, 0, ENABLED);
+	X2APIC(255, 0, ENABLED);
+	X2APIC(0, 1, ENABLED);
+	LAPIC(4, 255, 1); /* no CPU */
+	APPEND(MADT, 9, 16, 0, 0, 0xff, 0xff, 0xff, 0xff, ENABLED);
+	APPEND(MADT, 9, 16, 0, 0, 0xfe, 0xff, 0xff, 0xff, ENABLED);
+	APPEND(MADT, 9, 15, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0); /* too short */
+	CPUS_ARE(0, 0, 0, 254, 255, 256, 0xfffffffe);
+}
+
 static void madt_cpus(void **state)
 {
 	(void)state;
@@ -295,6 +389,13 @@ static void madt_too_many(void **state)
 	read_all();
 	assert_int_equal(info.cpu_count, MAX_CPUS);
 	assert_int_equal(info.cpus_ignored, 2);
+	assert_int_equal(info.cpu_apic_id[MAX_CPUS - 1], 0x1fd);
+	acpi_boot_cpu_first(&info, 0x1fe); /* one of those that found no room */
+	assert_int_equal(info.cpu_count, MAX_CPUS);
+	assert_int_equal(info.cpus_ignored, 3);
+	assert_int_equal(info.cpu_apic_id[0], 0x1fe);
+	assert_int_equal(info.cpu_apic_id[1], 0);
+	assert_int_equal(info.cpu_apic_id[MAX_CPUS - 1], 0x1fc);
 	assert_int_equal(info.ioapic_count, ACPI_MAX_IOAPICS);
 	assert_int_equal(info.override_count, ACPI_MAX_OVERRIDES);
 	assert_true(info.s5_known); /* nothing was written past an array's end */
@@ -453,9 +554,11 @@ static void spcr(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(good),	     TEST(no_root),	 TEST(broken_tables), TEST(madt_cpus),
-		TEST(madt_too_many), TEST(madt_lengths), TEST(short_fadt),    TEST(fadt_64bit),
-		TEST(s5_variants),   TEST(s5_in_ssdt),	 TEST(spcr),
+		TEST(good),	    TEST(no_root),	    TEST(broken_tables),
+		TEST(madt_cpus),    TEST(madt_order),	    TEST(madt_duplicates),
+		TEST(madt_flags),   TEST(madt_x2apic_only), TEST(madt_too_many),
+		TEST(madt_lengths), TEST(short_fadt),	    TEST(fadt_64bit),
+		TEST(s5_variants),  TEST(s5_in_ssdt),	    TEST(spcr),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
