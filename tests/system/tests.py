@@ -20,6 +20,7 @@ class Test:
     never_says: list = field(default_factory=lambda: ["corbel: PANIC", "WARNING: CPU", "this should not be"])
     timeout: int = 0  # seconds; 0: as usual for the emulator
     soak: bool = False  # not for every day
+    qemu_min: int = 0  # the test is skipped where QEMU's major version is below
     force: bool = False  # mkusb is to make the image although the configuration has errors
 
 
