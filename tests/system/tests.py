@@ -134,9 +134,9 @@ def guest_ends():
                               "send vm idle-forever stop\n")
 
 
-def cpu_device(number, features):
+def cpu_device(number, features, core=0, thread=0):
     return ["--qemu-arg", "-device", "--qemu-arg",
-            f"EPYC-x86_64-cpu,socket-id={number},core-id=0,thread-id=0,{features}"]
+            f"EPYC-x86_64-cpu,socket-id={number},core-id={core},thread-id={thread},{features}"]
 
 
 DIFFERENT = ["--cpu", "EPYC,svm=on,npt=on", "--qemu-arg", "-smp", "--qemu-arg",
@@ -286,3 +286,43 @@ TESTS = [
     *offline(),
     *ipis(),
 ]
+# Which CPUs are threads of one core: right, or unknown with a reason.
+def topology():
+    pairs = [r"cpu=0 apic_hex=0x0 .*siblings=0-1\n", r"cpu=1 .*thread=1 siblings=0-1\n", r"cpu=2 .*siblings=2-3\n",
+             r"cpu=3 apic_hex=0x3 .*siblings=2-3\n"]
+
+    def test(name, on, *emu, says):
+        return Test(f"topology-{name}-{on}", on, "[corbel]\nwhen_idle = monitor\n", files={},
+                    script="wait corbel>\nsend cpus -v\nwait cpu=3 cap=\nsend poweroff\n",
+                    emu=["--topology", "1:2:2", *emu], says=says)
+
+    yield test("leaf-b", "qemu", says=["topology: 1 package, 2 cores, 2 threads each", *pairs])
+    # Leaves 1 and 4 alone: right with one thread, while with two QEMU's L1 cache is that of one. And no leaf 4.
+    yield test("leaf-4", "qemu", "--cpu", "Skylake-Client,cpuid-0xb=off", "--topology", "1:4:1",
+               says=["topology: 1 package, 4 cores, 1 thread each", "cpu=3 .*core=3 thread=0 siblings=3\n"])
+    for name, cpu, why in (("leaf-4-threads", "Skylake-Client", "leaf 1: 4 CPUs in a package; leaf 4: 2 cores, 1 CPUs"),
+                           ("nothing", "EPYC", "neither leaf 0x1f nor 0xb, and leaf 4 has no L1 cache")):
+        yield test(name, "qemu", "--cpu", f"{cpu},cpuid-0xb=off",
+                   says=[f"topology unknown: CPU 0: {why}", f'cpu=3 .*topology_unknown="CPU 0: {why}'])
+    # Bochs' shifts above the threads are wrong. Without threads the threads' shift is, too; with four, it is above.
+    yield test("threads", "bochs", says=["topology: 2 cores, 2 threads each; packages unknown: ", *pairs])
+    yield test("no-threads", "bochs", "--topology", "1:4:1",
+               says=["topology unknown: CPU 0: 2 CPUs have ids in its core, which has 1 threads"])
+    yield test("four-threads", "bochs", "--topology", "1:2:4",
+               says=["topology unknown: CPU 0: leaf 0xb: shift 1 is above shift 2"])
+    # APIC ids above 255, with holes, and hundreds of entries of the MADT that are disabled. A guest runs up there.
+    epyc = "svm=on,npt=on,x2apic=on"
+    yield Test("topology-high-ids-qemu", "qemu", monitor_conf(vm="cpus = 4\n"), qemu_min=9, timeout=400,
+               emu=["--machine", "q35", "--cpu", f"EPYC,{epyc}", "--qemu-arg", "-smp", "--qemu-arg",
+                    "1,maxcpus=400,sockets=100,cores=2,threads=2", *cpu_device(0, epyc, thread=1),
+                    *cpu_device(99, epyc, core=1), *cpu_device(99, epyc, core=1, thread=1), *cpu_device(64, epyc)],
+               script="wait corbel>\nsend cpus -v\nwait cpu=4 cap=\nsend console linux\nwait guest#\nsend poweroff\n"
+                      "wait ended\nsend poweroff\n",
+               says=["MADT: 395 CPUs disabled", "CPUs: 5 of 5 online, x2APIC",
+                     "topology: 3 packages, 3 cores, 1 to 2 threads", "svm is on, on 5 of 5 CPUs",
+                     "cpu=2 apic_hex=0x100 package=64 core=0 thread=0 siblings=2", "cpu=3 apic=398 .*vcpus=0",
+                     "cpu=3 apic_hex=0x18e package=99 core=1 thread=0 siblings=3-4", "cpu=4 apic=399 .*vcpus=1"])
+
+
+TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends(), *cpus(),
+         *topology()]
