@@ -280,8 +280,7 @@ void topo_read(u32 cpu)
 	struct topo_record *r = &records[cpu];
 	u32 max = cpuid(0, 0).eax, max_ext = cpuid(0x80000000, 0).eax;
 
-	r->apic_id = apic_id();
-	r->leaf_1 = cpuid(1, 0);
+	*r = (struct topo_record){ .apic_id = apic_id(), .leaf_1 = cpuid(1, 0) };
 	if (max >= 4)
 		r->leaf_4_eax = cpuid(4, 0).eax;
 	if (max >= 0xb)

@@ -43,7 +43,10 @@ struct topology {
 /* Pure. Records 0..n-1 are those of CPUs 0..n-1. */
 void topo_group(const struct topo_record *records, u32 n, struct topology *t);
 
-/* On the CPU itself, interrupts off, its APIC in its final mode: fill in its record. */
+/*
+ * On the CPU itself, interrupts off, its APIC in its final mode: fill in its record, from scratch.
+ * Not while topo_evaluate() runs.
+ */
 void topo_read(u32 cpu);
 /*
  * Group all CPUs that were read so far, and log the result. On the boot CPU: after bring-up, and
