@@ -3,6 +3,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/topology.h"
 #include "lib/error.h"
 #include "lib/log.h"
 #include "virt/enable.h"
@@ -130,7 +131,10 @@ static void check_arrival(void)
 		go_on_in(POLL_US);
 	else if (err)
 		give_up("stays offline");
-	else if (virt_cpu_join(op.cpu))
+	if (err)
+		return;
+	topo_evaluate();
+	if (virt_cpu_join(op.cpu))
 		give_up("online, but no vCPU will run there");
 	else
 		done();

@@ -249,6 +249,7 @@ def offline():
                              "vm linux: stopped: no CPU: vCPU 0 may run on CPU 2 only, which goes offline"],
                        soak=rounds == 500, timeout=3000 if rounds == 500 else 0)
 
+
 # All CPUs call each other at once while Linux runs on them; nobody may be left without an answer.
 def ipis():
     script = """
@@ -275,17 +276,6 @@ send poweroff
                        never_says=["corbel: PANIC", "WARNING: CPU", "this should not be", "does not answer"])
 
 
-TESTS = [
-    *boot_matrix(),
-    *bad_guests(),
-    *bad_configurations(),
-    *monitor(),
-    *guest_restarts(),
-    *guest_ends(),
-    *cpus(),
-    *offline(),
-    *ipis(),
-]
 # Which CPUs are threads of one core: right, or unknown with a reason.
 def topology():
     pairs = [r"cpu=0 apic_hex=0x0 .*siblings=0-1\n", r"cpu=1 .*thread=1 siblings=0-1\n", r"cpu=2 .*siblings=2-3\n",
@@ -324,5 +314,15 @@ def topology():
                      "cpu=3 apic_hex=0x18e package=99 core=1 thread=0 siblings=3-4", "cpu=4 apic=399 .*vcpus=1"])
 
 
-TESTS = [*boot_matrix(), *bad_guests(), *bad_configurations(), *monitor(), *guest_restarts(), *guest_ends(), *cpus(),
-         *topology()]
+TESTS = [
+    *boot_matrix(),
+    *bad_guests(),
+    *bad_configurations(),
+    *monitor(),
+    *guest_restarts(),
+    *guest_ends(),
+    *cpus(),
+    *offline(),
+    *ipis(),
+    *topology(),
+]
