@@ -369,7 +369,7 @@ static void decode_string(const struct scan *s, struct mem_insn *out)
 	set_mem(s, &from, RSI, INSN_NO_REG);
 	set_mem(s, &to, RDI, INSN_NO_REG);
 	to.seg = INSN_ES; /* can't be overridden: SDM "Segment Override Prefixes" */
-	out->mem = out->op == MEM_OP_LODS ? from : to;
+	out->mem = out->op == MEM_OP_LODS || out->op == MEM_OP_OUTS ? from : to;
 	out->src = from;
 	out->rep = s->rep;
 	out->has_mem = true;
@@ -398,6 +398,8 @@ static void decode_sizes(const struct scan *s, const struct mem_row *row, struct
 
 	if (row->flags & ROW_NO_PREFIX && size == 2)
 		size = 4; /* MOVNTI knows no 16 bits, in 16-bit code neither */
+	if (row->op >= MEM_OP_INS && row->op <= MEM_OP_OUTS && size == 8)
+		size = 4; /* ports are not wider */
 	if (row->flags & ROW_STACK && s->mode == INSN_64 && size == 4)
 		size = 8;
 	if (row->flags & ROW_BYTE_OP && !(s->opcode & 1))

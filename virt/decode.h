@@ -62,6 +62,8 @@ enum mem_op {
 	MEM_OP_STOS,
 	MEM_OP_LODS,
 	MEM_OP_SCAS,
+	MEM_OP_INS, /* mem is at rDI (OUTS: rSI), the port is not looked at */
+	MEM_OP_OUTS,
 	/* mem is the operand; the stack access is the caller's. */
 	MEM_OP_PUSH,
 	MEM_OP_POP,

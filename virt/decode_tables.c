@@ -110,6 +110,8 @@ const struct mem_row mem_rows[] = {
 	{ 0, 0xaa, 0xfe, ROW_ANY, MEM_OP_STOS,     STR | ROW_WRITE },
 	{ 0, 0xac, 0xfe, ROW_ANY, MEM_OP_LODS,     STR | LOAD },
 	{ 0, 0xae, 0xfe, ROW_ANY, MEM_OP_SCAS,     STR | ROW_READ | ROW_TO_REG },
+	{ 0, 0x6c, 0xfe, ROW_ANY, MEM_OP_INS,      STR | ROW_WRITE },
+	{ 0, 0x6e, 0xfe, ROW_ANY, MEM_OP_OUTS,     STR | ROW_READ },
 	{ 0, 0xff, 0xff, 6,       MEM_OP_PUSH,     ROW_READ | ROW_STACK },
 	{ 0, 0x8f, 0xff, 0,       MEM_OP_POP,      ROW_WRITE | ROW_STACK },
 	/* Privileged */

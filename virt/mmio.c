@@ -183,7 +183,17 @@ static void add_reg(struct job *j, enum gpr r, s64 delta)
 
 static bool is_string(u8 op)
 {
-	return op >= MEM_OP_MOVS && op <= MEM_OP_SCAS;
+	return op >= MEM_OP_MOVS && op <= MEM_OP_OUTS;
+}
+
+/* A repeated instruction whose count is 0 is done before it begins. */
+static bool nothing_to_do(struct job *j)
+{
+	if (!is_string(j->insn.op) || j->insn.rep == INSN_REP_NONE ||
+	    j->gprs[RCX] & addr_mask(&j->insn))
+		return false;
+	vcpu_skip_len(j->v, j->insn.len);
+	return true;
 }
 
 /* After an element: pointers and count move on. True if the whole instruction is done. */
@@ -192,10 +202,11 @@ static bool string_advance(struct job *j, u64 rflags)
 	const struct mem_insn *insn = &j->insn;
 	s64 step = j->v->rflags & X86_EFLAGS_DF ? -(s64)insn->opsize : insn->opsize;
 	bool compares = insn->op == MEM_OP_CMPS || insn->op == MEM_OP_SCAS;
+	bool from_only = insn->op == MEM_OP_LODS || insn->op == MEM_OP_OUTS;
 
-	if (insn->op != MEM_OP_LODS)
+	if (!from_only)
 		add_reg(j, RDI, step);
-	if (insn->op == MEM_OP_LODS || insn->op == MEM_OP_MOVS || insn->op == MEM_OP_CMPS)
+	if (from_only || insn->op == MEM_OP_MOVS || insn->op == MEM_OP_CMPS)
 		add_reg(j, RSI, step);
 	if (insn->rep == INSN_REP_NONE)
 		return true;
@@ -203,6 +214,16 @@ static bool string_advance(struct job *j, u64 rflags)
 	if (!(j->gprs[RCX] & addr_mask(insn)))
 		return true;
 	return compares && !!(rflags & X86_EFLAGS_ZF) != (insn->rep == INSN_REPE);
+}
+
+static void finish_element(struct job *j, u64 rflags)
+{
+	bool done = !is_string(j->insn.op) || string_advance(j, rflags);
+
+	commit(j);
+	j->v->rflags = rflags;
+	if (done)
+		vcpu_skip_len(j->v, j->insn.len);
 }
 
 /* Read, compute, write. False: an event is queued or the VM stops, nothing has changed. */
@@ -235,7 +256,6 @@ void mmio_execute(struct vcpu *v)
 {
 	struct job j;
 	struct insn_values val;
-	bool done = true;
 
 	/* It was no instruction that made the access: the one at RIP must not be executed for it.
 	 */
@@ -246,81 +266,33 @@ void mmio_execute(struct vcpu *v)
 			v->event.vector, v->rip, v->exit.fault.gpa.v);
 		return;
 	}
-	if (!fetch(v, &j))
-		return;
-	if (is_string(j.insn.op) && j.insn.rep != INSN_REP_NONE &&
-	    !(j.gprs[RCX] & addr_mask(&j.insn))) {
-		vcpu_skip_len(v, j.insn.len);
-		return;
-	}
-	if (!element(&j, &val))
+	if (!fetch(v, &j) || nothing_to_do(&j) || !element(&j, &val))
 		return;
 	if (!is_string(j.insn.op) || j.insn.op == MEM_OP_LODS)
 		insn_values_store(&j.insn, &val, j.gprs);
-	if (is_string(j.insn.op))
-		done = string_advance(&j, val.rflags);
-	commit(&j);
-	v->rflags = val.rflags;
-	if (done)
-		vcpu_skip_len(v, j.insn.len);
-}
-
-/* The segment of OUTS' source: the last override prefix, or DS. */
-static void string_prefixes(const u8 *bytes, int n, u8 *seg, bool *addr_override)
-{
-	static const u8 seg_prefix[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65 };
-	int i;
-
-	for (i = 0; i < n; i++) {
-		u32 s;
-
-		for (s = 0; s < ARRAY_SIZE(seg_prefix) && seg_prefix[s] != bytes[i]; s++)
-			;
-		if (s < ARRAY_SIZE(seg_prefix))
-			*seg = (u8)s;
-		else if (bytes[i] == 0x67)
-			*addr_override = true;
-		else if (bytes[i] != 0x66 && bytes[i] != 0xf0 && bytes[i] != 0xf2 &&
-			 bytes[i] != 0xf3 && !(bytes[i] >= 0x40 && bytes[i] < 0x50))
-			break;
-	}
+	finish_element(&j, val.rflags);
 }
 
 /* SDM "INS", "OUTS": one element; the instruction runs again until rCX is 0. */
 void string_io_execute(struct vcpu *v)
 {
-	struct job j = { .v = v, .mode = vcpu_mode(v), .cpl = vcpu_cpl(v) };
-	bool in = v->exit.io.in, addr_override = false;
-	struct mem_operand op = { .seg = in ? INSN_ES : INSN_DS };
-	enum gpr pointer = in ? RDI : RSI;
+	bool in = v->exit.io.in;
 	u32 size = v->exit.io.size;
-	struct walk_fault fault;
-	u8 bytes[INSN_MAX_LEN], ignored;
 	u64 at, value = 0;
-	int n = guest_fetch(v, bytes, &fault), len;
+	struct job j;
+	gpa_t gpa;
 
-	len = n > 0 ? insn_length(bytes, (size_t)n, j.mode) : 0;
-	if (len <= 0) {
+	if (!fetch(v, &j) || nothing_to_do(&j))
+		return;
+	if (j.insn.op != (in ? MEM_OP_INS : MEM_OP_OUTS)) {
 		vm_stop(v->vm, STOP_INTERNAL, "cannot read the string I/O instruction at rip %#lx",
 			v->rip);
 		return;
 	}
-	string_prefixes(bytes, n, in ? &ignored : &op.seg, &addr_override);
-	j.insn.addr_size = j.mode == INSN_64			  ? (addr_override ? 4 : 8)
-			   : (j.mode == INSN_32) != addr_override ? 4
-								  : 2;
-	j.insn.len = (u8)len;
-	for (u32 i = 0; i < GPRS; i++)
-		j.gprs[i] = vcpu_gpr(v, (enum gpr)i);
-	if (v->exit.io.rep && !(j.gprs[RCX] & addr_mask(&j.insn))) {
-		vcpu_skip_len(v, (u32)len);
-		return;
-	}
-	if (!linear(&j, &op, j.gprs[pointer] & addr_mask(&j.insn), &at))
+	j.insn.opsize = (u8)size;
+	if (!linear(&j, &j.insn.mem, j.gprs[in ? RDI : RSI] & addr_mask(&j.insn), &at))
 		return;
 	if (in) {
-		gpa_t gpa;
-
 		/* A port's value must not be taken and lost: the destination is looked at first. */
 		if (!translate(&j, at, size, ACCESS_W, &gpa))
 			return;
@@ -333,10 +305,5 @@ void string_io_execute(struct vcpu *v)
 			return;
 		io_write(v, IO_PORT, v->exit.io.port, size, value);
 	}
-	add_reg(&j, pointer, v->rflags & X86_EFLAGS_DF ? -(s64)size : (s64)size);
-	if (v->exit.io.rep)
-		add_reg(&j, RCX, -1);
-	commit(&j);
-	if (!v->exit.io.rep || !(j.gprs[RCX] & addr_mask(&j.insn)))
-		vcpu_skip_len(v, (u32)len);
+	finish_element(&j, v->rflags);
 }

@@ -346,6 +346,9 @@ static bool mnemonic_fits(ZydisMnemonic m, const struct mem_insn *insn)
 				  ZYDIS_MNEMONIC_LODSQ },
 		[MEM_OP_SCAS] = { ZYDIS_MNEMONIC_SCASB, ZYDIS_MNEMONIC_SCASW, ZYDIS_MNEMONIC_SCASD,
 				  ZYDIS_MNEMONIC_SCASQ },
+		[MEM_OP_INS] = { ZYDIS_MNEMONIC_INSB, ZYDIS_MNEMONIC_INSW, ZYDIS_MNEMONIC_INSD },
+		[MEM_OP_OUTS] = { ZYDIS_MNEMONIC_OUTSB, ZYDIS_MNEMONIC_OUTSW,
+				  ZYDIS_MNEMONIC_OUTSD },
 		[MEM_OP_PUSH] = { ZYDIS_MNEMONIC_PUSH },
 		[MEM_OP_POP] = { ZYDIS_MNEMONIC_POP },
 		[MEM_OP_READ_CR] = { ZYDIS_MNEMONIC_MOV },
@@ -396,7 +399,7 @@ static bool promised(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 		return z->mnemonic == ZYDIS_MNEMONIC_MOV;
 	for (int op = 0; op <= MEM_OP_POP; op++)
 		if (mnemonic_fits(z->mnemonic, &(struct mem_insn){ .op = (u8)op }))
-			return mem || (op >= MEM_OP_MOVS && op <= MEM_OP_SCAS);
+			return mem || (op >= MEM_OP_MOVS && op <= MEM_OP_OUTS);
 	return false;
 }
 
@@ -458,7 +461,7 @@ static const char *compare_register(const struct mem_insn *a, const ZydisDecoded
 static const char *compare_operands(const struct mem_insn *a, const ZydisDecodedInstruction *z,
 				    const ZydisDecodedOperand *o)
 {
-	bool string = a->op >= MEM_OP_MOVS && a->op <= MEM_OP_SCAS;
+	bool string = a->op >= MEM_OP_MOVS && a->op <= MEM_OP_OUTS;
 	const char *wrong = NULL;
 	u32 memories = 0;
 
@@ -504,7 +507,7 @@ static const char *compare_insn(const struct mem_insn *a, const ZydisDecodedInst
 		return "lock";
 	if (a->addr_size * 8 != z->address_width)
 		return "addr_size";
-	if (a->op >= MEM_OP_MOVS && a->op <= MEM_OP_SCAS &&
+	if (a->op >= MEM_OP_MOVS && a->op <= MEM_OP_OUTS &&
 	    (a->rep == INSN_REP_NONE ? rep || repne : !rep && !repne))
 		return "rep";
 	return compare_operands(a, z, o);
