@@ -6,70 +6,77 @@
 #include "arch/x86/timer.h"
 #include "lib/error.h"
 
-#define FIELD(index, text, how, bits) [index] = { .name = text, .rule = how, .mask = bits }
-#define ALL			      (~0ull)
+/*
+ * Where a field comes from: a register, or two, of a CPUID leaf. Those without a leaf are computed
+ * by caps_read_common().
+ */
+enum cpuid_reg { NONE, EAX, EBX, ECX, EDX };
+struct common_field {
+	struct cap_field field;
+	u32 leaf, subleaf;
+	u8 low, high; /* enum cpuid_reg */
+};
+
+#define ALL				   ~0ull
+#define FIELD(index, text, how, bits, ...) [index] = { { text, how, bits }, __VA_ARGS__ }
+/* For showing only. */
+#define SHOWN(index, text, leaf, subleaf)                                        \
+	FIELD((index), text ":EAX,EBX", CAP_INFO, ALL, leaf, subleaf, EAX, EBX), \
+		FIELD((index) + 1, text ":ECX,EDX", CAP_INFO, ALL, leaf, subleaf, ECX, EDX)
 
 /*
  * Masked out are bits that mirror a register of the moment (OSXSAVE, OSPKE, the APIC's enable bit)
  * and topology (HTT, CmpLegacy): they differ between good CPUs.
  */
-static const struct cap_field common_fields[CAP_VENDOR] = {
-	FIELD(CAP_VENDOR_ID, "vendor", CAP_EQUAL, ALL),
-	FIELD(CAP_VENDOR_ID_2, "vendor, last part", CAP_EQUAL, ALL),
-	FIELD(CAP_SIGNATURE, "family and model", CAP_EQUAL, ~0xfull), /* steppings may be mixed */
-	FIELD(CAP_MAX_BASIC, "highest basic leaf", CAP_AT_LEAST, ALL),
-	FIELD(CAP_MAX_EXT, "highest extended leaf", CAP_AT_LEAST, ALL),
-	FIELD(CAP_1_EBX, "CLFLUSH size", CAP_EQUAL, 0xff00),
-	FIELD(CAP_1_ECX, "CPUID.1:ECX", CAP_SUPERSET, ~BIT(27)),
-	FIELD(CAP_1_EDX, "CPUID.1:EDX", CAP_SUPERSET, ~(BIT(9) | BIT(28))),
-	FIELD(CAP_6_EAX, "CPUID.6:EAX", CAP_INFO, ALL),
-	FIELD(CAP_7_EBX, "CPUID.7.0:EBX", CAP_SUPERSET, ALL),
-	FIELD(CAP_7_ECX, "CPUID.7.0:ECX", CAP_SUPERSET, ~BIT(4)),
-	FIELD(CAP_7_EDX, "CPUID.7.0:EDX", CAP_SUPERSET, ALL),
-	FIELD(CAP_7_1_EAX, "CPUID.7.1:EAX", CAP_SUPERSET, ALL),
-	FIELD(CAP_D_0_EAX, "CPUID.D.0:EAX", CAP_SUPERSET, ALL),
-	FIELD(CAP_D_0_EBX_MAX, "largest XSAVE area", CAP_AT_LEAST, ALL),
-	FIELD(CAP_D_1_EAX, "CPUID.D.1:EAX", CAP_SUPERSET, ALL),
+static const struct common_field common_fields[CAP_VENDOR] = {
+	FIELD(CAP_VENDOR_ID, "vendor", CAP_EQUAL, ALL, 0, 0, EBX, EDX),
+	FIELD(CAP_VENDOR_ID_2, "vendor, last part", CAP_EQUAL, ALL, 0, 0, ECX),
+	/* Steppings may be mixed. */
+	FIELD(CAP_SIGNATURE, "family and model", CAP_EQUAL, ~0xfull, 1, 0, EAX),
+	FIELD(CAP_MAX_BASIC, "highest basic leaf", CAP_AT_LEAST, ALL, 0, 0, EAX),
+	FIELD(CAP_MAX_EXT, "highest extended leaf", CAP_AT_LEAST, ALL, 0x80000000, 0, EAX),
+	FIELD(CAP_1_EBX, "CLFLUSH size", CAP_EQUAL, 0xff00, 1, 0, EBX),
+	FIELD(CAP_1_ECX, "CPUID.1:ECX", CAP_SUPERSET, ~BIT(27), 1, 0, ECX),
+	FIELD(CAP_1_EDX, "CPUID.1:EDX", CAP_SUPERSET, ~(BIT(9) | BIT(28)), 1, 0, EDX),
+	FIELD(CAP_6_EAX, "CPUID.6:EAX", CAP_INFO, ALL, 6, 0, EAX),
+	FIELD(CAP_7_EBX, "CPUID.7.0:EBX", CAP_SUPERSET, ALL, 7, 0, EBX),
+	FIELD(CAP_7_ECX, "CPUID.7.0:ECX", CAP_SUPERSET, ~BIT(4), 7, 0, ECX),
+	FIELD(CAP_7_EDX, "CPUID.7.0:EDX", CAP_SUPERSET, ALL, 7, 0, EDX),
+	FIELD(CAP_7_1_EAX, "CPUID.7.1:EAX", CAP_SUPERSET, ALL, 7, 1, EAX),
+	FIELD(CAP_D_0_EAX, "CPUID.D.0:EAX", CAP_SUPERSET, ALL, 0xd, 0, EAX),
+	FIELD(CAP_D_0_EBX_MAX, "largest XSAVE area", CAP_AT_LEAST, ALL, 0xd, 0, ECX),
+	FIELD(CAP_D_1_EAX, "CPUID.D.1:EAX", CAP_SUPERSET, ALL, 0xd, 1, EAX),
 	FIELD(CAP_XSAVE_2, "XSAVE layout of AVX", CAP_EQUAL, ALL),
 	FIELD(CAP_XSAVE_5, "XSAVE layout of opmasks", CAP_EQUAL, ALL),
 	FIELD(CAP_XSAVE_6, "XSAVE layout of ZMM_Hi256", CAP_EQUAL, ALL),
 	FIELD(CAP_XSAVE_7, "XSAVE layout of Hi16_ZMM", CAP_EQUAL, ALL),
-	FIELD(CAP_80000001_ECX, "CPUID.80000001:ECX", CAP_SUPERSET, ~BIT(1)),
-	FIELD(CAP_80000001_EDX, "CPUID.80000001:EDX", CAP_SUPERSET, ~BIT(9)),
-	FIELD(CAP_80000007_EDX, "CPUID.80000007:EDX", CAP_SUPERSET, ALL),
-	FIELD(CAP_80000008_EBX, "CPUID.80000008:EBX", CAP_SUPERSET, ALL),
-	FIELD(CAP_80000021_EAX, "CPUID.80000021:EAX", CAP_SUPERSET, ALL),
+	FIELD(CAP_80000001_ECX, "CPUID.80000001:ECX", CAP_SUPERSET, ~BIT(1), 0x80000001, 0, ECX),
+	FIELD(CAP_80000001_EDX, "CPUID.80000001:EDX", CAP_SUPERSET, ~BIT(9), 0x80000001, 0, EDX),
+	FIELD(CAP_80000007_EDX, "CPUID.80000007:EDX", CAP_SUPERSET, ALL, 0x80000007, 0, EDX),
+	FIELD(CAP_80000008_EBX, "CPUID.80000008:EBX", CAP_SUPERSET, ALL, 0x80000008, 0, EBX),
+	FIELD(CAP_80000021_EAX, "CPUID.80000021:EAX", CAP_SUPERSET, ALL, 0x80000021, 0, EAX),
 	/* Equal, not "at least": a guest sees the width as reserved bits of its page tables. */
 	FIELD(CAP_PHYS_BITS, "physical address bits", CAP_EQUAL, ALL),
 	FIELD(CAP_LINEAR_BITS, "linear address bits", CAP_EQUAL, ALL),
-	FIELD(CAP_XCR0, "XCR0", CAP_SUPERSET, ALL),
+	FIELD(CAP_XCR0, "XCR0", CAP_SUPERSET, ALL, 0xd, 0, EAX, EDX),
 	FIELD(CAP_EFER, "EFER", CAP_SUPERSET, ALL),
 	FIELD(CAP_ARCH_CAPABILITIES, "ARCH_CAPABILITIES", CAP_EQUAL, ALL),
 	FIELD(CAP_TSC_KHZ, "TSC kHz", CAP_EQUAL, ALL),
-	FIELD(CAP_BRAND_0, "name, part 1", CAP_INFO, ALL),
-	FIELD(CAP_BRAND_1, "name, part 2", CAP_INFO, ALL),
-	FIELD(CAP_BRAND_2, "name, part 3", CAP_INFO, ALL),
-	FIELD(CAP_BRAND_3, "name, part 4", CAP_INFO, ALL),
-	FIELD(CAP_BRAND_4, "name, part 5", CAP_INFO, ALL),
-	FIELD(CAP_BRAND_5, "name, part 6", CAP_INFO, ALL),
-	FIELD(CAP_4_0_AB, "CPUID.4.0:EAX,EBX", CAP_INFO, ALL),
-	FIELD(CAP_4_0_CD, "CPUID.4.0:ECX,EDX", CAP_INFO, ALL),
-	FIELD(CAP_4_1_AB, "CPUID.4.1:EAX,EBX", CAP_INFO, ALL),
-	FIELD(CAP_4_1_CD, "CPUID.4.1:ECX,EDX", CAP_INFO, ALL),
-	FIELD(CAP_4_2_AB, "CPUID.4.2:EAX,EBX", CAP_INFO, ALL),
-	FIELD(CAP_4_2_CD, "CPUID.4.2:ECX,EDX", CAP_INFO, ALL),
-	FIELD(CAP_4_3_AB, "CPUID.4.3:EAX,EBX", CAP_INFO, ALL),
-	FIELD(CAP_4_3_CD, "CPUID.4.3:ECX,EDX", CAP_INFO, ALL),
-	FIELD(CAP_80000005_AB, "CPUID.80000005:EAX,EBX", CAP_INFO, ALL),
-	FIELD(CAP_80000005_CD, "CPUID.80000005:ECX,EDX", CAP_INFO, ALL),
-	FIELD(CAP_80000006_AB, "CPUID.80000006:EAX,EBX", CAP_INFO, ALL),
-	FIELD(CAP_80000006_CD, "CPUID.80000006:ECX,EDX", CAP_INFO, ALL),
+	SHOWN(CAP_BRAND_0, "CPUID.80000002", 0x80000002, 0),
+	SHOWN(CAP_BRAND_2, "CPUID.80000003", 0x80000003, 0),
+	SHOWN(CAP_BRAND_4, "CPUID.80000004", 0x80000004, 0),
+	SHOWN(CAP_4_0_AB, "CPUID.4.0", 4, 0),
+	SHOWN(CAP_4_1_AB, "CPUID.4.1", 4, 1),
+	SHOWN(CAP_4_2_AB, "CPUID.4.2", 4, 2),
+	SHOWN(CAP_4_3_AB, "CPUID.4.3", 4, 3),
+	SHOWN(CAP_80000005_AB, "CPUID.80000005", 0x80000005, 0),
+	SHOWN(CAP_80000006_AB, "CPUID.80000006", 0x80000006, 0),
 };
 
 const struct cap_field *cap_field(const struct cap_table *vendor, u32 i)
 {
 	if (i < CAP_VENDOR)
-		return &common_fields[i];
+		return &common_fields[i].field;
 	if (vendor && i - CAP_VENDOR < vendor->count)
 		return &vendor->fields[i - CAP_VENDOR];
 	return NULL;
@@ -126,41 +133,33 @@ void caps_intersect(const struct cap_table *vendor, struct virt_caps *common,
 	}
 }
 
-/* A leaf that the CPU has; zeros for one beyond its highest (Intel would give its highest there).
+static u32 pick(const struct cpuid_regs *r, u8 reg)
+{
+	return reg == EAX ? r->eax : reg == EBX ? r->ebx : reg == ECX ? r->ecx : r->edx;
+}
+
+/*
+ * Leaves that the CPU has; zeros for one beyond its highest (Intel would give its highest there).
  */
-static struct cpuid_regs leaf(const struct virt_caps *caps, u32 leaf, u32 subleaf)
+static void read_leaves(struct virt_caps *caps)
 {
-	u64 max = caps->value[leaf >= 0x80000000 ? CAP_MAX_EXT : CAP_MAX_BASIC];
+	const u32 max[2] = { cpuid(0, 0).eax, cpuid(0x80000000, 0).eax };
 
-	return leaf <= max ? cpuid(leaf, subleaf) : (struct cpuid_regs){ 0 };
+	for (u32 i = 0; i < CAP_VENDOR; i++) {
+		const struct common_field *f = &common_fields[i];
+		struct cpuid_regs r;
+
+		caps->value[i] = 0;
+		if (!f->low || f->leaf > max[f->leaf >> 31])
+			continue;
+		r = cpuid(f->leaf, f->subleaf);
+		caps->value[i] = pick(&r, f->low);
+		if (f->high)
+			caps->value[i] |= (u64)pick(&r, f->high) << 32;
+	}
 }
 
-static u64 pair(u32 low, u32 high)
-{
-	return low | (u64)high << 32;
-}
-
-static void read_basic(struct virt_caps *caps)
-{
-	struct cpuid_regs r = cpuid(0, 0);
-	u64 *value = caps->value;
-
-	value[CAP_VENDOR_ID] = pair(r.ebx, r.edx);
-	value[CAP_VENDOR_ID_2] = r.ecx;
-	value[CAP_MAX_BASIC] = r.eax;
-	r = leaf(caps, 1, 0);
-	value[CAP_SIGNATURE] = r.eax;
-	value[CAP_1_EBX] = r.ebx & 0xff00;
-	value[CAP_1_ECX] = r.ecx;
-	value[CAP_1_EDX] = r.edx;
-	value[CAP_6_EAX] = leaf(caps, 6, 0).eax;
-	r = leaf(caps, 7, 0);
-	value[CAP_7_EBX] = r.ebx;
-	value[CAP_7_ECX] = r.ecx;
-	value[CAP_7_EDX] = r.edx;
-	value[CAP_7_1_EAX] = r.eax >= 1 ? leaf(caps, 7, 1).eax : 0;
-}
-
+/* Layout of the components of XSAVE that XCR0 can have. */
 static void read_xsave(struct virt_caps *caps)
 {
 	static const struct {
@@ -171,17 +170,14 @@ static void read_xsave(struct virt_caps *caps)
 	struct cpuid_regs r;
 
 	if (!(caps->value[CAP_1_ECX] & BIT(26)))
-		return;
-	r = leaf(caps, 0xd, 0);
-	caps->value[CAP_D_0_EAX] = r.eax;
-	caps->value[CAP_D_0_EBX_MAX] = r.ecx;
-	caps->value[CAP_XCR0] = pair(r.eax, r.edx);
-	caps->value[CAP_D_1_EAX] = leaf(caps, 0xd, 1).eax;
+		caps->value[CAP_D_0_EAX] = caps->value[CAP_D_0_EBX_MAX] = caps->value[CAP_D_1_EAX] =
+			caps->value[CAP_XCR0] = 0;
 	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
 		if (!(caps->value[CAP_XCR0] & BIT(layouts[i].component)))
 			continue;
-		r = leaf(caps, 0xd, layouts[i].component);
-		caps->value[layouts[i].field] = pair(r.eax, r.ebx) | (r.ecx & 2 ? BIT(63) : 0);
+		r = cpuid(0xd, layouts[i].component);
+		caps->value[layouts[i].field] =
+			r.eax | (u64)r.ebx << 32 | (r.ecx & 2 ? BIT(63) : 0);
 	}
 }
 
@@ -198,61 +194,23 @@ static u64 efer_bits(const struct virt_caps *caps)
 	return efer;
 }
 
-static void read_extended(struct virt_caps *caps)
-{
-	u64 *value = caps->value;
-	struct cpuid_regs r;
-
-	r = cpuid(0x80000000, 0);
-	value[CAP_MAX_EXT] = r.eax >= 0x80000000 ? r.eax : 0;
-	r = leaf(caps, 0x80000001, 0);
-	value[CAP_80000001_ECX] = r.ecx;
-	value[CAP_80000001_EDX] = r.edx;
-	value[CAP_EFER] = efer_bits(caps);
-	value[CAP_80000007_EDX] = leaf(caps, 0x80000007, 0).edx;
-	r = leaf(caps, 0x80000008, 0);
-	value[CAP_80000008_EBX] = r.ebx;
-	value[CAP_PHYS_BITS] = r.eax & 0xff ? r.eax & 0xff : 36; /* SDM: without the leaf */
-	value[CAP_LINEAR_BITS] = r.eax >> 8 & 0xff ? r.eax >> 8 & 0xff : 32;
-	value[CAP_80000021_EAX] = leaf(caps, 0x80000021, 0).eax;
-}
-
-static void read_shown(struct virt_caps *caps)
-{
-	u64 *value = caps->value;
-	struct cpuid_regs r;
-
-	for (u32 i = 0; i < CAP_BRAND_WORDS / 2; i++) {
-		r = leaf(caps, 0x80000002 + i, 0);
-		value[CAP_BRAND_0 + 2 * i] = pair(r.eax, r.ebx);
-		value[CAP_BRAND_1 + 2 * i] = pair(r.ecx, r.edx);
-	}
-	for (u32 i = 0; i < CAP_CACHE_LEAVES; i++) {
-		r = leaf(caps, 4, i);
-		if (!(r.eax & 0x1f))
-			break;
-		value[CAP_4_0_AB + 2 * i] = pair(r.eax, r.ebx);
-		value[CAP_4_0_CD + 2 * i] = pair(r.ecx, r.edx);
-	}
-	r = leaf(caps, 0x80000005, 0);
-	value[CAP_80000005_AB] = pair(r.eax, r.ebx);
-	value[CAP_80000005_CD] = pair(r.ecx, r.edx);
-	r = leaf(caps, 0x80000006, 0);
-	value[CAP_80000006_AB] = pair(r.eax, r.ebx);
-	value[CAP_80000006_CD] = pair(r.ecx, r.edx);
-}
-
 void caps_read_common(struct virt_caps *caps)
 {
-	for (u32 i = 0; i < CAP_VENDOR; i++)
-		caps->value[i] = 0;
-	read_basic(caps);
-	read_extended(caps);
+	u64 *value = caps->value;
+	u32 widths;
+
+	read_leaves(caps);
 	read_xsave(caps);
-	read_shown(caps);
-	if (caps->value[CAP_7_EDX] & BIT(29) &&
-	    rdmsr_safe(MSR_ARCH_CAPABILITIES, &caps->value[CAP_ARCH_CAPABILITIES]))
-		caps->value[CAP_ARCH_CAPABILITIES] = 0; /* enumerated, but not there */
-	caps->value[CAP_TSC_KHZ] = tsc_khz;
+	value[CAP_1_EBX] &= 0xff00; /* the rest is this CPU's place */
+	if (!cpuid(7, 0).eax)
+		value[CAP_7_1_EAX] = 0;
+	value[CAP_EFER] = efer_bits(caps);
+	widths = value[CAP_MAX_EXT] >= 0x80000008 ? cpuid(0x80000008, 0).eax : 0;
+	value[CAP_PHYS_BITS] = widths & 0xff ? widths & 0xff : 36; /* SDM: without the leaf */
+	value[CAP_LINEAR_BITS] = widths >> 8 & 0xff ? widths >> 8 & 0xff : 32;
+	if (value[CAP_7_EDX] & BIT(29) &&
+	    rdmsr_safe(MSR_ARCH_CAPABILITIES, &value[CAP_ARCH_CAPABILITIES]))
+		value[CAP_ARCH_CAPABILITIES] = 0; /* enumerated, but not there */
+	value[CAP_TSC_KHZ] = tsc_khz;
 	caps->count = CAP_VENDOR;
 }

@@ -124,11 +124,11 @@ static void set_topology(struct cpuid_policy *p, const struct virt_caps *caps, u
 	p->topology[0] = (struct cpuid_regs){ .eax = 0, .ebx = 1, .ecx = 1 << 8 };
 	p->topology[1] = (struct cpuid_regs){ .eax = id_bits(n), .ebx = n, .ecx = 2 << 8 | 1 };
 	for (u32 i = 0; i < CAP_CACHE_LEAVES; i++) {
-		struct cpuid_regs *r = &p->cache[i];
+		struct cpuid_regs *r = &p->cache[i], shown = two_pairs(caps, CAP_4_0_AB + 2 * i);
 
-		*r = two_pairs(caps, CAP_4_0_AB + 2 * i);
-		if (!(r->eax & 0x1f))
+		if (!(shown.eax & 0x1f))
 			break;
+		*r = shown;
 		r->eax &= 0x3fff; /* level 3 and above is shared by all, the rest private */
 		r->eax |= (ids - 1) << 26 | ((r->eax >> 5 & 7) >= 3 ? (ids - 1) << 14 : 0);
 	}
