@@ -129,6 +129,7 @@ def guest_ends():
                         ("tables-nowhere", "memory fault: has page tables at gpa 0xd000[0-9a-f]+ .*no memory is")):
         yield from on_both(guest, **tiny(guest), status=1, says=[f"{guest}: now", f"vm {guest}: stopped: {line}"])
     yield from on_both("prefixed-cpuid", **tiny("prefixed-cpuid"), says=["prefixed-cpuid: all lengths are right"])
+    yield from on_both("string-io", **tiny("string-io"), says=["string-io: all values are right"])
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")
