@@ -218,14 +218,13 @@ static bool set_serial(struct parser *p, struct text value)
 {
 	static const char *const words[] = { "auto", "none", "com1", "com2", "com3", "com4" };
 	static const u16 ports[] = { 0, 0, 0x3f8, 0x2f8, 0x3e8, 0x2e8 };
-	static const enum config_serial kinds[] = { CONFIG_SERIAL_AUTO, CONFIG_SERIAL_NONE,
-						    CONFIG_SERIAL_PORT, CONFIG_SERIAL_PORT,
-						    CONFIG_SERIAL_PORT, CONFIG_SERIAL_PORT };
 	int i = word_index(value, words, ARRAY_SIZE(words));
 	u64 port;
 
 	if (i >= 0) {
-		p->config->serial = kinds[i];
+		p->config->serial = i == 0   ? CONFIG_SERIAL_AUTO
+				    : i == 1 ? CONFIG_SERIAL_NONE
+					     : CONFIG_SERIAL_PORT;
 		p->config->serial_port = ports[i];
 		return true;
 	}
@@ -249,12 +248,11 @@ static bool set_baud(struct parser *p, struct text value)
 
 static bool set_when_idle(struct parser *p, struct text value)
 {
-	static const char *const words[] = { "monitor", "poweroff" };
-	int i = word_index(value, words, ARRAY_SIZE(words));
+	bool poweroff = text_is(value, "poweroff");
 
-	if (i < 0)
+	if (!poweroff && !text_is(value, "monitor"))
 		return reject(p, value, "is not monitor or poweroff");
-	p->config->when_idle = i ? CONFIG_IDLE_POWEROFF : CONFIG_IDLE_MONITOR;
+	p->config->when_idle = poweroff ? CONFIG_IDLE_POWEROFF : CONFIG_IDLE_MONITOR;
 	return true;
 }
 
@@ -282,14 +280,14 @@ static bool set_setup_cpu(struct parser *p, struct text value)
 
 static bool set_mixed_cpus(struct parser *p, struct text value)
 {
-	static const char *const words[] = { "exclude", "refuse", "common" };
-	static const enum config_mixed kinds[] = { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE,
-						   CONFIG_MIXED_COMMON };
+	static const char *const words[] = { [CONFIG_MIXED_EXCLUDE] = "exclude",
+					     [CONFIG_MIXED_REFUSE] = "refuse",
+					     [CONFIG_MIXED_COMMON] = "common" };
 	int i = word_index(value, words, ARRAY_SIZE(words));
 
 	if (i < 0)
 		return reject(p, value, "is not exclude, refuse or common");
-	p->config->mixed_cpus = kinds[i];
+	p->config->mixed_cpus = (enum config_mixed)i;
 	return true;
 }
 
@@ -407,25 +405,20 @@ static bool set_cpus(struct parser *p, struct text value)
 
 static bool set_autostart(struct parser *p, struct text value)
 {
-	static const char *const words[] = { "no", "yes" };
-	int i = word_index(value, words, ARRAY_SIZE(words));
-
-	if (i < 0)
-		return reject(p, value, "is not yes or no");
-	p->vm->autostart = i;
-	return true;
+	p->vm->autostart = text_is(value, "yes");
+	return p->vm->autostart || text_is(value, "no") || reject(p, value, "is not yes or no");
 }
 
 static bool set_on_exit(struct parser *p, struct text value)
 {
-	static const char *const words[] = { "stop", "restart", "poweroff" };
-	static const enum config_exit kinds[] = { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART,
-						  CONFIG_EXIT_POWEROFF };
+	static const char *const words[] = { [CONFIG_EXIT_STOP] = "stop",
+					     [CONFIG_EXIT_RESTART] = "restart",
+					     [CONFIG_EXIT_POWEROFF] = "poweroff" };
 	int i = word_index(value, words, ARRAY_SIZE(words));
 
 	if (i < 0)
 		return reject(p, value, "is not stop, restart or poweroff");
-	p->vm->on_exit = kinds[i];
+	p->vm->on_exit = (enum config_exit)i;
 	return true;
 }
 
