@@ -375,17 +375,16 @@ static void decode_string(const struct scan *s, struct mem_insn *out)
 	out->has_mem = true;
 }
 
-/* Only CR0, 2, 3, 4, 8 and DR0..7 exist. LOCK MOV CR0 is AMD's way to CR8 (APM "CR8 Register"). */
+/* Only CR0, 2, 3, 4 and 8 exist. LOCK MOV CR0 is AMD's way to CR8 (APM "CR8 Register"). */
 static int decode_sysreg(const struct scan *s, struct mem_insn *out)
 {
-	bool cr = out->op == MEM_OP_READ_CR || out->op == MEM_OP_WRITE_CR;
-	u32 valid = cr ? BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(8) : 0xff;
+	const u32 valid = BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(8);
 
 	out->reg = s->rm | rex_bit(s, REX_B);
 	out->sysreg = s->reg | rex_bit(s, REX_R);
 	out->locked = false;
 	out->opsize = out->reg_size = s->mode == INSN_64 ? 8 : 4;
-	if (s->lock && (!cr || out->sysreg))
+	if (s->lock && out->sysreg)
 		return -EINVAL;
 	if (s->lock)
 		out->sysreg = 8;
@@ -400,8 +399,6 @@ static void decode_sizes(const struct scan *s, const struct mem_row *row, struct
 		size = 4; /* MOVNTI knows no 16 bits, in 16-bit code neither */
 	if (row->op >= MEM_OP_INS && row->op <= MEM_OP_OUTS && size == 8)
 		size = 4; /* ports are not wider */
-	if (row->flags & ROW_STACK && s->mode == INSN_64 && size == 4)
-		size = 8;
 	if (row->flags & ROW_BYTE_OP && !(s->opcode & 1))
 		size = 1;
 	out->reg_size = out->opsize = size;

@@ -64,22 +64,12 @@ enum mem_op {
 	MEM_OP_SCAS,
 	MEM_OP_INS, /* mem is at rDI (OUTS: rSI), the port is not looked at */
 	MEM_OP_OUTS,
-	/* mem is the operand; the stack access is the caller's. */
-	MEM_OP_PUSH,
-	MEM_OP_POP,
-	/* Privileged: reg is the general register, sysreg the number of the control or debug
-	   register. */
+	/* Privileged: reg is the general register, sysreg the number of the control register. */
 	MEM_OP_READ_CR,
-	MEM_OP_READ_DR,
 	MEM_OP_WRITE_CR,
-	MEM_OP_WRITE_DR,
-	/*
-	 * SMSW and LMSW: mem, or reg without has_mem (SMSW stores reg_size bytes of CR0 there).
-	 * INVLPG: mem is the address, nothing is accessed.
-	 */
+	/* Mem, or reg without has_mem (SMSW stores reg_size bytes of CR0 there). */
 	MEM_OP_SMSW,
 	MEM_OP_LMSW,
-	MEM_OP_INVLPG,
 	MEM_OP_CLTS,
 };
 
@@ -114,12 +104,12 @@ struct mem_operand {
 struct mem_insn {
 	u8 len;	      /* also valid with -EOPNOTSUPP */
 	u8 op;	      /* enum mem_op */
-	u8 opsize;    /* 1, 2, 4, 8: bytes accessed in memory (0: INVLPG, CLTS) */
+	u8 opsize;    /* 1, 2, 4, 8: bytes accessed in memory (0: CLTS) */
 	u8 addr_size; /* 2, 4, 8 */
 	u8 rep;	      /* enum insn_rep, string instructions only (else a hint or ignored) */
 	u8 reg;	      /* 0..15: the register operand; rAX for STOS, LODS, SCAS */
 	u8 reg_size;  /* 1, 2, 4, 8: differs from opsize in MOVZX, MOVSX, MOVSXD */
-	u8 sysreg;    /* CR or DR number */
+	u8 sysreg;    /* CR number */
 	bool has_mem;
 	bool has_lock;	  /* LOCK prefix */
 	bool locked;	  /* needs an atomic access: see above */

@@ -104,7 +104,7 @@ const struct mem_row mem_rows[] = {
 	{ 1, 0xba, 0xff, 5,       MEM_OP_BTS,      RMW | ROW_IMM },
 	{ 1, 0xba, 0xff, 6,       MEM_OP_BTR,      RMW | ROW_IMM },
 	{ 1, 0xba, 0xff, 7,       MEM_OP_BTC,      RMW | ROW_IMM },
-	/* String instructions, where CMPS and SCAS subtract what is at rDI, and the stack */
+	/* String instructions, where CMPS and SCAS subtract what is at rDI */
 	{ 0, 0xa4, 0xfe, ROW_ANY, MEM_OP_MOVS,     STR | ROW_WRITE },
 	{ 0, 0xa6, 0xfe, ROW_ANY, MEM_OP_CMPS,     STR | ROW_READ | ROW_TO_REG },
 	{ 0, 0xaa, 0xfe, ROW_ANY, MEM_OP_STOS,     STR | ROW_WRITE },
@@ -112,16 +112,11 @@ const struct mem_row mem_rows[] = {
 	{ 0, 0xae, 0xfe, ROW_ANY, MEM_OP_SCAS,     STR | ROW_READ | ROW_TO_REG },
 	{ 0, 0x6c, 0xfe, ROW_ANY, MEM_OP_INS,      STR | ROW_WRITE },
 	{ 0, 0x6e, 0xfe, ROW_ANY, MEM_OP_OUTS,     STR | ROW_READ },
-	{ 0, 0xff, 0xff, 6,       MEM_OP_PUSH,     ROW_READ | ROW_STACK },
-	{ 0, 0x8f, 0xff, 0,       MEM_OP_POP,      ROW_WRITE | ROW_STACK },
 	/* Privileged */
 	{ 1, 0x20, 0xff, ROW_ANY, MEM_OP_READ_CR,  CR | ROW_WRITE_REG },
-	{ 1, 0x21, 0xff, ROW_ANY, MEM_OP_READ_DR,  CR | ROW_WRITE_REG },
 	{ 1, 0x22, 0xff, ROW_ANY, MEM_OP_WRITE_CR, CR },
-	{ 1, 0x23, 0xff, ROW_ANY, MEM_OP_WRITE_DR, CR },
 	{ 1, 0x01, 0xff, 4,       MEM_OP_SMSW,     ROW_WRITE | ROW_WORD | ROW_REG_OK },
 	{ 1, 0x01, 0xff, 6,       MEM_OP_LMSW,     ROW_READ | ROW_WORD | ROW_REG_OK },
-	{ 1, 0x01, 0xff, 7,       MEM_OP_INVLPG,   ROW_NO_SIZE },
 	{ 1, 0x06, 0xff, ROW_ANY, MEM_OP_CLTS,     ROW_NO_SIZE | ROW_REG_OK },
 };
 /* clang-format on */

@@ -38,12 +38,11 @@ enum row_flags {
 	ROW_LOCK = BIT(6),	  /* LOCK is allowed */
 	ROW_STRING = BIT(7),	  /* operands by rSI, rDI, rAX */
 	ROW_MOFFS = BIT(8),	  /* rAX and an address in the instruction */
-	ROW_STACK = BIT(9),	  /* operand size is 8 by default in 64-bit mode */
 	ROW_EXTEND = BIT(10),	  /* memory operand is shorter: 1 or 2 bytes by opcode bit 0 */
 	ROW_SIGNED = BIT(11),	  /* ... and sign-extended */
 	ROW_ALU_OPCODE = BIT(12), /* opcode bits 5:3 select the operation */
 	ROW_ALU_REG = BIT(13),	  /* ModRM.reg selects the operation */
-	ROW_SYSREG = BIT(14),	  /* a control or debug register, and a general one */
+	ROW_SYSREG = BIT(14),	  /* a control register, and a general one */
 	ROW_REG_OK = BIT(15),	  /* the form without memory is wanted as well */
 	ROW_BIT_REG = BIT(16),	  /* bit number in a register */
 	ROW_NO_PREFIX = BIT(17),  /* 66, F2, F3 make it another, undefined instruction */

@@ -188,7 +188,7 @@ static void cmpxchg(const struct mem_insn *insn, struct insn_values *v, u64 mem,
 
 int mem_insn_execute(const struct mem_insn *insn, struct insn_values *v)
 {
-	if (insn->op > MEM_OP_SCAS) /* the stack and the privileged ones stand behind it */
+	if (insn->op > MEM_OP_SCAS) /* port and privileged ones stand behind it */
 		return -EOPNOTSUPP;
 
 	u64 mem = v->mem & size_mask(insn->opsize);

@@ -19,8 +19,7 @@
 #define INSN_GPRS 16
 
 /*
- * Offset of an operand in its segment, truncated to the address size. POP counts rSP after the pop
- * (SDM "POP"): pass it so.
+ * Offset of an operand in its segment, truncated to the address size.
  */
 u64 mem_operand_offset(const struct mem_insn *insn, const struct mem_operand *operand,
 		       const u64 gprs[INSN_GPRS], u64 next_rip);
@@ -44,8 +43,8 @@ struct insn_values {
 };
 
 /*
- * Execute one iteration of the MOV, ALU, bit and string instructions. 0, or -EOPNOTSUPP for PUSH,
- * POP and the privileged ones. rSI, rDI, rCX and the REP condition are the caller's.
+ * Execute one iteration of the MOV, ALU, bit and string instructions. 0, or -EOPNOTSUPP for INS,
+ * OUTS and the privileged ones. rSI, rDI, rCX and the REP condition are the caller's.
  */
 int mem_insn_execute(const struct mem_insn *insn, struct insn_values *v) MUST_CHECK;
 

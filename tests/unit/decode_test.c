@@ -190,19 +190,21 @@ static const struct mem_case mem_cases[] = {
 	C("lods fs:[rsi]", INSN_64, 0, "\x64\x48\xad", .op = MEM_OP_LODS, .opsize = 8,
 	  .reg_size = 8, .reads_mem = true, .to_reg = true, .writes_reg = true,
 	  AT(6, NONE, 1, 0, INSN_FS)),
-	C("push [rax]", INSN_64, 0, "\xff\x30", .op = MEM_OP_PUSH, .opsize = 8, .reg_size = 8,
-	  .reads_mem = true, AT(0, NONE, 1, 0, INSN_DS)),
+	C("rep insw", INSN_64, 0, "\x66\xf3\x6d", .op = MEM_OP_INS, .opsize = 2, .reg_size = 2,
+	  .rep = INSN_REPE, .writes_mem = true, AT(7, NONE, 1, 0, INSN_ES)),
+	C("outs fs:[esi]", INSN_64, 0, "\x67\x64\x48\x6f", .op = MEM_OP_OUTS, .opsize = 4,
+	  .reg_size = 4, .reads_mem = true, AT(6, NONE, 1, 0, INSN_FS)),
+	C("push [rax]", INSN_64, -EOPNOTSUPP, "\xff\x30", 0),
 	C("mov cr8, r9", INSN_64, 0, "\x45\x0f\x22\xc1", .op = MEM_OP_WRITE_CR, .opsize = 8,
 	  .reg_size = 8, .reg = 9, .sysreg = 8),
 	C("lock mov eax, cr0", INSN_32, 0, "\xf0\x0f\x20\xc0", .op = MEM_OP_READ_CR, .opsize = 4,
 	  .reg_size = 4, .sysreg = 8, .has_lock = true, .writes_reg = true),
 	C("mov eax, cr1", INSN_64, -EINVAL, "\x0f\x20\xc8", 0),
-	C("mov dr8, rax", INSN_64, -EINVAL, "\x44\x0f\x23\xc0", 0),
+	C("mov dr7, rax", INSN_64, -EOPNOTSUPP, "\x0f\x23\xf8", 0),
 	C("lmsw ax", INSN_16, 0, "\x0f\x01\xf0", .op = MEM_OP_LMSW, .opsize = 2, .reg_size = 2),
 	C("smsw r9", INSN_64, 0, "\x49\x0f\x01\xe1", .op = MEM_OP_SMSW, .opsize = 8, .reg_size = 8,
 	  .reg = 9, .writes_reg = true),
-	C("invlpg [rax]", INSN_64, 0, "\x0f\x01\x38", .op = MEM_OP_INVLPG,
-	  AT(0, NONE, 1, 0, INSN_DS)),
+	C("invlpg [rax]", INSN_64, -EOPNOTSUPP, "\x0f\x01\x38", 0),
 	C("clts", INSN_64, 0, "\x0f\x06", .op = MEM_OP_CLTS),
 	C("lock mov [rax], ecx", INSN_64, -EINVAL, "\xf0\x89\x08", 0),
 	C("lock add ecx, [rax]", INSN_64, -EINVAL, "\xf0\x03\x08", 0),
@@ -349,15 +351,10 @@ static bool mnemonic_fits(ZydisMnemonic m, const struct mem_insn *insn)
 		[MEM_OP_INS] = { ZYDIS_MNEMONIC_INSB, ZYDIS_MNEMONIC_INSW, ZYDIS_MNEMONIC_INSD },
 		[MEM_OP_OUTS] = { ZYDIS_MNEMONIC_OUTSB, ZYDIS_MNEMONIC_OUTSW,
 				  ZYDIS_MNEMONIC_OUTSD },
-		[MEM_OP_PUSH] = { ZYDIS_MNEMONIC_PUSH },
-		[MEM_OP_POP] = { ZYDIS_MNEMONIC_POP },
 		[MEM_OP_READ_CR] = { ZYDIS_MNEMONIC_MOV },
-		[MEM_OP_READ_DR] = { ZYDIS_MNEMONIC_MOV },
 		[MEM_OP_WRITE_CR] = { ZYDIS_MNEMONIC_MOV },
-		[MEM_OP_WRITE_DR] = { ZYDIS_MNEMONIC_MOV },
 		[MEM_OP_SMSW] = { ZYDIS_MNEMONIC_SMSW },
 		[MEM_OP_LMSW] = { ZYDIS_MNEMONIC_LMSW },
-		[MEM_OP_INVLPG] = { ZYDIS_MNEMONIC_INVLPG },
 		[MEM_OP_CLTS] = { ZYDIS_MNEMONIC_CLTS },
 	};
 	for (u32 i = 0; i < 5; i++)
@@ -379,16 +376,16 @@ static bool promised(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 		if (o[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
 		ZydisRegisterClass class = ZydisRegisterGetClass(o[i].reg.value);
-		if (class == ZYDIS_REGCLASS_CONTROL || class == ZYDIS_REGCLASS_DEBUG)
+		if (class == ZYDIS_REGCLASS_CONTROL)
 			special = true;
-		else if (class == ZYDIS_REGCLASS_SEGMENT || class == ZYDIS_REGCLASS_XMM)
+		else if (class == ZYDIS_REGCLASS_SEGMENT || class == ZYDIS_REGCLASS_DEBUG ||
+			 class == ZYDIS_REGCLASS_XMM)
 			return false;
 	}
 	switch (z->mnemonic) {
 	case ZYDIS_MNEMONIC_SMSW:
 	case ZYDIS_MNEMONIC_LMSW:
 	case ZYDIS_MNEMONIC_CLTS:
-	case ZYDIS_MNEMONIC_INVLPG:
 		return true;
 	case ZYDIS_MNEMONIC_MOVSXD:
 		return mem && z->operand_width > 16;
@@ -397,7 +394,7 @@ static bool promised(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 	}
 	if (special)
 		return z->mnemonic == ZYDIS_MNEMONIC_MOV;
-	for (int op = 0; op <= MEM_OP_POP; op++)
+	for (int op = 0; op <= MEM_OP_OUTS; op++)
 		if (mnemonic_fits(z->mnemonic, &(struct mem_insn){ .op = (u8)op }))
 			return mem || (op >= MEM_OP_MOVS && op <= MEM_OP_OUTS);
 	return false;
@@ -431,7 +428,7 @@ static const char *compare_memory(const struct mem_insn *a, const struct mem_ope
 		return "disp";
 	if (m->seg != ZydisRegisterGetId(o->mem.segment))
 		return "segment";
-	if (a->op != MEM_OP_INVLPG && o->size != 8 * a->opsize)
+	if (o->size != 8 * a->opsize)
 		return "opsize";
 	return NULL;
 }
@@ -442,8 +439,7 @@ static const char *compare_register(const struct mem_insn *a, const ZydisDecoded
 	bool high8 = r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
 	int id = ZydisRegisterGetId(r);
 
-	if (ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_CONTROL ||
-	    ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_DEBUG)
+	if (ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_CONTROL)
 		return a->sysreg == id ? NULL : "sysreg";
 	if (ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_GPR8)
 		id = high8		     ? r - ZYDIS_REGISTER_AH
@@ -475,8 +471,7 @@ static const char *compare_operands(const struct mem_insn *a, const ZydisDecoded
 			memories++;
 			bool reads = o[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ;
 			bool writes = o[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-			if (!src && a->op != MEM_OP_INVLPG &&
-			    (a->reads_mem != reads || a->writes_mem != writes))
+			if (!src && (a->reads_mem != reads || a->writes_mem != writes))
 				wrong = "direction";
 		} else if (o[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 			   o[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {

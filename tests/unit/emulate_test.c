@@ -392,8 +392,8 @@ static void test_wraps(void **state)
 static void test_refused(void **state)
 {
 	(void)state;
-	static const char *const insns[] = { "\xff\x30",     "\x8f\x00\x00", "\x0f\x20\xc0",
-					     "\x0f\x01\x20", "\x0f\x01\x38", "\x0f\x06\x00" };
+	static const char *const insns[] = { "\x6c\x00\x00", "\x6f\x00\x00", "\x0f\x20\xc0",
+					     "\x0f\x01\x20", "\x0f\x06\x00" };
 	for (u32 i = 0; i < ARRAY_SIZE(insns); i++) {
 		struct mem_insn insn;
 		struct insn_values v = { 0 };
