@@ -291,10 +291,21 @@ static bool set_mixed_cpus(struct parser *p, struct text value)
 	return true;
 }
 
+/* What it means is known to FAULTS builds only: here it is text. */
+static bool set_faults(struct parser *p, struct text value)
+{
+	if (value.n > CONFIG_FAULTS_MAX)
+		return reject(p, value, "is longer than 1023 characters");
+	text_copy(p->config->faults, value);
+	p->config->faults_line = p->line;
+	return true;
+}
+
 static const struct key corbel_keys[] = {
 	{ "serial", set_serial, false },       { "baud", set_baud, false },
 	{ "when_idle", set_when_idle, false }, { "attach", set_attach, false },
 	{ "setup_cpu", set_setup_cpu, false }, { "mixed_cpus", set_mixed_cpus, false },
+	{ "faults", set_faults, true },
 };
 
 /* ---- Keys of [vm NAME] ---- */

@@ -19,6 +19,7 @@
 #define CONFIG_NAME_MAX	   31	/* characters of a VM's name */
 #define CONFIG_FILE_MAX	   127	/* characters of a file name */
 #define CONFIG_CMDLINE_MAX 2047 /* what Linux takes */
+#define CONFIG_FAULTS_MAX  1023
 #define CONFIG_LINE_MAX	   2560 /* bytes of a line, without its end */
 #define CONFIG_ERRORS_MAX  40	/* reported in one call; more are only counted */
 #define CONFIG_VCPUS_MAX   64
@@ -56,8 +57,10 @@ struct config {
 	u32 baud;	 /* divides 115200 */
 	enum config_idle when_idle;
 	enum config_mixed mixed_cpus;
-	s32 setup_cpu;			  /* CPU number or CONFIG_SETUP_BOOT */
-	char attach[CONFIG_NAME_MAX + 1]; /* a VM of vms[]; empty: the monitor */
+	s32 setup_cpu;			    /* CPU number or CONFIG_SETUP_BOOT */
+	char attach[CONFIG_NAME_MAX + 1];   /* a VM of vms[]; empty: the monitor */
+	char faults[CONFIG_FAULTS_MAX + 1]; /* for arch/x86/fault.h */
+	u32 faults_line;
 	u32 nr_vms;
 	struct config_vm vms[CONFIG_MAX_VMS];
 	u32 errors; /* so far, the override's included */

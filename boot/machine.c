@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/cpu.h"
 #include "arch/x86/desc.h"
+#include "arch/x86/fault.h"
 #include "boot/machine.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -157,7 +158,7 @@ int machine_cpu_memory(u32 id)
 	pfn_t area = frame_alloc_order(1, FRAME_HEAP, VM_NONE);
 	u8 *stack = hostmap_add_stack(base + STACK_AT, STACK_SIZE);
 
-	if (!pfn_valid(area) || !stack)
+	if (!pfn_valid(area) || !stack || fault_of(id, FAULT_STACK, NULL))
 		return trace_error(-ENOMEM);
 	memcpy(pfn_ptr(area), percpu_start, size);
 	cpus[id].percpu_offset = (u64)pfn_ptr(area) - (u64)percpu_start;

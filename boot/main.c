@@ -11,6 +11,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/crash.h"
 #include "arch/x86/desc.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ioapic.h"
 #include "arch/x86/ipi.h"
@@ -88,6 +89,12 @@ static void config_report(void *arg, const char *line)
 static const struct config_sink config_errors = { "corbel.conf", config_report, NULL };
 static const struct config_sink option_errors = { "LoadOptions", config_report, NULL };
 
+static void fault_error(const char *word, const char *why)
+{
+	config_error_at(config.faults_line ? &config_errors : &option_errors, config.faults_line,
+			"faults", "'%s' %s", word, why);
+}
+
 static void read_config(void)
 {
 	if (boot->config)
@@ -97,6 +104,7 @@ static void read_config(void)
 		config_parse(&config, "", 0, &config_errors);
 	if (boot->options[0])
 		config_override(&config, boot->options, &option_errors);
+	fault_configure(config.faults, fault_error);
 }
 
 /* Before Corbel's own tables: the loader maps all of this. */
@@ -170,8 +178,11 @@ static void list_cpus(void)
 	acpi_boot_cpu_first(&acpi, apic_id());
 	nr_cpus = acpi.cpu_count;
 	for (u32 i = 0; i < nr_cpus; i++) {
+		u64 listed = acpi.cpu_apic_id[i];
+
+		(void)fault_of(i, FAULT_APIC_ID, &listed);
 		cpus[i].id = i;
-		cpus[i].apic_id = acpi.cpu_apic_id[i];
+		cpus[i].apic_id = (u32)listed;
 	}
 	if (acpi.cpus_disabled || acpi.cpus_duplicate || acpi.cpus_ignored)
 		log_info("MADT: %u CPUs disabled, %u listed twice, %u more than Corbel can use",
@@ -215,6 +226,7 @@ static void stop_cpus(void)
 static void poweroff(void)
 {
 	console_attach_monitor(); /* the last word is for everybody */
+	fault_report();
 	if (vms_failed())
 		log_info("corbel: power off: %u VM%s failed", vms_failed(),
 			 vms_failed() == 1 ? "" : "s");
@@ -402,12 +414,13 @@ static void main_on_stack(void)
 	smp_boot_cpu_online();
 	sched_init();
 	list_cpus();
-	smp.trampoline = boot->trampoline;
+	smp.trampoline = fault_of(0, FAULT_TRAMPOLINE, NULL) ? 0 : boot->trampoline;
 	smp.trampoline_ptr = hpa_ptr(HPA(boot->trampoline));
 	smp.cr3 = host_cr3();
 	online = smp_start(&smp);
 	log_info("CPUs: %u of %u online, %s", online, nr_cpus, apic_x2 ? "x2APIC" : "xAPIC");
 	topo_evaluate();
+	fault_ready();
 	enable_virtualization();
 	console_init();
 	vm_stopped_hook = vm_stopped;

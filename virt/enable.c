@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "lib/assert.h"
@@ -250,7 +251,9 @@ static int virt_cpu_on(void *arg)
 	(void)arg;
 	s->steps = 0;
 	s->why[0] = '\0';
+	fault_enabling(true);
 	s->error = virt_ops->cpu_enable(s);
+	fault_enabling(false);
 	s->enabled = !s->error;
 	return s->error;
 }
@@ -282,7 +285,8 @@ static int prepare_regions(const struct cpumask *cpus_)
 
 		if (s->region)
 			continue;
-		f = frame_alloc_order(1, FRAME_HW, VM_NONE);
+		f = fault_of(cpu, FAULT_REGION, NULL) ? PFN_NONE
+						      : frame_alloc_order(1, FRAME_HW, VM_NONE);
 		if (!pfn_valid(f))
 			return trace_error(-ENOMEM);
 		s->region = pfn_ptr(f);

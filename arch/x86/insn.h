@@ -3,6 +3,7 @@
 #pragma once
 
 #include <asm/processor-flags.h>
+#include "arch/x86/fault.h"
 #include "lib/types.h"
 
 struct cpuid_regs {
@@ -15,6 +16,7 @@ static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
 	asm volatile("cpuid"
 		     : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
 		     : "a"(leaf), "c"(subleaf));
+	fault_cpuid(leaf, subleaf, &r);
 	return r;
 }
 

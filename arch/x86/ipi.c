@@ -10,6 +10,7 @@
 #include "arch/x86/apic.h"
 #include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/trap.h"
@@ -60,7 +61,8 @@ static void answer(u32 me, u32 caller)
 static void empty_inbox(u32 me)
 {
 	for_each_cpu(caller, &inbox[me])
-		if (bitmap_test_and_clear_atomic(inbox[me].bits, caller))
+		if (!fault_here(FAULT_CALL, slots[caller][me].kind, NULL) &&
+		    bitmap_test_and_clear_atomic(inbox[me].bits, caller))
 			answer(me, caller);
 }
 

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "arch/x86/fault.h"
 #include "lib/types.h"
 
 #define MSR_TSC			0x10
@@ -73,12 +74,23 @@
 static inline u64 rdmsr(u32 msr)
 {
 	u32 lo, hi;
+	u64 value;
+
 	asm volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
-	return lo | (u64)hi << 32;
+	value = lo | (u64)hi << 32;
+	if (fault_here(FAULT_RDMSR, msr, &value))
+		__builtin_trap(); /* as #GP would be: there is no net */
+	return value;
 }
 
 static inline void wrmsr(u32 msr, u64 value)
 {
+	u32 fault = fault_here(FAULT_WRMSR, msr, NULL);
+
+	if (fault == FAULT_GP)
+		__builtin_trap();
+	if (fault)
+		return;
 	asm volatile("wrmsr" : : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
 }
 

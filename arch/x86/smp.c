@@ -3,6 +3,7 @@
 #include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/desc.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/msr.h"
@@ -72,8 +73,11 @@ void ap_start(u32 id)
 {
 	u8 expected = CPU_ABSENT;
 
-	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false,
+	if (fault_of(id, FAULT_START, NULL) ||
+	    !__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		stay_out();
+	if (fault_of(id, FAULT_FINISH, NULL))
 		stay_out();
 	cpu_set_percpu(id);
 	if (cpu_unfit()) {

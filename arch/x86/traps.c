@@ -129,13 +129,20 @@ int rdmsr_safe(u32 msr, u64 *value)
 		     : "+a"(lo), "+d"(hi), [err] "+r"(err)
 		     : "c"(msr), [eio] "i"(-EIO));
 	*value = lo | (u64)hi << 32;
+	if (fault_here(FAULT_RDMSR, msr, value)) {
+		*value = 0;
+		err = -EIO;
+	}
 	return err;
 }
 
 int wrmsr_safe(u32 msr, u64 value)
 {
+	u32 fault = fault_here(FAULT_WRMSR, msr, NULL);
 	int err = 0;
 
+	if (fault)
+		return fault == FAULT_GP ? -EIO : 0;
 	asm volatile("1: wrmsr\n\t"
 		     "jmp 3f\n"
 		     "2: mov %[eio], %[err]\n"

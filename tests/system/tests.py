@@ -21,6 +21,8 @@ class Test:
     timeout: int = 0  # seconds; 0: as usual for the emulator
     soak: bool = False  # not for every day
     qemu_min: int = 0  # the test is skipped where QEMU's major version is below
+    efi: str = "corbel.efi"  # below the build folder
+    options: str = ""  # Corbel's LoadOptions: started by the firmware's shell
     force: bool = False  # mkusb is to make the image although the configuration has errors
 
 
