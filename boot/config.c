@@ -296,6 +296,9 @@ static bool set_faults(struct parser *p, struct text value)
 {
 	if (value.n > CONFIG_FAULTS_MAX)
 		return reject(p, value, "is longer than 1023 characters");
+	for (size_t i = 0; i < value.n; i++)
+		if (value.s[i] < ' ' || value.s[i] > '~')
+			return reject(p, value, "is not plain ASCII");
 	text_copy(p->config->faults, value);
 	p->config->faults_line = p->line;
 	return true;

@@ -92,7 +92,7 @@ static const struct config_sink option_errors = { "LoadOptions", config_report, 
 static void fault_error(const char *word, const char *why)
 {
 	config_error_at(config.faults_line ? &config_errors : &option_errors, config.faults_line,
-			"faults", "'%s' %s", word, why);
+			"faults", "'%.48s' %s", word, why);
 }
 
 static void read_config(void)
@@ -220,6 +220,10 @@ static void stop_cpus(void)
 	ipi_post(IPI_HALT, &others, NULL);
 	while (__atomic_load_n(&halted, __ATOMIC_SEQ_CST) < count && rdtsc() < deadline)
 		cpu_pause();
+	if (halted < count) {
+		log_warn("%u of %u other CPUs did not stop", count - halted, count);
+		serial_drain();
+	}
 	virt_disable_here();
 }
 

@@ -2,6 +2,7 @@
 /* The table of commands, and what works on the table itself. */
 #include "debug/commands.h"
 #include "lib/string.h"
+#include "virt/enable.h"
 
 const struct command commands[] = {
 	{ "help", "[CMD]", "list the commands, or explain one", "help vm", cmd_help },
@@ -56,7 +57,8 @@ struct vm *command_vm(const char *command, const char *name)
 	struct vm *vm = vm_find(name);
 
 	if (!vm)
-		monitor_printf("%s %s: no such VM (see vms)\n", command, name);
+		monitor_printf("%s %s: no such VM (see vms)%s%s\n", command, name,
+			       virt_obstacle()[0] ? "; no VM can run: " : "", virt_obstacle());
 	return vm;
 }
 

@@ -3,9 +3,11 @@
  * SVM on this CPU, on and off (APM vol. 2 "Enabling SVM"). Steps are recorded, and undone in
  * reverse.
  */
+#include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "lib/error.h"
+#include "lib/log.h"
 #include "lib/printf.h"
 #include "mm/phys.h"
 #include "svm/insn.h"
@@ -33,9 +35,9 @@ int svm_cpu_enable(struct virt_cpu_state *s)
 		return refuse(s, -EBUSY, "EFER.SVME is set already: another hypervisor is active");
 	if (wrmsr_safe(MSR_EFER, efer | EFER_SVME))
 		return refuse(s, -EIO, "writing EFER.SVME faults");
-	s->steps |= STEP_SVME;
-	if (!(rdmsr(MSR_EFER) & EFER_SVME))
+	if (!(rdmsr(MSR_EFER) & EFER_SVME)) /* STGI on the way back would be #UD */
 		return refuse(s, -EIO, "EFER.SVME does not stay set");
+	s->steps |= STEP_SVME;
 	if (rdmsr_safe(MSR_VM_HSAVE_PA, &s->saved[SAVED_HSAVE]) ||
 	    wrmsr_safe(MSR_VM_HSAVE_PA, ptr_hpa(s->region).v))
 		return refuse(s, -EIO, "VM_HSAVE_PA can't be written");
@@ -47,11 +49,17 @@ int svm_cpu_enable(struct virt_cpu_state *s)
 
 void svm_cpu_disable(struct virt_cpu_state *s)
 {
-	if (s->steps & STEP_HSAVE)
-		wrmsr(MSR_VM_HSAVE_PA, s->saved[SAVED_HSAVE]);
+	if (s->steps & STEP_HSAVE && wrmsr_safe(MSR_VM_HSAVE_PA, s->saved[SAVED_HSAVE]))
+		log_err("CPU %u: VM_HSAVE_PA can't be put back", this_cpu(cpu_id));
 	if (s->steps & STEP_SVME) {
 		svm_stgi(); /* with SVME off, GIF could not be set any more */
-		wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~EFER_SVME);
+		if (wrmsr_safe(MSR_EFER, rdmsr(MSR_EFER) & ~EFER_SVME) ||
+		    rdmsr(MSR_EFER) & EFER_SVME) {
+			log_err("CPU %u: EFER.SVME can't be cleared, SVM stays on",
+				this_cpu(cpu_id));
+			return;
+		}
 	}
 	s->steps = 0;
+	s->enabled = false;
 }

@@ -86,11 +86,22 @@ static void log_difference(void *arg, u32 field)
 		 reference->value[field], reference->cpu, c->caps.value[field]);
 }
 
+static void complain(u32 cpu, const char *why)
+{
+	log_err("virtualization: CPU %u: %s", cpu, why);
+}
+
+/* The first of them is why no VM can run. */
+static void cannot(u32 cpu, const char *why)
+{
+	complain(cpu, why);
+	if (!obstacle[0])
+		fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", cpu, why);
+}
+
 static void missing(const char *what)
 {
-	log_err("virtualization: CPU %u: %s", reference->cpu, what);
-	if (!obstacle[0])
-		fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", reference->cpu, what);
+	cannot(reference->cpu, what);
 }
 
 /*
@@ -114,6 +125,10 @@ static bool judge(u32 cpu, int result)
 	c->excluded = result != 0;
 	if (!c->excluded)
 		return true;
+	if (result == -ETIMEDOUT) {
+		log_warn("CPU %u is excluded: it did not answer", cpu);
+		return false;
+	}
 	(void)caps_compare(virt_ops->caps, reference, &c->caps, log_difference, c);
 	log_warn("CPU %u is excluded: %u fields differ from CPU %u", cpu, c->differences,
 		 reference->cpu);
@@ -147,8 +162,10 @@ static u32 choose_reference(u32 wanted, const int results[MAX_CPUS])
 		return wanted;
 	for_each_cpu(cpu, &cpus_online) {
 		if (!results[cpu]) {
-			log_warn("CPU %u has neither VMX nor SVM: CPU %u is the reference instead",
-				 wanted, cpu);
+			log_warn("CPU %u %s: CPU %u is the reference instead", wanted,
+				 results[wanted] == -ETIMEDOUT ? "did not answer"
+							       : "has neither VMX nor SVM",
+				 cpu);
 			return cpu;
 		}
 	}
@@ -249,12 +266,19 @@ static int virt_cpu_on(void *arg)
 	struct virt_cpu_state *s = &virt_cpus_[this_cpu(cpu_id)].state;
 
 	(void)arg;
+	if (s->enabled)
+		return 0; /* it did not hear that it was to be turned off */
 	s->steps = 0;
 	s->why[0] = '\0';
-	fault_enabling(true);
+	fault_phase(FAULT_ENABLING);
 	s->error = virt_ops->cpu_enable(s);
-	fault_enabling(false);
+	fault_phase(FAULT_ANY_TIME);
 	s->enabled = !s->error;
+	/* After the work: whoever gave up on us has said so before it asked us to turn it off. */
+	if (s->enabled && !READ_ONCE(virt_cpus_[this_cpu(cpu_id)].wanted)) {
+		log_warn("CPU %u turned virtualization on too late: off again", this_cpu(cpu_id));
+		virt_disable_here();
+	}
 	return s->error;
 }
 
@@ -271,12 +295,13 @@ void virt_disable_here(void)
 
 	if (!s->enabled)
 		return;
+	fault_phase(FAULT_DISABLING);
 	virt_ops->cpu_disable(s);
-	s->enabled = false;
+	fault_phase(FAULT_ANY_TIME);
 }
 
 /* Regions are allocated here: the IPI handlers allocate nothing. */
-static int prepare_regions(const struct cpumask *cpus_)
+static int prepare_regions(const struct cpumask *cpus_, void (*report)(u32 cpu, const char *why))
 {
 	for_each_cpu(cpu, cpus_) {
 		struct virt_cpu_state *s = &virt_cpus_[cpu].state;
@@ -287,27 +312,47 @@ static int prepare_regions(const struct cpumask *cpus_)
 			continue;
 		f = fault_of(cpu, FAULT_REGION, NULL) ? PFN_NONE
 						      : frame_alloc_order(1, FRAME_HW, VM_NONE);
-		if (!pfn_valid(f))
+		if (!pfn_valid(f)) {
+			report(cpu, "no memory for its VMXON region or host save area");
 			return trace_error(-ENOMEM);
+		}
 		s->region = pfn_ptr(f);
 		memset(s->region, 0, 2 * PAGE_SIZE);
 	}
 	return 0;
 }
 
-/* All of them or none. */
-static int enable_on(const struct cpumask *mask)
+static void turn_off(const struct cpumask *mask)
 {
-	int err = prepare_regions(mask);
+	static int results[MAX_CPUS];
 
-	if (!err)
-		err = ipi_call(IPI_VIRT_ENABLE, mask, NULL, NULL);
+	for_each_cpu(cpu, mask)
+		WRITE_ONCE(virt_cpus_[cpu].wanted, false);
+	ipi_call(IPI_VIRT_DISABLE, mask, NULL, results);
+	for_each_cpu(cpu, mask)
+		if (results[cpu])
+			log_err("virtualization: CPU %u did not answer: it may stay on there", cpu);
+}
+
+/* All of them or none. */
+static int turn_on(const struct cpumask *mask, void (*report)(u32 cpu, const char *why))
+{
+	static int results[MAX_CPUS];
+	int err = prepare_regions(mask, report);
+
+	if (err)
+		return err;
+	for_each_cpu(cpu, mask)
+		WRITE_ONCE(virt_cpus_[cpu].wanted, true);
+	err = ipi_call(IPI_VIRT_ENABLE, mask, NULL, results);
 	if (!err)
 		return 0;
 	for_each_cpu(cpu, mask)
-		if (virt_cpus_[cpu].state.error)
-			log_err("virtualization: CPU %u: %s", cpu, virt_cpus_[cpu].state.why);
-	ipi_call(IPI_VIRT_DISABLE, mask, NULL, NULL);
+		if (results[cpu])
+			report(cpu, results[cpu] == -ETIMEDOUT
+					    ? "did not answer the call to turn virtualization on"
+					    : virt_cpus_[cpu].state.why);
+	turn_off(mask);
 	return err;
 }
 
@@ -317,17 +362,17 @@ int virt_enable_get(void)
 
 	if (!virt_ops || obstacle[0])
 		return trace_error(-ENODEV);
-	if (users++)
-		return 0;
-	err = enable_on(&usable);
+	err = users ? 0 : turn_on(&usable, cannot);
 	if (!err)
-		return 0;
-	users = 0;
-	for_each_cpu(cpu, &usable)
-		if (virt_cpus_[cpu].state.error)
-			fmt_snprintf(obstacle, sizeof(obstacle), "CPU %u: %s", cpu,
-				     virt_cpus_[cpu].state.why);
+		users++;
 	return err;
+}
+
+void virt_enable_put(void)
+{
+	if (WARN_ON(!users) || --users)
+		return;
+	turn_off(&usable);
 }
 
 void virt_cpu_retire(u32 cpu)
@@ -347,17 +392,10 @@ int virt_cpu_join(u32 cpu)
 		refuse_if_mixed();
 		return trace_error(-EINVAL);
 	}
-	err = users ? enable_on(&one) : 0;
+	err = users ? turn_on(&one, complain) : 0;
 	if (!err)
 		bitmap_test_and_set_atomic(usable.bits, cpu);
 	return err;
-}
-
-void virt_enable_put(void)
-{
-	if (WARN_ON(!users) || --users)
-		return;
-	ipi_call(IPI_VIRT_DISABLE, &usable, NULL, NULL);
 }
 
 struct diff_emit {

@@ -15,6 +15,7 @@ struct virt_cpu {
 	u32 differences; /* fields that break their rule against the reference */
 	bool read;	 /* caps are there */
 	bool excluded;	 /* differs: parked, no vCPU runs here */
+	bool wanted;	 /* virtualization is to be on here; atomic */
 };
 
 /*

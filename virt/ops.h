@@ -53,7 +53,10 @@ struct virt_ops {
 	 * Largest stage-2 leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB) that setup found: for stage2_init().
 	 */
 	u8 (*max_leaf)(void);
-	/* Turn the extension on or off on this CPU; all or nothing. state->region is this CPU's. */
+	/*
+	 * Turn the extension on or off on this CPU; all or nothing. state->region is this CPU's.
+	 * cpu_disable clears state->enabled, unless the CPU refuses.
+	 */
 	int (*cpu_enable)(struct virt_cpu_state *state);
 	void (*cpu_disable)(struct virt_cpu_state *state);
 

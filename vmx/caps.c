@@ -294,8 +294,8 @@ int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *wha
 	const u64 *value = reference->value;
 	u32 count;
 
-	if (!value[CAP_VMX] || !value[CAP_VMX_ALLOWED]) {
-		missing(value[CAP_VMX] ? "VMX is locked off by the firmware" : "VMX");
+	if (!value[CAP_VMX_ALLOWED]) {
+		missing("VMX is locked off by the firmware");
 		return trace_error(-EOPNOTSUPP);
 	}
 	count = check_controls(value, missing) + check_others(value, missing);

@@ -29,8 +29,14 @@ enum fault_point {
 	FAULT_TRAMPOLINE, /* the page where all start; CPU 0's */
 };
 
-/* What the hooks return for RDMSR and WRMSR; the other points only know "fails" (not 0). */
-enum { FAULT_GP = 1, FAULT_IGNORED };
+/*
+ * What the hooks return for RDMSR and WRMSR; the other points only know "fails" (not 0).
+ * FAULT_VALUE: *value is what was read, also if there is no such MSR.
+ */
+enum { FAULT_GP = 1, FAULT_IGNORED, FAULT_VALUE };
+
+/* When a fault is in force: always, or while the CPU turns virtualization on, or off. */
+enum fault_phase { FAULT_ANY_TIME, FAULT_ENABLING, FAULT_DISABLING };
 
 struct cpuid_regs;
 
@@ -39,7 +45,7 @@ u32 fault_inject(u32 cpu, enum fault_point point, u64 index, u64 *value);
 u32 fault_inject_here(enum fault_point point, u64 index, u64 *value);
 void fault_inject_cpuid(u32 leaf, u32 subleaf, struct cpuid_regs *regs);
 void fault_parse(const char *words, void (*report)(const char *word, const char *why));
-void fault_set_enabling(bool enabling);
+void fault_set_phase(enum fault_phase phase);
 void fault_note_registers(void);
 void fault_log(void);
 
@@ -61,11 +67,11 @@ static inline void fault_cpuid(u32 leaf, u32 subleaf, struct cpuid_regs *regs)
 		fault_inject_cpuid(leaf, subleaf, regs);
 }
 
-/* This CPU turns virtualization on: the faults of "cpuN@enable" are in force. */
-static inline void fault_enabling(bool enabling)
+/* What this CPU is about to do. */
+static inline void fault_phase(enum fault_phase phase)
 {
 	if (FAULTS)
-		fault_set_enabling(enabling);
+		fault_set_phase(phase);
 }
 
 /*
@@ -78,7 +84,7 @@ static inline void fault_configure(const char *words,
 	if (FAULTS)
 		fault_parse(words, report);
 	else if (words[0])
-		report("this", "needs a Corbel that was made with make FAULTS=1");
+		report(words, "needs a Corbel that was made with make FAULTS=1");
 }
 
 /* All CPUs are online: note what is in the registers that enabling changes. */

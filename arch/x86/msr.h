@@ -78,7 +78,7 @@ static inline u64 rdmsr(u32 msr)
 
 	asm volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
 	value = lo | (u64)hi << 32;
-	if (fault_here(FAULT_RDMSR, msr, &value))
+	if (fault_here(FAULT_RDMSR, msr, &value) == FAULT_GP)
 		__builtin_trap(); /* as #GP would be: there is no net */
 	return value;
 }

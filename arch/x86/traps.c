@@ -129,11 +129,15 @@ int rdmsr_safe(u32 msr, u64 *value)
 		     : "+a"(lo), "+d"(hi), [err] "+r"(err)
 		     : "c"(msr), [eio] "i"(-EIO));
 	*value = lo | (u64)hi << 32;
-	if (fault_here(FAULT_RDMSR, msr, value)) {
+	switch (fault_here(FAULT_RDMSR, msr, value)) {
+	case FAULT_GP:
 		*value = 0;
-		err = -EIO;
+		return -EIO;
+	case FAULT_VALUE:
+		return 0;
+	default:
+		return err;
 	}
-	return err;
 }
 
 int wrmsr_safe(u32 msr, u64 value)

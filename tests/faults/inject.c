@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The faults of FAULTS builds: their words, when they fire, and how often they did. A word is
- * cpuN[@enable]:POINT[:INDEX]=EFFECT; docs/TESTING.md lists the points and effects.
+ * cpuN[@enable|@disable]:POINT[:INDEX]=EFFECT; docs/TESTING.md lists the points and effects.
  */
 #include "arch/x86/cpu.h"
 #include "arch/x86/clock.h"
@@ -20,7 +20,7 @@ enum effect_kind { EFFECT_NUMBER, EFFECT_SET, EFFECT_CLEAR, EFFECT_DELAY, EFFECT
 struct fault {
 	char word[WORD_MAX + 1];
 	u32 cpu;
-	bool enabling; /* only while this CPU turns virtualization on */
+	u8 phase; /* enum fault_phase */
 	u8 point;
 	u64 index;
 	u8 effect; /* enum effect_kind */
@@ -67,7 +67,7 @@ struct registers {
 
 static struct fault faults[FAULTS_MAX];
 static u32 nr_faults; /* set before other CPUs run */
-static bool enabling[MAX_CPUS];
+static u8 phases[MAX_CPUS];
 static struct registers found[MAX_CPUS], now[MAX_CPUS];
 
 /* ---- The words ---- */
@@ -118,7 +118,9 @@ static const char *parse_cpu(struct fault *f, const char **s)
 	if (!take(s, "cpu") || !parse_number(s, &cpu) || cpu >= MAX_CPUS)
 		return "does not begin with cpuN";
 	f->cpu = (u32)cpu;
-	f->enabling = take(s, "@enable");
+	f->phase = take(s, "@enable")	 ? FAULT_ENABLING
+		   : take(s, "@disable") ? FAULT_DISABLING
+					 : FAULT_ANY_TIME;
 	return take(s, ":") ? NULL : "has no : after its CPU";
 }
 
@@ -255,7 +257,7 @@ static u32 apply(struct fault *f, u64 *value)
 		return 0;
 	default:
 		*value = f->value;
-		return 0;
+		return FAULT_VALUE;
 	}
 }
 
@@ -267,7 +269,7 @@ u32 fault_inject(u32 cpu, enum fault_point point, u64 index, u64 *value)
 		struct fault *f = &faults[i];
 
 		if (f->cpu == cpu && f->point == point && f->index == index &&
-		    (!f->enabling || READ_ONCE(enabling[cpu])))
+		    (f->phase == FAULT_ANY_TIME || f->phase == READ_ONCE(phases[cpu])))
 			result = apply(f, value);
 	}
 	return result;
@@ -290,9 +292,9 @@ void fault_inject_cpuid(u32 leaf, u32 subleaf, struct cpuid_regs *regs)
 	}
 }
 
-void fault_set_enabling(bool on)
+void fault_set_phase(enum fault_phase phase)
 {
-	WRITE_ONCE(enabling[this_cpu(cpu_id)], on);
+	WRITE_ONCE(phases[this_cpu(cpu_id)], phase);
 }
 
 /* ---- What is left of it ---- */

@@ -71,6 +71,7 @@ static const struct bad bad_corbel[] = {
 	{ "setup_cpu = 256", "c:2: setup_cpu: '256' is not boot or a CPU number (0 to 255)\n" },
 	{ "setup_cpu = 99999999999999999999",
 	  "c:2: setup_cpu: '99999999999999999999' is not boot or a CPU number (0 to 255)\n" },
+	{ "faults = cpu0:vmxon=\xff", "c:2: faults: 'cpu0:vmxon=.' is not plain ASCII\n" },
 	{ "mixed_cpus = allow", "c:2: mixed_cpus: 'allow' is not exclude, refuse or common\n" },
 	{ "Serial = auto", "c:2: 'Serial' is not a key of [corbel]\n" },
 	{ "memory = 1G", "c:2: 'memory' is not a key of [corbel]\n" },
