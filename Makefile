@@ -225,7 +225,11 @@ run: usb $(if $(filter bochs,$(ON)),bochs)
 		$(if $(GDB),--qemu-arg -gdb --qemu-arg tcp:localhost:1234) $(B)/corbel.img
 gdb: $(B)/corbel.elf
 	gdb -q $(B)/corbel.elf -ex 'target remote localhost:1234'
-system: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
+# The Corbel of tests/system/faults.py.
+.PHONY: faults
+faults:
+	@$(MAKE) B=$(B)/faults FAULTS=1 $(B)/faults/corbel.efi
+system: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
 
 # What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
@@ -241,12 +245,12 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 
-soak: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
+soak: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
 	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results
 .PHONY: soak
 
 # Everything, whatever fails in between; the last line counts.
-test: $(B)/corbel.efi guest bochs $(TINY_GUESTS)
+test: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
 	@tests/all $(B) $(JOBS)
 
 clean:

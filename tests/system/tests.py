@@ -17,6 +17,7 @@ class Test:
     script: str = ""
     status: int = 0
     says: list = field(default_factory=list)  # patterns that must appear, in this order
+    has: list = field(default_factory=list)  # lines that must be there: text with * for anything, or a re.Pattern
     never_says: list = field(default_factory=lambda: ["corbel: PANIC", "WARNING: CPU", "this should not be"])
     timeout: int = 0  # seconds; 0: as usual for the emulator
     soak: bool = False  # not for every day
@@ -317,6 +318,10 @@ def topology():
                      "cpu=3 apic_hex=0x18e package=99 core=1 thread=0 siblings=3-4", "cpu=4 apic=399 .*vcpus=1"])
 
 
+# It needs what is above.
+import faults  # noqa: E402  pylint: disable=wrong-import-position
+
+
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
@@ -328,4 +333,5 @@ TESTS = [
     *offline(),
     *ipis(),
     *topology(),
+    *faults.tests(),
 ]
