@@ -18,6 +18,7 @@ static struct virt_caps reference_record; /* written in virt_setup() only */
 static struct virt_caps *reference;
 static struct cpumask usable;
 static u32 users;
+static bool set_up; /* virt_setup() went well */
 static char obstacle[160] = "virtualization was not set up";
 static enum virt_mixed policy;
 static const struct virt_ops *const *backend_list;
@@ -209,6 +210,7 @@ static int decide_on_common(void)
 		if (virt_cpus_[cpu].caps.count == reference->count)
 			caps_intersect(virt_ops->caps, reference, &virt_cpus_[cpu].caps);
 	err = decide();
+	set_up = !err;
 	if (err) {
 		log_err("virtualization: what the CPUs have in common is not enough");
 		return err;
@@ -226,6 +228,7 @@ static bool refuse_if_mixed(void)
 	fmt_snprintf(obstacle, sizeof(obstacle),
 		     "the CPUs differ and mixed_cpus = refuse (see cpu N diff)");
 	log_err("virtualization: %s", obstacle);
+	set_up = false;
 	return true;
 }
 
@@ -254,6 +257,7 @@ int virt_setup(const struct virt_ops *const backends[], u32 count, u32 setup_cpu
 		return trace_error(-EOPNOTSUPP);
 	}
 	err = decide();
+	set_up = !err;
 	if (err || !compare_all())
 		return err;
 	if (mixed == VIRT_MIXED_COMMON)
@@ -358,11 +362,14 @@ static int turn_on(const struct cpumask *mask, void (*report)(u32 cpu, const cha
 
 int virt_enable_get(void)
 {
-	int err;
+	int err = 0;
 
-	if (!virt_ops || obstacle[0])
+	if (!set_up)
 		return trace_error(-ENODEV);
-	err = users ? 0 : turn_on(&usable, cannot);
+	if (!users) {
+		obstacle[0] = '\0'; /* another try may do better than the last one */
+		err = turn_on(&usable, cannot);
+	}
 	if (!err)
 		users++;
 	return err;

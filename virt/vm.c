@@ -179,7 +179,7 @@ static int build(struct vm *vm, u32 vcpus)
 /* A vCPU is created and loaded on the CPU that asks; that one may be excluded (it differs). */
 static bool virt_on_here(void)
 {
-	if (!virt_ops || !virt_enabled())
+	if (!virt_ops || !virt_enabled() || virt_obstacle()[0])
 		return false;
 	if (virt_cpu(this_cpu(cpu_id))->state.enabled)
 		return true;

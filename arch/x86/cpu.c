@@ -49,6 +49,8 @@ const char *cpu_unfit(void)
 {
 	u32 features = cpuid(1, 0).ecx;
 
+	if (!apic_x2 && (rdmsr(MSR_APIC_BASE) & APIC_BASE_X2APIC))
+		return "refuses itself: the firmware left it in x2APIC mode, the others use xAPIC";
 	if (apic_x2 && !(features & BIT(21)))
 		return "refuses itself: it has no x2APIC mode, and the others use it";
 	if (clock_has_deadline && !(features & BIT(24)))

@@ -51,6 +51,10 @@ static void answer(u32 me, u32 caller)
 {
 	struct slot *s = &slots[caller][me];
 
+	if (fault_here(FAULT_CALL, s->kind, NULL)) {
+		bitmap_test_and_set_atomic(inbox[me].bits, caller);
+		return;
+	}
 	this_cpu(irq_depth)++;
 	s->result = handlers[s->kind] ? handlers[s->kind](s->arg) : -EOPNOTSUPP;
 	this_cpu(irq_depth)--;
@@ -61,8 +65,7 @@ static void answer(u32 me, u32 caller)
 static void empty_inbox(u32 me)
 {
 	for_each_cpu(caller, &inbox[me])
-		if (!fault_here(FAULT_CALL, slots[caller][me].kind, NULL) &&
-		    bitmap_test_and_clear_atomic(inbox[me].bits, caller))
+		if (bitmap_test_and_clear_atomic(inbox[me].bits, caller))
 			answer(me, caller);
 }
 
@@ -147,7 +150,7 @@ static int wait_for(u32 me, u32 target, u64 deadline)
 		if (!bitmap_test(cpus_online.bits, target) && take_back(me, target))
 			return -ENODEV;
 		if (late) {
-			log_err("CPU %u does not answer a call of CPU %u (%s)", target, me,
+			log_err("CPU %u does not answer a call of CPU %u: %s", target, me,
 				kind_names[s->kind]);
 			take_back(me, target);
 			return trace_error(-ETIMEDOUT);

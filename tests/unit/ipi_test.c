@@ -423,7 +423,7 @@ static void no_answer(void **state)
 	assert_int_equal(results[1], -ETIMEDOUT);
 	assert_int_equal(results[3], -ETIMEDOUT);
 	assert_int_equal(no_answers, 3);
-	assert_non_null(strstr(last_error, "CPU 3 does not answer a call of CPU 0 (ping)"));
+	assert_non_null(strstr(last_error, "CPU 3 does not answer a call of CPU 0: ping"));
 	/* They come back to life: the call that was given up is gone, the next one is answered. */
 	as(1, ipi_poll);
 	on_ipi = answer_at_once;
@@ -775,7 +775,7 @@ static void calls_the_stuck(struct worker *w)
 	irq_disable();
 	open_call(&w->call, w, 1);
 	HOST_CHECK(ipi_call(IPI_CAPS, &mask, &w->call, NULL) == -ETIMEDOUT);
-	HOST_CHECK(strstr(last_error, "CPU 1 does not answer a call of CPU 0 (read capabilities)"));
+	HOST_CHECK(strstr(last_error, "CPU 1 does not answer a call of CPU 0: read capabilities"));
 	open_call(&w->posts[0], w, 2);
 	HOST_CHECK(ipi_call(IPI_PING, &mask, &w->posts[0], results) == -ETIMEDOUT);
 	HOST_CHECK(results[1] == -ETIMEDOUT);
