@@ -5,18 +5,21 @@
 #include "dev/ioapic.h"
 #include "dev/kvmclock.h"
 #include "dev/rtc.h"
+#include "dev/testdev.h"
 #include "dev/uart16550.h"
 #include "virt/vm.h"
 
 #define PLATFORM_UART_PORT  0x3f8
 #define PLATFORM_UART_IRQ   4
 #define PLATFORM_RESET_STUB 0xffff0ul
+#define PLATFORM_RSDP	    0xe0000ul
 
 struct platform {
 	struct ioapic ioapic;
 	struct uart uart;
 	struct rtc rtc;
 	struct kvmclock kvmclock;
+	struct testdev testdev; /* not of platform_create: testdev_create() */
 };
 
 /*
@@ -29,8 +32,9 @@ void platform_destroy(struct vm *vm);
 /* Power-on state. No vCPU of the VM runs, and no vCPU's timer is armed. */
 void platform_reset(struct vm *vm);
 /*
- * Write what the guest believes its firmware left in memory: the ACPI tables at ACPI_GPA, and the
- * reset stub. 0, -ENOMEM, -EFAULT: no memory there. Again after each reset.
+ * Write what the guest believes its firmware left in memory: the ACPI tables at ACPI_GPA, with a
+ * second RSDP where a BIOS has it, and the reset stub. 0, -ENOMEM, -EFAULT: no memory there. Again
+ * after each reset.
  */
 int platform_write_firmware(struct vm *vm);
 

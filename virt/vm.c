@@ -29,6 +29,8 @@ static u16 next_id = 1;
 static const char *const reason_names[STOP_REASONS] = {
 	[STOP_NONE] = "none",
 	[STOP_POWEROFF] = "power-off",
+	[STOP_EXIT] = "exit",
+	[STOP_FAILURE] = "exit",
 	[STOP_RESET] = "reset",
 	[STOP_OPERATOR] = "operator",
 	[STOP_TRIPLE_FAULT] = "triple fault",
@@ -356,7 +358,7 @@ void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
 	va_start(ap, fmt);
 	fmt_vsnprintf(vm->stop_text, sizeof(vm->stop_text), fmt, ap);
 	va_end(ap);
-	if (why != STOP_POWEROFF && why != STOP_RESET && why != STOP_OPERATOR)
+	if (!stop_reason_good(why))
 		vm->failed = true;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vcpu_request(vm->vcpus[i], REQ_STOP);

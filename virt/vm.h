@@ -39,7 +39,7 @@ enum vm_state {
 
 enum stop_reason {
 	STOP_NONE,
-	STOP_POWEROFF, /* by the guest; the only one that counts as a good end */
+	STOP_POWEROFF, /* by the guest */
 	/* by the guest: ACPI reset register, reset vector, or a deliberate triple fault */
 	STOP_RESET,
 	STOP_OPERATOR, /* by the monitor */
@@ -49,6 +49,8 @@ enum stop_reason {
 	STOP_INTERNAL, /* something that Corbel can't do */
 	STOP_BUGGED,   /* VM_BUG_ON */
 	STOP_NO_CPU,   /* the CPUs that it may use went offline */
+	STOP_EXIT,     /* by the guest: status 0 at the debug-exit port */
+	STOP_FAILURE,  /* by the guest: another status there */
 	STOP_REASONS
 };
 
@@ -147,6 +149,12 @@ void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...) PRINTF(3
 /* Set by boot: called on a CPU's loop, interrupts off, once a VM has come to rest. */
 extern void (*vm_stopped_hook)(struct vm *vm);
 const char *stop_reason_name(enum stop_reason why);
+/* Was that what the guest or the operator wanted? All else counts as a failure. */
+static inline bool stop_reason_good(enum stop_reason why)
+{
+	return why == STOP_POWEROFF || why == STOP_EXIT || why == STOP_RESET ||
+	       why == STOP_OPERATOR;
+}
 
 /* An interrupt line of the VM's controller; no-op while there is none. Any CPU. */
 static inline void vm_irq_line(struct vm *vm, u32 gsi, bool level)

@@ -201,6 +201,45 @@ static void test_power(void **state)
 	assert_int_equal(in(v, POWER_SLEEP_STATUS), 0);
 }
 
+static u64 item(u16 number, u32 size)
+{
+	u64 value = 0;
+
+	assert_int_equal(io_write(v, IO_PORT, TESTDEV_FWCFG_PORT, 2, number), 0);
+	for (u32 i = 0; i < size; i++)
+		value |= in(v, TESTDEV_FWCFG_PORT + 1) << 8 * i;
+	return value;
+}
+
+static void test_testdev(void **state)
+{
+	static const char cmdline[] = "words";
+
+	(void)state;
+	assert_int_equal(in(v, TESTDEV_FWCFG_PORT + 1), 0xff);
+	assert_true(stops(TESTDEV_EXIT_PORT, 0, STOP_NONE));
+	assert_int_equal(testdev_create(&platform_of(vm)->testdev, vm, 0x123456789a000, cmdline),
+			 0);
+	assert_int_equal(item(0, 8), 0x554d4551); /* QEMU, then nothing */
+	assert_int_equal(item(1, 4), 1);
+	assert_int_equal(item(3, 8), 0x123456789a000);
+	assert_int_equal(item(5, 4), 2);
+	assert_int_equal(item(15, 2), 2);
+	assert_int_equal(item(0x14, 4), 6);
+	assert_int_equal(item(0x15, 7), 0x7364726f77);
+	for (u32 i = 0; i < 0x10000; i++)
+		item((u16)i, 1);
+	assert_int_equal(in(v, TESTDEV_FWCFG_PORT), 0xff); /* the selector can't be read */
+	assert_int_not_equal(io_write(v, IO_PORT, TESTDEV_FWCFG_PORT, 1, 0), 0);
+	assert_int_not_equal(io_write(v, IO_PORT, TESTDEV_FWCFG_PORT + 1, 1, 0), 0);
+	assert_true(stops(TESTDEV_EXIT_PORT, 0, STOP_EXIT));
+	assert_true(stops(TESTDEV_EXIT_PORT, 1, STOP_FAILURE));
+	assert_true(stops(TESTDEV_EXIT_PORT + 3, 255, STOP_FAILURE));
+	fake_stop = STOP_NONE;
+	assert_int_equal(io_write(v, IO_PORT, TESTDEV_EXIT_PORT, 4, 0x100), 0);
+	assert_int_equal(fake_stop, STOP_FAILURE);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -208,6 +247,7 @@ int main(void)
 		TEST(test_scale),	  TEST(test_version_and_flags),
 		TEST(test_bad_addresses), TEST(test_wall_clock),
 		TEST(test_rtc),		  TEST(test_power),
+		TEST(test_testdev),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

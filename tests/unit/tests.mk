@@ -8,7 +8,7 @@ T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c mm/stage2.c $(T_FRAMES)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer platform power \
-	rtc uart16550) $(B)/dsdt_aml.c
+	rtc testdev uart16550) $(B)/dsdt_aml.c
 
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_system commands_vm console escape \
