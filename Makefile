@@ -38,8 +38,9 @@ OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/machine.c boot/mai
 	vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
 	vmx/switched.c vmx/tlb.c vmx/vcpu.c \
 	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c \
-	virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c virt/guestwalk.c \
-	virt/hotplug.c virt/linux.c virt/mmio.c virt/msr.c virt/sched.c virt/slots.c virt/vcpu.c virt/vm.c \
+	virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c \
+	virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c virt/multiboot.c virt/pvh.c virt/sched.c \
+	virt/slots.c virt/start.c virt/vcpu.c virt/vm.c \
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/backtrace.c arch/x86/clock.c arch/x86/cpu.c arch/x86/crash.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
@@ -213,7 +214,7 @@ $(B)/run.conf: FORCE
 FORCE:
 # Tiny guests, a folder each.
 TINY_GUESTS := $(patsubst tests/guest/%/main.asm,$(B)/tiny/%,$(wildcard tests/guest/*/main.asm))
-$(B)/tiny/%: tests/guest/%/main.asm tests/guest/bzimage.inc
+$(B)/tiny/%: tests/guest/%/main.asm $(wildcard tests/guest/*.inc tests/guest/*/*.inc)
 	@mkdir -p $(@D)
 	$Q$(NASM) -f bin -Itests/guest/ $< -o $@
 usb: $(B)/corbel.efi $(B)/run.conf guest

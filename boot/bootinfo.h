@@ -8,7 +8,7 @@
 #include "lib/types.h"
 
 #define BOOTINFO_MAGIC	 0x6f666e494c425243ull /* "CRBLInfo" */
-#define BOOT_MAX_MODULES 40
+#define BOOT_MAX_MODULES 64
 #define BOOT_NAME_MAX	 128
 
 struct boot_module {

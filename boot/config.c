@@ -202,6 +202,13 @@ static bool text_number(struct text t, u32 base, u64 max, u64 *out)
 	return true;
 }
 
+/* A number as 0x100000. */
+static bool text_hex(struct text t, u64 max, u64 *out)
+{
+	return t.n > 2 && t.s[0] == '0' && t.s[1] == 'x' &&
+	       text_number((struct text){ t.s + 2, t.n - 2 }, 16, max, out);
+}
+
 /* Position of value in a list of words, or -1. */
 static int word_index(struct text value, const char *const *words, int n)
 {
@@ -228,8 +235,7 @@ static bool set_serial(struct parser *p, struct text value)
 		p->config->serial_port = ports[i];
 		return true;
 	}
-	if (value.n < 3 || value.s[0] != '0' || value.s[1] != 'x' ||
-	    !text_number((struct text){ value.s + 2, value.n - 2 }, 16, 0xfff8, &port) || !port)
+	if (!text_hex(value, 0xfff8, &port) || !port)
 		return reject(p, value, "is not auto, none, com1 to com4, or a port like 0x3f8");
 	p->config->serial = CONFIG_SERIAL_PORT;
 	p->config->serial_port = (u16)port;
@@ -417,6 +423,54 @@ static bool set_cpus(struct parser *p, struct text value)
 	return true;
 }
 
+static bool set_protocol(struct parser *p, struct text value)
+{
+	static const char *const words[] = { "auto", "linux", "multiboot", "pvh", "flat" };
+	int i = word_index(value, words, ARRAY_SIZE(words));
+
+	if (i < 0)
+		return reject(p, value, "is not auto, linux, multiboot, pvh or flat");
+	p->vm->protocol = words[i];
+	return true;
+}
+
+static bool set_address(struct parser *p, struct text value)
+{
+	p->vm->address_line = p->line;
+	return text_hex(value, 0xffffffff, &p->vm->address) ||
+	       reject(p, value, "is not an address like 0x100000, below 4 GiB");
+}
+
+static bool set_module(struct parser *p, struct text value)
+{
+	struct config_module *m = &p->config->modules[p->config->nr_modules];
+	struct text file = value, args = { "", 0 };
+
+	for (size_t i = 0; i < value.n && !args.n; i++) {
+		if (is_blank(value.s[i])) {
+			file.n = i;
+			args = trim((struct text){ value.s + i, value.n - i });
+		}
+	}
+	if (p->config->nr_modules == CONFIG_MODULES_MAX)
+		return reject(p, file, "is one too many: at most 32, of all VMs together");
+	if (args.n > CONFIG_ARGS_MAX)
+		return reject(p, args, "is longer than 255 characters");
+	if (!set_file(p, file, m->name))
+		return false;
+	text_copy(m->args, args);
+	m->vm = p->config->nr_vms - 1;
+	m->line = p->line;
+	p->config->nr_modules++;
+	return true;
+}
+
+static bool set_devices(struct parser *p, struct text value)
+{
+	p->vm->test_devices = text_is(value, "test");
+	return p->vm->test_devices || reject(p, value, "is not test");
+}
+
 static bool set_autostart(struct parser *p, struct text value)
 {
 	p->vm->autostart = text_is(value, "yes");
@@ -442,6 +496,8 @@ static const struct key vm_keys[] = {
 	{ "cmdline", set_cmdline, true },      { "memory", set_memory, false },
 	{ "vcpus", set_vcpus, false },	       { "cpus", set_cpus, false },
 	{ "autostart", set_autostart, false }, { "on_exit", set_on_exit, false },
+	{ "protocol", set_protocol, false },   { "address", set_address, false },
+	{ "module", set_module, false },       { "devices", set_devices, false },
 };
 
 /* ---- Sections and lines ---- */
@@ -454,7 +510,7 @@ static void set_key(struct parser *p, struct text name, struct text value)
 		if (!text_is(name, key->name))
 			continue;
 		p->key = key->name;
-		if (p->seen & BIT(i)) {
+		if (p->seen & BIT(i) && key->set != set_module) { /* of those there may be many */
 			complain(p, p->line, key->name, "is there twice");
 			return;
 		}
@@ -474,6 +530,8 @@ static void end_section(struct parser *p)
 {
 	if (p->vm && !(p->seen & BIT(VM_KEY_KERNEL)))
 		complain(p, p->vm->line, "kernel", "vm %s has none", p->vm->name);
+	if (p->vm && p->vm->address_line && !text_is((struct text){ "flat", 4 }, p->vm->protocol))
+		complain(p, p->vm->address_line, "address", "only protocol = flat takes one");
 	p->vm = NULL;
 	p->keys = NULL;
 	p->nr_keys = 0;
@@ -526,6 +584,8 @@ static void begin_vm(struct parser *p, struct text name)
 	vm = &config->vms[config->nr_vms++];
 	text_copy(vm->name, name);
 	vm->memory = 256 * MIB;
+	vm->protocol = "auto";
+	vm->address = MIB;
 	vm->vcpus = 1;
 	memset(&vm->cpus, 0xff, sizeof(vm->cpus));
 	vm->autostart = true;
@@ -735,9 +795,18 @@ bool config_same_file(const char *a, const char *b)
 	return lower(*a) == lower(*b);
 }
 
-/* Reference number n: 2 for each VM, whether it is there or not. */
+/* Reference number n: 2 for each VM, whether it is there or not, then the modules. */
 static bool file_at(const struct config *config, u32 n, struct config_file *file)
 {
+	if (n >= 2 * config->nr_vms) {
+		const struct config_module *m = &config->modules[n - 2 * config->nr_vms];
+
+		*file = (struct config_file){
+			.name = m->name, .key = "module", .line = m->line, .vm = m->vm
+		};
+		return !config->vms[m->vm].broken;
+	}
+
 	const struct config_vm *vm = &config->vms[n / 2];
 	bool initrd = n % 2;
 
@@ -750,7 +819,7 @@ static bool file_at(const struct config *config, u32 n, struct config_file *file
 
 bool config_next_file(const struct config *config, u32 *pos, struct config_file *file)
 {
-	while (*pos < 2 * config->nr_vms) {
+	while (*pos < 2 * config->nr_vms + config->nr_modules) {
 		u32 n = (*pos)++;
 
 		if (!file_at(config, n, file))

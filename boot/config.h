@@ -23,6 +23,8 @@
 #define CONFIG_LINE_MAX	   2560 /* bytes of a line, without its end */
 #define CONFIG_ERRORS_MAX  40	/* reported in one call; more are only counted */
 #define CONFIG_VCPUS_MAX   64
+#define CONFIG_MODULES_MAX 32  /* of all VMs together */
+#define CONFIG_ARGS_MAX	   255 /* characters behind a module's file name */
 #define CONFIG_MEMORY_MIN  (16 * MIB)
 #define CONFIG_MEMORY_MAX  (16 * KIB * GIB)
 #define CONFIG_SETUP_BOOT  (-1) /* setup_cpu: the CPU that booted */
@@ -37,6 +39,9 @@ struct config_vm {
 	char kernel[CONFIG_FILE_MAX + 1]; /* never empty, unless broken */
 	char initrd[CONFIG_FILE_MAX + 1]; /* empty: none */
 	char cmdline[CONFIG_CMDLINE_MAX + 1];
+	const char *protocol; /* a word of that key */
+	u64 address;	      /* of a flat image, below 4 GiB */
+	bool test_devices;
 	u64 memory; /* bytes, a multiple of 4 KiB */
 	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
 	struct cpumask
@@ -44,13 +49,21 @@ struct config_vm {
 	bool autostart;
 	enum config_exit on_exit;
 	bool broken; /* has an error: not to be started */
-	u32 line;    /* of its section; the next three are 0 when the key is absent */
+	u32 line;    /* of its section; the next four are 0 when the key is absent */
 	u32 kernel_line;
 	u32 initrd_line;
 	u32 memory_line;
+	u32 address_line;
 };
 
-/* About 40 KiB: not for the stack. */
+struct config_module {
+	char name[CONFIG_FILE_MAX + 1];
+	char args[CONFIG_ARGS_MAX + 1];
+	u32 vm; /* index into vms[] */
+	u32 line;
+};
+
+/* About 60 KiB: not for the stack. */
 struct config {
 	enum config_serial serial;
 	u16 serial_port; /* I/O port, with CONFIG_SERIAL_PORT */
@@ -63,7 +76,9 @@ struct config {
 	u32 faults_line;
 	u32 nr_vms;
 	struct config_vm vms[CONFIG_MAX_VMS];
-	u32 errors; /* so far, the override's included */
+	u32 nr_modules;
+	struct config_module modules[CONFIG_MODULES_MAX]; /* in the order of the text */
+	u32 errors;					  /* so far, the override's included */
 };
 
 /* Where errors go: one call per finished line, printable ASCII without newline, valid during the
@@ -94,7 +109,7 @@ void config_error_at(const struct config_sink *sink, u32 line, const char *key, 
 /* A file that a VM refers to. */
 struct config_file {
 	const char *name;
-	const char *key; /* "kernel" or "initrd" */
+	const char *key; /* "kernel", "initrd" or "module" */
 	u32 line;	 /* of that key */
 	u32 vm;		 /* index into vms[] */
 	bool again;	 /* an earlier reference names the same file */

@@ -12,7 +12,7 @@
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "virt/enable.h"
-#include "virt/linux.h"
+#include "virt/loader.h"
 #include "virt/ops.h"
 
 /*
@@ -24,6 +24,7 @@
 #define HIGH_4G	   (4 * GIB)
 
 static const struct bootinfo *boot;
+static const struct config *config;
 static u32 failed;
 static bool poweroff_wanted;
 
@@ -77,52 +78,85 @@ static int add_memory(struct vm *vm, const struct config_vm *c)
 	return err;
 }
 
-/* vm->load: a Linux kernel at its entry. */
-static int load_linux(struct vm *vm, char *why, size_t why_len)
+/* The file of that name; args go with it. */
+static struct boot_file boot_file(const char *name, const char *args)
+{
+	const struct boot_module *m = module(name);
+
+	return (struct boot_file){ hpa_ptr(HPA(m->base)), m->size, args };
+}
+
+/* The initrd first, then the modules that its section names. */
+static u32 find_modules(const struct config_vm *c, struct boot_file files[1 + CONFIG_MODULES_MAX])
+{
+	u32 n = 0;
+
+	if (c->initrd[0])
+		files[n++] = boot_file(c->initrd, "");
+	for (u32 i = 0; i < config->nr_modules; i++) {
+		const struct config_module *m = &config->modules[i];
+
+		if (&config->vms[m->vm] == c)
+			files[n++] = boot_file(m->name, m->args);
+	}
+	return n;
+}
+
+/* vm->load: a kernel at its entry. */
+static int load_kernel(struct vm *vm, char *why, size_t why_len)
 {
 	const struct config_vm *c = vm->config;
-	const struct boot_module *kernel = module(c->kernel),
-				 *initrd = c->initrd[0] ? module(c->initrd) : NULL;
+	struct boot_file modules[1 + CONFIG_MODULES_MAX];
 	struct boot_e820_entry map[4];
-	struct linux_image img = {
-		.kernel = hpa_ptr(HPA(kernel->base)),
-		.kernel_size = kernel->size,
-		.cmdline = c->cmdline,
+	struct boot_image img = {
+		.protocol = c->protocol,
+		.kernel = boot_file(c->kernel, c->cmdline),
+		.modules = modules,
+		.nr_modules = find_modules(c, modules),
+		.address = c->address,
 		.e820 = map,
 		.e820_count = fill_e820(c, map),
 		.rsdp = GPA(ACPI_GPA),
 	};
-	struct linux_entry entry;
+	struct boot_entry entry;
 	u64 flags;
 	int err;
 
-	if (initrd) {
-		img.initrd = hpa_ptr(HPA(initrd->base));
-		img.initrd_size = initrd->size;
-	}
 	platform_reset(vm);
-	err = linux_load(vm, &img, &entry, why, why_len);
+	err = boot_load(vm, &img, &entry, why, why_len);
 	if (!err)
 		err = platform_write_firmware(vm);
 	if (err)
 		return err;
 	flags = irq_save();
 	virt_ops->vcpu_load(vm->vcpus[0]);
-	err = linux_start(vm->vcpus[0], &entry);
+	boot_start(vm->vcpus[0], &entry);
 	virt_ops->vcpu_put(vm->vcpus[0]);
 	irq_restore(flags);
-	return err;
+	return 0;
 }
 
 /* A file that the configuration names and the loader could not read. */
-static bool file_there(const struct config_sink *sink, const char *key, const char *name, u32 line)
+static bool file_there(const struct config_sink *sink, const struct config_file *file)
 {
-	const struct boot_module *m = module(name);
+	const struct boot_module *m = module(file->name);
 
 	if (m && m->base)
 		return true;
-	config_error_at(sink, line, key, "no file '%s' in \\corbel", name);
+	config_error_at(sink, file->line, file->key, "no file '%s' in \\corbel", file->name);
 	return false;
+}
+
+static bool files_there(const struct config_vm *c, const struct config_sink *sink)
+{
+	struct config_file file;
+	u32 pos = 0;
+	bool all = true;
+
+	while (config_next_file(config, &pos, &file))
+		if (&config->vms[file.vm] == c)
+			all &= file_there(sink, &file);
+	return all;
 }
 
 static u64 free_mib(void)
@@ -146,8 +180,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 {
 	int err;
 
-	if (!file_there(sink, "kernel", c->kernel, c->kernel_line) ||
-	    (c->initrd[0] && !file_there(sink, "initrd", c->initrd, c->initrd_line)))
+	if (!files_there(c, sink))
 		return -ENOENT;
 	if (c->vcpus > 1) {
 		log_err("vm %s: vcpus = %u: more than one vCPU is not supported yet", c->name,
@@ -161,7 +194,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 		return err;
 	}
 	(*vm)->config = c;
-	(*vm)->load = load_linux;
+	(*vm)->load = load_kernel;
 	err = add_memory(*vm, c);
 	if (err == -ENOMEM)
 		config_error_at(sink, c->memory_line, "memory",
@@ -172,6 +205,8 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 				error_name(err));
 	if (!err)
 		err = platform_create(*vm);
+	if (!err && c->test_devices)
+		err = testdev_create(&platform_of(*vm)->testdev, *vm, c->memory, c->cmdline);
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))
 		log_warn("vm %s: no memory for its console", c->name);
 	if (err)
@@ -179,12 +214,13 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	return err;
 }
 
-void vms_create(const struct bootinfo *info, const struct config *config,
+void vms_create(const struct bootinfo *info, const struct config *conf,
 		const struct config_sink *sink)
 {
 	struct vm *vm;
 
 	boot = info;
+	config = conf;
 	for (u32 i = 0; i < config->nr_vms; i++) {
 		const struct config_vm *c = &config->vms[i];
 
@@ -212,7 +248,6 @@ static void vm_restart(struct vm *vm)
 void vms_ended(struct vm *vm)
 {
 	const struct config_vm *c = vm->config;
-	bool good = vm->stop_reason == STOP_POWEROFF || vm->stop_reason == STOP_OPERATOR;
 	bool again;
 
 	if (vm->stop_reason == STOP_RESET) { /* the guest restarts itself: no end */
@@ -225,7 +260,7 @@ void vms_ended(struct vm *vm)
 	again = vm->stop_reason != STOP_OPERATOR && c->on_exit == CONFIG_EXIT_RESTART && !vm->dead;
 	if (!again && console_attached() == vm)
 		console_attach_monitor();
-	if (good) {
+	if (stop_reason_good(vm->stop_reason)) {
 		log_info("vm %s: ended: %s%s%s", vm->name, stop_reason_name(vm->stop_reason),
 			 vm->stop_text[0] ? ": " : "", vm->stop_text);
 	} else {

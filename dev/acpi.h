@@ -11,8 +11,9 @@
 
 #include "lib/types.h"
 
-#define ACPI_GPA      0x90000ull /* of the RSDP, which is the first table */
-#define ACPI_GPA_SIZE 0x10000ull
+#define ACPI_GPA       0x90000ull /* of the RSDP, which is the first table */
+#define ACPI_GPA_SIZE  0x10000ull
+#define ACPI_RSDP_SIZE 36u
 
 /* Compiled from dsdt.asl; its header has the length. */
 extern const unsigned char dsdt_aml_code[];

@@ -99,6 +99,10 @@ static int write_acpi(struct vm *vm)
 	memset(pfn_ptr(f), 0, size);
 	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus);
 	int err = used < 0 ? used : guest_write(vm, GPA(ACPI_GPA), pfn_ptr(f), (size_t)used);
+	/* The RSDP again, for kernels that nobody tells: they search for it (ACPI "Finding the RSDP
+	 * on IA-PC Systems"). */
+	if (!err)
+		err = guest_write(vm, GPA(PLATFORM_RSDP), pfn_ptr(f), ACPI_RSDP_SIZE);
 	frame_free_order(f, ACPI_ORDER, FRAME_HEAP, vm->id);
 	return err;
 }

@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Loading a bzImage. The file comes from a disk and may be anything: every number in its header is
- * checked against the file's size and the VM's memory before it is used.
- */
+/* Loading a bzImage by the 64-bit Linux boot protocol. */
 #include "virt/linux.h"
-#include "lib/error.h"
-#include "lib/printf.h"
 #include "lib/string.h"
-#include "arch/x86/insn.h"
-#include "arch/x86/msr.h"
 #include "virt/guestmem.h"
-#include "virt/ops.h"
+#include "virt/loading.h"
 
 #define HDR_OFFSET	 0x1f1	    /* of struct setup_header, in the file as in the zero page */
 #define HDR_MAGIC	 0x53726448 /* "HdrS" */
-#define HDR_END_BYTE	 0x201	    /* the byte there, plus 0x202, is the end of the header */
+#define HDR_MAGIC_AT	 0x202
+#define HDR_END_BYTE	 0x201 /* the byte there, plus 0x202, is the end of the header */
 #define HDR_MIN_END	 (HDR_OFFSET + offsetof(struct setup_header, init_size) + 4)
 #define HDR_ROOM_END	 0x290 /* of the header's place in the zero page */
 #define PROTOCOL_2_12	 0x020c
@@ -25,182 +19,135 @@
 _Static_assert(offsetof(struct boot_params, hdr) == HDR_OFFSET, "setup header");
 _Static_assert(sizeof(struct boot_params) == PAGE_SIZE, "zero page");
 
-/* One loading: what is known so far. */
-struct loading {
-	struct vm *vm;
-	const struct linux_image *img;
-	struct setup_header hdr;	   /* a copy: the file's is not aligned */
-	u64 setup_size;			   /* offset of the protected-mode kernel in the file */
-	const struct boot_e820_entry *ram; /* that the kernel lies in */
-	struct linux_entry *entry;
-	char *why;
-	size_t why_len;
+/* What is known so far of the kernel that is being loaded. */
+struct bzimage {
+	struct setup_header hdr; /* a copy: the file's is not aligned */
+	u64 setup_size;		 /* offset of the protected-mode kernel in the file */
+	u64 payload_size;	 /* of that kernel */
+	u64 base, end;		 /* in the guest, with what it needs to unpack itself */
+	u64 initrd, initrd_size;
 };
 
-#define FAIL(l, code, ...) (fmt_snprintf((l)->why, (l)->why_len, __VA_ARGS__), trace_error(code))
-
-static u64 payload_size(const struct loading *l)
+bool linux_detect(const struct loading *l)
 {
-	return l->img->kernel_size - l->setup_size;
+	const u32 magic = HDR_MAGIC;
+	const void *found = load_file(l, HDR_MAGIC_AT, sizeof(magic));
+
+	return found && !memcmp(found, &magic, sizeof(magic));
 }
 
-static int check_magic(struct loading *l)
+static int check_magic(struct loading *l, struct bzimage *z)
 {
-	const u8 *file = l->img->kernel;
-	u64 size = l->img->kernel_size;
+	const u8 *file = l->img->kernel.data;
+	u64 size = l->img->kernel.size;
 	u32 end;
 
 	if (size < HDR_MIN_END)
-		return FAIL(l, -ENOEXEC, "not a bzImage: only %llu bytes long",
-			    (unsigned long long)size);
-	memcpy(&l->hdr, file + HDR_OFFSET, HDR_MIN_END - HDR_OFFSET);
-	if (l->hdr.header != HDR_MAGIC)
-		return FAIL(l, -ENOEXEC, "not a bzImage: no HdrS signature at offset 0x202");
-	if (l->hdr.version < PROTOCOL_2_12)
-		return FAIL(l, -ENOEXEC, "boot protocol %u.%02u is too old: 2.12 is needed",
-			    l->hdr.version >> 8, l->hdr.version & 0xffu);
+		return refuse(l, "not a bzImage: only %lu bytes long", size);
+	if (!linux_detect(l))
+		return refuse(l, "not a bzImage: no HdrS signature at offset 0x202");
+	memcpy(&z->hdr, file + HDR_OFFSET, HDR_MIN_END - HDR_OFFSET);
+	if (z->hdr.version < PROTOCOL_2_12)
+		return refuse(l, "boot protocol %u.%02u is too old: 2.12 is needed",
+			      z->hdr.version >> 8, z->hdr.version & 0xffu);
 	end = 0x202u + file[HDR_END_BYTE];
 	if (end < HDR_MIN_END)
-		return FAIL(l, -ENOEXEC, "bad bzImage: its header ends at 0x%x already", end);
+		return refuse(l, "bad bzImage: its header ends at 0x%x already", end);
 	end = (u32)MIN((u64)MIN(end, (u32)HDR_ROOM_END), size);
-	memcpy(&l->hdr, file + HDR_OFFSET, MIN(end - HDR_OFFSET, sizeof(l->hdr)));
-	if (!(l->hdr.xloadflags & XLF_KERNEL_64))
-		return FAIL(l, -ENOEXEC, "not a 64-bit kernel: it has no 64-bit entry");
+	memcpy(&z->hdr, file + HDR_OFFSET, MIN(end - HDR_OFFSET, sizeof(z->hdr)));
+	if (!(z->hdr.xloadflags & XLF_KERNEL_64))
+		return refuse(l, "not a 64-bit kernel: it has no 64-bit entry");
 	return 0;
 }
 
-static int check_sizes(struct loading *l)
+static int check_sizes(struct loading *l, struct bzimage *z)
 {
-	u32 sectors = l->hdr.setup_sects ? l->hdr.setup_sects : 4;
-	u64 size = l->img->kernel_size, wanted = (u64)l->hdr.syssize * 16;
+	u32 sectors = z->hdr.setup_sects ? z->hdr.setup_sects : 4;
+	u64 size = l->img->kernel.size, wanted = (u64)z->hdr.syssize * 16;
 
-	l->setup_size = (sectors + 1ull) * SECTOR;
-	if (l->setup_size >= size)
-		return FAIL(l, -ENOEXEC, "bad bzImage: %u setup sectors, but only %llu bytes",
-			    sectors, (unsigned long long)size);
-	if (ALIGN_UP(payload_size(l), 16ull) < wanted)
-		return FAIL(l, -ENOEXEC,
-			    "bzImage is cut short: %llu bytes behind the setup, its "
-			    "header says %llu",
-			    (unsigned long long)payload_size(l), (unsigned long long)wanted);
-	if (payload_size(l) <= ENTRY_64)
-		return FAIL(l, -ENOEXEC, "bad bzImage: too short for its 64-bit entry");
+	z->setup_size = (sectors + 1ull) * SECTOR;
+	if (z->setup_size >= size)
+		return refuse(l, "bad bzImage: %u setup sectors, but only %lu bytes", sectors,
+			      size);
+	z->payload_size = size - z->setup_size;
+	if (ALIGN_UP(z->payload_size, 16ull) < wanted)
+		return refuse(
+			l, "bzImage is cut short: %lu bytes behind the setup, its header says %lu",
+			z->payload_size, wanted);
+	if (z->payload_size <= ENTRY_64)
+		return refuse(l, "bad bzImage: too short for its 64-bit entry");
 	return 0;
 }
 
-/* The RAM entry that contains [from, to), or NULL. */
-static const struct boot_e820_entry *ram_with(const struct linux_image *img, u64 from, u64 to)
+static int check_arguments(struct loading *l, struct bzimage *z)
 {
-	for (u32 i = 0; i < img->e820_count; i++) {
-		const struct boot_e820_entry *e = &img->e820[i];
+	u64 max = MIN((u64)z->hdr.cmdline_size, LINUX_CMDLINE_MAX - 1);
 
-		if (e->type == E820_RAM && from >= e->addr && from - e->addr < e->size &&
-		    to - from <= e->size - (from - e->addr))
-			return e;
-	}
-	return NULL;
+	if (strlen(l->img->kernel.args) > max)
+		return refuse(l, "command line is too long: this kernel takes %lu characters", max);
+	if (l->img->nr_modules > 1)
+		return refuse(l, "Linux takes one initrd, and no modules");
+	if (!load_ram(l, 0, LINUX_LOW_TOP))
+		return refuse(l, "no memory from 0 to %#llx for the boot parameters",
+			      LINUX_LOW_TOP);
+	return 0;
 }
 
-static int place_kernel(struct loading *l)
+static int place_kernel(struct loading *l, struct bzimage *z)
 {
-	u64 base = l->hdr.pref_address, need = MAX((u64)l->hdr.init_size, payload_size(l));
+	u64 base = z->hdr.pref_address, need = MAX((u64)z->hdr.init_size, z->payload_size);
 
 	if (base < MIB || base % PAGE_SIZE || base >= 4 * GIB || need > 4 * GIB - base)
-		return FAIL(l, -ENOEXEC, "bad bzImage: it wants %llu KiB at 0x%llx",
-			    (unsigned long long)need / KIB, (unsigned long long)base);
-	l->ram = ram_with(l->img, base, base + need);
-	if (!l->ram)
-		return FAIL(l, -ENOSPC, "kernel needs memory from 0x%llx to 0x%llx (%llu MiB)",
-			    (unsigned long long)base, (unsigned long long)(base + need),
-			    (unsigned long long)((base + need + MIB - 1) / MIB));
-	l->entry->kernel = base;
-	l->entry->kernel_end = ALIGN_UP(base + need, PAGE_SIZE);
-	l->entry->rip = base + ENTRY_64;
+		return refuse(l, "bad bzImage: it wants %lu KiB at %#lx", need / KIB, base);
+	if (!load_ram(l, base, base + need))
+		return refuse(l, "kernel needs memory from %#lx to %#lx (%lu MiB)", base,
+			      base + need, (base + need + MIB - 1) / MIB);
+	z->base = base;
+	z->end = ALIGN_UP(base + need, PAGE_SIZE);
 	return 0;
 }
 
 /* As high as the kernel allows, in the RAM that the kernel lies in, so that the space behind the
  * kernel stays in one piece. */
-static int place_initrd(struct loading *l)
+static int place_initrd(struct loading *l, struct bzimage *z)
 {
-	u64 size = l->img->initrd_size, low = l->entry->kernel_end;
-	u64 high = MIN(l->ram->addr + l->ram->size, (u64)l->hdr.initrd_addr_max + 1);
+	const struct boot_e820_entry *ram = load_ram(l, z->base, z->base + 1);
+	u64 size = l->img->nr_modules ? l->img->modules[0].size : 0, low = z->end;
+	u64 high = MIN(ram->addr + ram->size, (u64)z->hdr.initrd_addr_max + 1);
 
 	if (!size)
 		return 0;
 	if (high < low || size > high - low || ALIGN_DOWN(high - size, PAGE_SIZE) < low)
-		return FAIL(l, -ENOSPC, "initrd of %llu MiB does not fit between 0x%llx and 0x%llx",
-			    (unsigned long long)((size - 1) / MIB + 1), (unsigned long long)low,
-			    (unsigned long long)MAX(high, low));
-	l->entry->initrd = ALIGN_DOWN(high - size, PAGE_SIZE);
-	l->entry->initrd_end = l->entry->initrd + size;
-	return 0;
-}
-
-static int check_cmdline(struct loading *l)
-{
-	u64 max = MIN((u64)l->hdr.cmdline_size, LINUX_CMDLINE_MAX - 1);
-	size_t len = strnlen(l->img->cmdline, LINUX_CMDLINE_MAX);
-
-	if (len > max)
-		return FAIL(l, -ENOSPC,
-			    "command line is too long: this kernel takes %llu characters",
-			    (unsigned long long)max);
-	return 0;
-}
-
-static int check_map(struct loading *l)
-{
-	if (l->img->e820_count > E820_MAX_ENTRIES_ZEROPAGE)
-		return FAIL(l, -EINVAL, "memory map of %u entries: at most %u fit",
-			    l->img->e820_count, E820_MAX_ENTRIES_ZEROPAGE);
-	if (!ram_with(l->img, 0, LINUX_LOW_TOP))
-		return FAIL(l, -ENOSPC, "no memory from 0 to 0x%llx for the boot parameters",
-			    LINUX_LOW_TOP);
-	return 0;
-}
-
-static int put(struct loading *l, u64 gpa, const void *from, u64 size, const char *what)
-{
-	if (guest_write(l->vm, GPA(gpa), from, size))
-		return FAIL(l, -EFAULT, "%s: the VM has no memory at 0x%llx..0x%llx", what,
-			    (unsigned long long)gpa, (unsigned long long)(gpa + size));
+		return refuse(l, "initrd of %lu MiB does not fit between %#lx and %#lx",
+			      (size - 1) / MIB + 1, low, MAX(high, low));
+	z->initrd = ALIGN_DOWN(high - size, PAGE_SIZE);
+	z->initrd_size = size;
 	return 0;
 }
 
 /* Piece by piece, because a whole zero page is a lot for a hypervisor's stack. */
-static int write_zero_page(struct loading *l)
+static void write_zero_page(struct loading *l, struct bzimage *z)
 {
-	u64 initrd = l->entry->initrd, size = l->img->initrd_size, page = LINUX_ZERO_PAGE;
-	u32 ext[] = { (u32)(initrd >> 32), (u32)(size >> 32) };
-	u64 e820_size = l->img->e820_count * sizeof(*l->img->e820);
+	const char *what = "zero page";
+	u64 page = LINUX_ZERO_PAGE;
+	u32 ext[] = { (u32)(z->initrd >> 32), (u32)(z->initrd_size >> 32) };
 	u8 e820_count = (u8)l->img->e820_count;
-	int err;
 
-	l->hdr.type_of_loader = LOADER_UNDEFINED;
-	l->hdr.loadflags &= (u8)~CAN_USE_HEAP; /* only real-mode setup code has one */
-	l->hdr.code32_start = (u32)l->entry->kernel;
-	l->hdr.ramdisk_image = (u32)initrd;
-	l->hdr.ramdisk_size = (u32)size;
-	l->hdr.cmd_line_ptr = LINUX_CMDLINE;
-	l->hdr.setup_data = 0;
-	if (guest_fill(l->vm, GPA(page), 0, PAGE_SIZE))
-		return FAIL(l, -EFAULT, "zero page: the VM has no memory at 0x%llx",
-			    LINUX_ZERO_PAGE);
-	err = put(l, page + HDR_OFFSET, &l->hdr, sizeof(l->hdr), "zero page");
-	if (!err)
-		err = put(l, page + offsetof(struct boot_params, ext_ramdisk_image), ext,
-			  sizeof(ext), "zero page");
-	if (!err)
-		err = put(l, page + offsetof(struct boot_params, acpi_rsdp_addr), &l->img->rsdp.v,
-			  sizeof(u64), "zero page");
-	if (!err)
-		err = put(l, page + offsetof(struct boot_params, e820_entries), &e820_count,
-			  sizeof(e820_count), "zero page");
-	if (!err)
-		err = put(l, page + offsetof(struct boot_params, e820_table), l->img->e820,
-			  e820_size, "zero page");
-	return err;
+	z->hdr.type_of_loader = LOADER_UNDEFINED;
+	z->hdr.loadflags &= (u8)~CAN_USE_HEAP; /* only real-mode setup code has one */
+	z->hdr.code32_start = (u32)z->base;
+	z->hdr.ramdisk_image = (u32)z->initrd;
+	z->hdr.ramdisk_size = (u32)z->initrd_size;
+	z->hdr.cmd_line_ptr = LINUX_CMDLINE;
+	z->hdr.setup_data = 0;
+	load_put(l, page + HDR_OFFSET, &z->hdr, sizeof(z->hdr), what);
+	load_put(l, page + offsetof(struct boot_params, ext_ramdisk_image), ext, sizeof(ext), what);
+	load_put(l, page + offsetof(struct boot_params, acpi_rsdp_addr), &l->img->rsdp.v,
+		 sizeof(u64), what);
+	load_put(l, page + offsetof(struct boot_params, e820_entries), &e820_count,
+		 sizeof(e820_count), what);
+	load_put(l, page + offsetof(struct boot_params, e820_table), l->img->e820,
+		 e820_count * sizeof(*l->img->e820), what);
 }
 
 #define PTE_PW	 0x3ull	 /* present, writable */
@@ -208,129 +155,60 @@ static int write_zero_page(struct loading *l)
 #define PT_CHUNK 64u	 /* entries at a time, for the stack's sake */
 
 /* count entries: first, first + step, ... */
-static int write_entries(struct loading *l, u64 gpa, u64 first, u64 step, u32 count)
+static void write_entries(struct loading *l, u64 gpa, u64 first, u64 step, u32 count)
 {
 	u64 entries[PT_CHUNK];
-	int err = 0;
 
-	for (u32 done = 0, n; done < count && !err; done += n) {
+	for (u32 done = 0, n; done < count; done += n) {
 		n = MIN(PT_CHUNK, count - done);
 		for (u32 i = 0; i < n; i++)
 			entries[i] = first + (done + i) * step;
-		err = put(l, gpa + done * 8ull, entries, n * 8ull, "page tables");
+		load_put(l, gpa + done * 8ull, entries, n * 8ull, "page tables");
 	}
-	return err;
 }
 
 /* PML4[0] -> PDPT[0..3] -> four directories of 2 MiB pages: gpa = linear address below 4 GiB. */
-static int write_page_tables(struct loading *l)
+static void write_page_tables(struct loading *l)
 {
 	u64 pml4 = LINUX_PAGE_TABLES, pdpt = pml4 + PAGE_SIZE, directories = pdpt + PAGE_SIZE;
-	int err;
 
-	if (guest_fill(l->vm, GPA(pml4), 0, 6 * PAGE_SIZE))
-		return FAIL(l, -EFAULT, "page tables: the VM has no memory at 0x%llx",
-			    LINUX_PAGE_TABLES);
-	err = write_entries(l, pml4, pdpt | PTE_PW, 0, 1);
-	if (!err)
-		err = write_entries(l, pdpt, directories | PTE_PW, PAGE_SIZE, 4);
-	if (!err) /* the four are contiguous */
-		err = write_entries(l, directories, PTE_PWL, 2 * MIB, 4 * 512);
-	return err;
+	write_entries(l, pml4, pdpt | PTE_PW, 0, 1);
+	write_entries(l, pdpt, directories | PTE_PW, PAGE_SIZE, 4);
+	write_entries(l, directories, PTE_PWL, 2 * MIB, 4 * 512); /* the four are contiguous */
 }
 
-static int write_all(struct loading *l)
+static int write_all(struct loading *l, struct bzimage *z)
 {
 	static const u64 gdt[] = { 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff };
-	const struct linux_image *img = l->img;
-	const u8 *payload = (const u8 *)img->kernel + l->setup_size;
-	int err = put(l, LINUX_GDT, gdt, sizeof(gdt), "GDT");
+	const char *cmdline = l->img->kernel.args;
 
-	if (!err)
-		err = write_page_tables(l);
-	if (!err)
-		err = write_zero_page(l);
-	if (!err)
-		err = put(l, LINUX_CMDLINE, img->cmdline, strlen(img->cmdline) + 1, "command line");
-	if (!err)
-		err = put(l, l->entry->kernel, payload, payload_size(l), "kernel");
-	if (!err && img->initrd_size)
-		err = put(l, l->entry->initrd, img->initrd, img->initrd_size, "initrd");
+	if (guest_fill(l->vm, GPA(LINUX_GDT), 0, LINUX_CMDLINE - LINUX_GDT))
+		return refuse(l, "boot parameters: the VM has no memory at %#llx", LINUX_GDT);
+	load_put(l, LINUX_GDT, gdt, sizeof(gdt), "GDT");
+	write_page_tables(l);
+	write_zero_page(l, z);
+	load_put(l, LINUX_CMDLINE, cmdline, strlen(cmdline) + 1, "command line");
+	load_put(l, z->base, (const u8 *)l->img->kernel.data + z->setup_size, z->payload_size,
+		 "kernel");
+	if (z->initrd_size)
+		load_put(l, z->initrd, l->img->modules[0].data, z->initrd_size, "initrd");
+	*l->entry = (struct boot_entry){ .mode = BOOT_LONG,
+					 .rip = z->base + ENTRY_64,
+					 .rsi = LINUX_ZERO_PAGE,
+					 .cr3 = LINUX_PAGE_TABLES,
+					 .gdt = LINUX_GDT };
+	return l->err;
+}
+
+int linux_load(struct loading *l)
+{
+	static int (*const steps[])(struct loading *, struct bzimage *) = {
+		check_magic, check_sizes, check_arguments, place_kernel, place_initrd, write_all,
+	};
+	struct bzimage z = { 0 };
+	int err = 0;
+
+	for (u32 i = 0; !err && i < ARRAY_SIZE(steps); i++)
+		err = steps[i](l, &z);
 	return err;
-}
-
-int linux_load(struct vm *vm, const struct linux_image *img, struct linux_entry *entry, char *why,
-	       size_t why_len)
-{
-	static int (*const steps[])(struct loading *) = {
-		check_magic,  check_sizes,   check_map, place_kernel,
-		place_initrd, check_cmdline, write_all,
-	};
-	struct linux_image image = *img;
-	struct loading l = {
-		.vm = vm, .img = &image, .entry = entry, .why = why, .why_len = why_len
-	};
-
-	*entry = (struct linux_entry){ 0 };
-	if (!image.cmdline)
-		image.cmdline = "";
-	for (u32 i = 0; i < ARRAY_SIZE(steps); i++) {
-		int err = steps[i](&l);
-
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-static void set_flat_segments(struct vcpu *v)
-{
-	static const u8 data[] = { SEG_DS, SEG_ES, SEG_SS };
-	struct segment s = { .limit = ~0u };
-
-	s.selector = 0x10;
-	s.attr = 0xb | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_L |
-		 SEG_ATTR_G; /* execute, read, accessed */
-	virt_ops->set_seg(v, SEG_CS, &s);
-	s.selector = 0x18;
-	s.attr = 0x3 | SEG_ATTR_S | SEG_ATTR_P | SEG_ATTR_DB |
-		 SEG_ATTR_G; /* read, write, accessed */
-	for (u32 i = 0; i < ARRAY_SIZE(data); i++)
-		virt_ops->set_seg(v, data[i], &s);
-	s.selector = 0;
-	virt_ops->set_seg(v, SEG_FS, &s);
-	virt_ops->set_seg(v, SEG_GS, &s);
-}
-
-static void set_system_segments(struct vcpu *v)
-{
-	/* A busy 64-bit TSS: VM entry demands one in long mode (SDM "Checks on Guest Segment
-	 * Registers"). */
-	struct segment tr = { .limit = 0x67, .attr = 0xb | SEG_ATTR_P };
-	struct segment ldtr = { .attr = 0x2 | SEG_ATTR_P, .unusable = true };
-	struct segment gdtr = { .base = LINUX_GDT, .limit = 4 * 8 - 1 };
-	struct segment idtr = { .limit = 0xffff };
-
-	virt_ops->set_seg(v, SEG_TR, &tr);
-	virt_ops->set_seg(v, SEG_LDTR, &ldtr);
-	virt_ops->set_seg(v, SEG_GDTR, &gdtr);
-	virt_ops->set_seg(v, SEG_IDTR, &idtr);
-}
-
-int linux_start(struct vcpu *v, const struct linux_entry *entry)
-{
-	virt_ops->set_reg(v, VR_CR3, LINUX_PAGE_TABLES);
-	virt_ops->set_reg(v, VR_CR4, X86_CR4_PAE);
-	virt_ops->set_reg(v, VR_EFER, EFER_LME | EFER_LMA);
-	virt_ops->set_reg(v, VR_CR0,
-			  X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_PG);
-	set_flat_segments(v);
-	set_system_segments(v);
-	for (u32 n = 0; n < GPRS; n++)
-		v->gpr[n] = 0;
-	virt_ops->set_reg(v, VR_RSP, 0);
-	v->gpr[RSI] = LINUX_ZERO_PAGE;
-	v->rip = entry->rip;
-	v->rflags = X86_EFLAGS_FIXED;
-	return 0;
 }

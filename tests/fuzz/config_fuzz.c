@@ -26,6 +26,8 @@ static void check_vm(const struct config_vm *vm)
 		abort();
 	if (!vm->name[0] || (!vm->broken && !vm->kernel[0]))
 		abort();
+	if (!vm->protocol || vm->address > 0xffffffff)
+		abort();
 	if (vm->memory < CONFIG_MEMORY_MIN || vm->memory > CONFIG_MEMORY_MAX || vm->memory % 4096)
 		abort();
 	if (!vm->vcpus || vm->vcpus > CONFIG_VCPUS_MAX)
@@ -45,10 +47,20 @@ static void check(void)
 		abort();
 	if ((config.serial == CONFIG_SERIAL_PORT) != (config.serial_port != 0))
 		abort();
+	if (config.nr_modules > CONFIG_MODULES_MAX)
+		abort();
+	for (u32 i = 0; i < config.nr_modules; i++) {
+		const struct config_module *m = &config.modules[i];
+
+		if (m->vm >= config.nr_vms || !memchr(m->name, 0, sizeof(m->name)) ||
+		    !memchr(m->args, 0, sizeof(m->args)))
+			abort();
+	}
 	for (u32 i = 0; i < config.nr_vms; i++)
 		check_vm(&config.vms[i]);
 	while (config_next_file(&config, &pos, &file)) {
-		if (!file.line || config.vms[file.vm].broken || ++files > 2 * CONFIG_MAX_VMS)
+		if (!file.line || config.vms[file.vm].broken ||
+		    ++files > 2 * CONFIG_MAX_VMS + CONFIG_MODULES_MAX)
 			abort();
 	}
 }

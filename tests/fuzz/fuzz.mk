@@ -10,8 +10,9 @@ fuzz_acpi := arch/x86/acpi.c lib/printf.c
 fuzz_config := $(test_config)
 fuzz_decode := $(test_emulate)
 fuzz_linux := $(test_linux)
+fuzz_loader := $(test_loader)
 fuzz_monitor := $(test_monitor)
-FUZZERS := acpi config decode linux monitor
+FUZZERS := acpi config decode linux loader monitor
 
 $(B)/fuzz/obj/%.c.o: %.c
 	@mkdir -p $(@D)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The table of system tests: what is in the image, how it is run, what must come of it."""
+import struct
 from dataclasses import dataclass, field
 
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests reboot=a"
@@ -67,9 +68,9 @@ def on_both(name, *args, **more):
 # A VM that cannot start is one clear line, and the machine goes on: here it powers off, as no VM runs.
 def bad_guests():
     yield from on_both("kernel-no-bzimage", conf(), files={**GUEST, "vmlinuz": b"MZ this is no kernel\n" * 500},
-                       status=1, says=[r"vm linux: .*not a bzImage"])
+                       status=1, says=[r"vm linux: .*not a kernel"])
     yield from on_both("kernel-empty", conf(), files={**GUEST, "vmlinuz": b""}, status=1,
-                       says=[r"vm linux: .*not a bzImage"])
+                       says=[r"vm linux: .*not a kernel"])
     yield from on_both("initrd-too-big", conf(memory="96M"), files={**GUEST, "initrd.gz": bytes(48 << 20)}, status=1,
                        says=[r"vm linux: .*initrd"])
     yield from on_both("memory-not-there", conf(memory="8G"), status=1,
@@ -120,7 +121,8 @@ def guest_restarts():
 
 def tiny(guest, **keys):
     """A configuration for a guest of tests/guest."""
-    return {"conf": conf(kernel="tiny", initrd=None, cmdline=None, memory="32M", name=guest, **keys),
+    keys = {"cmdline": None, **keys}
+    return {"conf": conf(kernel="tiny", initrd=None, memory="32M", name=guest, **keys),
             "files": {"tiny": f"tiny/{guest}"}}
 
 
@@ -136,6 +138,87 @@ def guest_ends():
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")
+
+
+# The boot protocols other than Linux's: each guest prints what it was told, and ends by the debug-exit port.
+MAP_32M = [rf"map 00000000 {base} 00000000 {size} 0000000{kind} " for base, size, kind in
+           (("00000000", "00090000", 1), ("00090000", "00010000", 3), ("00100000", "01f00000", 1))]
+
+
+def boot_protocols():
+    modules = {"one.txt": b"content of one", "two.txt": b"content of two\n" * 600}
+    keys = "devices = test\nmodule = one.txt first  words\nmodule = two.txt\n"
+
+    def told(modules, end):
+        return [*MAP_32M, *(rf"module {start:08x} {end_of:08x} {words}: content of {which}"
+                            for start, end_of, words, which in modules), "bss 00000000", end]
+
+    for guest, top in ("multiboot", 0x204000), ("multiboot-elf", 0x404000):
+        test = tiny(guest, vm=keys, cmdline="a b=c  d")
+        test["files"].update(modules)
+        yield from on_both(guest, **test, says=[
+            "multiboot: flags 0000024d lower 00000240 upper 00007c00", "loader Corbel", "cmdline <a b=c  d>",
+            *told(((top, top + 14, "first  words", "one"), (top + 0x1000, top + 0x1000 + 9000, "", "two")),
+                  f"vm {guest}: ended: exit: status 0")])
+    test = tiny("pvh", vm=keys, cmdline="a b=c  d")
+    test["files"].update(modules)
+    yield from on_both("pvh", **test, says=[
+        "pvh: version 00000001", "rsdp <RSD PTR >", "cmdline <a b=c  d>",
+        *told(((0x1004000, 14, "first  words", "one"), (0x1005000, 9000, "", "two")), "vm pvh: ended: exit: status 0")])
+    yield from on_both("flat", **tiny("flat", vm="protocol = flat\naddress = 0x300000\ndevices = test\n",
+                                      cmdline="some words"), status=1,
+                       says=["flat: signature QEMU", "ram 00000000 02000000", "cpus 00000001", "cmdline size 0000000b",
+                             "cmdline <some words>", "behind an item 00000000", "files 00000000",
+                             "vm flat: stopped: exit: status 3", "power off: 1 VM failed"])
+    yield from on_both("flat-real", **tiny("flat-real", vm="protocol = flat\naddress = 0x7c00\ndevices = test\n"),
+                       says=["flat-real: real mode", "vm flat-real: ended: exit: status 0"])
+    # Without devices = test the ports are not there.
+    yield from on_both("no-test-devices", **tiny("flat", vm="protocol = flat\naddress = 0x300000\n"),
+                       says=["ram ffffffff ffffffff", "ended: operator"],
+                       script="wait cmdline size ffffffff\nkey ctrl-]\nsend vm flat stop\n")
+
+
+# Broken kernels of all kinds in one boot: each VM has its line, and the machine goes on.
+def broken_kernels():
+    def multiboot(flags=0, *addresses):
+        header = struct.pack("<3I", 0x1badb002, flags, -(0x1badb002 + flags) & 0xffffffff)
+        return header + struct.pack(f"<{len(addresses)}I", *addresses)
+
+    def elf(entry=0x200000, segments=((1, 0, 0x200000, 64, 4096),), machine=3, tail=bytes(64)):
+        head = b"\x7fELF\1\1\1" + bytes(9) + struct.pack("<2H5I6H", 2, machine, 1, entry, 52, 0, 0, 52, 32,
+                                                         len(segments), 0, 0, 0)
+        return head + b"".join(struct.pack("<8I", kind, offset, at, at, size, memory, 7, 4096)
+                               for kind, offset, at, size, memory in segments) + tail
+
+    note = struct.pack("<3I", 4, 4, 18) + b"Xen\0" + struct.pack("<I", 0x900000)
+    kernels = {
+        "text": (b"just some text\n" * 40, "", "neither bzImage, Multiboot nor ELF"),
+        "mb-none": (b"x" * 100, "protocol = multiboot\n", "no Multiboot header"),
+        "mb-flags": (multiboot(8), "", "Multiboot flags 0x8"),
+        "mb-short": (multiboot(1 << 16), "", "bad Multiboot header: cut short"),
+        "mb-before": (multiboot(1 << 16, 0x200000, 0x300000, 0, 0, 0x200000), "", "bad Multiboot header: it is at"),
+        "mb-high": (multiboot(1 << 16, 0x90000000, 0x90000000, 0, 0, 0x90000000), "",
+                    "needs 32 bytes of memory at 0x90000000"),
+        "mb-end": (multiboot(1 << 16, 0x200000, 0x200000, 0x300000, 0, 0x200000), "",
+                   "1048576 bytes at 0 of a file of 32,"),
+        "mb-entry": (multiboot(1 << 16, 0x200000, 0x200000, 0, 0, 0x100000), "", "its entry 0x100000 is outside"),
+        "mb-no-elf": (multiboot(), "", "Multiboot without addresses, and bad ELF: no ELF signature"),
+        "elf-no-note": (elf(), "", "ELF without a PVH entry"),
+        "elf-machine": (elf(machine=40), "", "bad ELF: not for x86"),
+        "elf-cut": (elf()[:40], "", "bad ELF: its header is cut short"),
+        "elf-overlap": (elf(segments=((4, 148, 0, 20, 20), (1, 0, 0x200000, 64, 4096), (1, 0, 0x200fff, 64, 4096)),
+                            tail=note), "", r"its pieces at 0x200000\.\.0x201000 and 0x200fff\.\.0x201fff overlap"),
+        "elf-entry": (elf(segments=((4, 116, 0, 20, 20), (1, 0, 0x200000, 64, 4096)), tail=note), "",
+                      "its entry 0x900000 is outside"),
+        "flat-nowhere": (b"x" * 100, "protocol = flat\naddress = 0x8ffff\n", "needs 100 bytes of memory at 0x8ffff"),
+        "flat-empty": (b"", "protocol = flat\n", "the image is empty"),
+    }
+    text = "[corbel]\nwhen_idle = poweroff\n" + "".join(
+        f"[vm {name}]\nkernel = {name}.img\nmemory = 16M\n{keys}" for name, (_, keys, _) in kernels.items())
+    yield from on_both("broken-kernels", text, files={f"{name}.img": data for name, (data, _, _) in kernels.items()},
+                       status=1, emu=["--memory", "1024"],
+                       says=[f"vm {name}: not started: .*{line}" for name, (_, _, line) in kernels.items()] +
+                       [f"power off: {len(kernels)} VMs failed"])
 
 
 def cpu_device(number, features, core=0, thread=0):
@@ -334,4 +417,6 @@ TESTS = [
     *ipis(),
     *topology(),
     *faults.tests(),
+    *boot_protocols(),
+    *broken_kernels(),
 ]

@@ -8,6 +8,7 @@
 
 #include "boot/config.h"
 #include "lib/string.h"
+#include <string.h>
 
 static struct config config;
 static char said[64 * 1024];
@@ -172,6 +173,18 @@ static const struct bad bad_vm[] = {
 	{ "kernel = k\ncpus = all",
 	  "c:4: cpus: 'all' is not a list of CPUs like 0-1,3 (0 to 255)\n" },
 	{ "kernel = k\nautostart = true", "c:4: autostart: 'true' is not yes or no\n" },
+	{ "kernel = k\nprotocol = elf",
+	  "c:4: protocol: 'elf' is not auto, linux, multiboot, pvh or flat\n" },
+	{ "kernel = k\nprotocol = flat\naddress = 1000",
+	  "c:5: address: '1000' is not an address like 0x100000, below 4 GiB\n" },
+	{ "kernel = k\nprotocol = flat\naddress = 0x100000000",
+	  "c:5: address: '0x100000000' is not an address like 0x100000, below 4 GiB\n" },
+	{ "kernel = k\naddress = 0x1000", "c:4: address: only protocol = flat takes one\n" },
+	{ "kernel = k\ndevices = all", "c:4: devices: 'all' is not test\n" },
+	{ "kernel = k\nmodule = a/b c",
+	  "c:4: module: 'a/b' is not a file name: no folders, files are "
+	  "in \\corbel\n" },
+	{ "kernel = k\nmodule =", "c:4: module: has no value\n" },
 	{ "kernel = k\non_exit = die", "c:4: on_exit: 'die' is not stop, restart or poweroff\n" },
 	{ "kernel = k\nbaud = 9600", "c:4: 'baud' is not a key of [vm]\n" },
 	{ "kernel = k\ndisk", "c:4: 'disk' is not key = value\n" },
@@ -516,15 +529,18 @@ static void files_are_walked_in_order(void **state)
 {
 	static const struct config_file expect[] = {
 		{ "vmlinuz", "kernel", 2, 0, false }, { "initrd", "initrd", 3, 0, false },
-		{ "VMLINUZ", "kernel", 9, 2, true },  { "initrd2", "initrd", 8, 2, false },
-		{ "initrd", "kernel", 11, 3, true },
+		{ "VMLINUZ", "kernel", 10, 2, true }, { "initrd2", "initrd", 9, 2, false },
+		{ "initrd", "kernel", 13, 3, true },  { "m1", "module", 11, 2, false },
+		{ "M1", "module", 14, 3, true },
 	};
 	struct config_file file;
 	u32 pos = 0;
 
 	(void)state;
 	parse("[vm a]\nkernel=vmlinuz\ninitrd=initrd\n[vm broken]\nkernel=k2\nmemory=1\n"
-	      "[vm c]\ninitrd=initrd2\nkernel=VMLINUZ\n[vm d]\nkernel=initrd\n");
+	      "module=no\n"
+	      "[vm c]\ninitrd=initrd2\nkernel=VMLINUZ\nmodule=m1\n"
+	      "[vm d]\nkernel=initrd\nmodule=M1\n");
 	for (size_t i = 0; i < ARRAY_SIZE(expect); i++) {
 		assert_true(config_next_file(&config, &pos, &file));
 		assert_string_equal(file.name, expect[i].name);
@@ -535,6 +551,42 @@ static void files_are_walked_in_order(void **state)
 	}
 	assert_false(config_next_file(&config, &pos, &file));
 	assert_false(config_next_file(&config, &pos, &file));
+}
+
+static void keys_of_other_protocols(void **state)
+{
+	char text[1024] = "[vm a]\nkernel = k\n", line[400];
+
+	(void)state;
+	parse("[vm a]\nkernel = k\nprotocol = flat\naddress = 0x7c00\ndevices = test\n"
+	      "module = one\nmodule = two\twith  words \n[vm b]\nkernel = k\nmodule = three x\n");
+	assert_string_equal(said, "");
+	assert_string_equal(config.vms[0].protocol, "flat");
+	assert_int_equal(config.vms[0].address, 0x7c00);
+	assert_true(config.vms[0].test_devices);
+	assert_string_equal(config.vms[1].protocol, "auto");
+	assert_int_equal(config.vms[1].address, 0x100000);
+	assert_false(config.vms[1].test_devices);
+	assert_int_equal(config.nr_modules, 3);
+	assert_string_equal(config.modules[0].name, "one");
+	assert_string_equal(config.modules[0].args, "");
+	assert_string_equal(config.modules[1].name, "two");
+	assert_string_equal(config.modules[1].args, "with  words");
+	assert_int_equal(config.modules[2].vm, 1);
+	for (u32 i = 0; i < CONFIG_MODULES_MAX; i++)
+		strcat(text, "module = m\n");
+	parse(text);
+	assert_string_equal(said, "");
+	strcat(text, "module = m33 x\n");
+	parse(text);
+	assert_string_equal(said, "c:35: module: 'm33' is one too many: at most 32, of all VMs "
+				  "together\n");
+	snprintf(line, sizeof(line), "[vm a]\nkernel = k\nmodule = m %0255d\n", 0);
+	parse(line);
+	assert_string_equal(said, "");
+	snprintf(line, sizeof(line), "[vm a]\nkernel = k\nmodule = m %0256d\n", 0);
+	parse(line);
+	assert_non_null(strstr(said, "is longer than 255 characters"));
 }
 
 static void file_names_compare_as_on_fat(void **state)
@@ -575,6 +627,7 @@ int main(void)
 		cmocka_unit_test(override_replaces_keys),
 		cmocka_unit_test(bad_overrides_have_no_effect),
 		cmocka_unit_test(files_are_walked_in_order),
+		cmocka_unit_test(keys_of_other_protocols),
 		cmocka_unit_test(file_names_compare_as_on_fat),
 		cmocka_unit_test(later_errors_look_the_same),
 	};

@@ -15,6 +15,7 @@
 #include "tests/unit/host.h"
 #include "virt/guestmem.h"
 #include "virt/linux.h"
+#include "virt/loader.h"
 
 #define TOP (32 * MIB)
 
@@ -25,10 +26,11 @@ static const struct boot_e820_entry map[] = {
 };
 
 static struct vm *const vm = &fake_vm;
-static struct linux_image img;
-static struct linux_entry entry;
+static struct boot_image img;
+static struct boot_file module;
+static struct boot_entry entry;
 static char why[128];
-static u8 *file; /* exactly kernel_size bytes on the heap, so that ASan sees every byte too many */
+static u8 *file; /* exactly kernel.size bytes on the heap, so that ASan sees every byte too many */
 static u8 *initrd;
 
 static struct setup_header *hdr(void)
@@ -40,8 +42,8 @@ static void new_file(u64 size)
 {
 	free(file);
 	file = calloc(1, size);
-	img.kernel = file;
-	img.kernel_size = size;
+	img.kernel.data = file;
+	img.kernel.size = size;
 }
 
 /* A kernel of 3 setup sectors and 64 KiB, in the shape of the real ones. */
@@ -53,7 +55,7 @@ static int good_image(void **state)
 		assert_int_equal(vm_add_memory(vm, GPA(map[i].addr), map[i].size, S2_RWX), 0);
 	memset(&img, 0, sizeof(img));
 	new_file(4 * 512 + 0x10000);
-	for (u64 i = 4 * 512; i < img.kernel_size; i++)
+	for (u64 i = 4 * 512; i < img.kernel.size; i++)
 		file[i] = (u8)(i * 7);
 	hdr()->setup_sects = 3;
 	hdr()->syssize = 0x1000;
@@ -72,9 +74,12 @@ static int good_image(void **state)
 	free(initrd);
 	initrd = malloc(100000);
 	memset(initrd, 0xcd, 100000);
-	img.initrd = initrd;
-	img.initrd_size = 100000;
-	img.cmdline = "console=ttyS0 quiet";
+	module.data = initrd;
+	module.size = 100000;
+	img.kernel.args = "console=ttyS0 quiet";
+	img.protocol = "linux";
+	img.modules = &module;
+	img.nr_modules = 1;
 	img.e820 = map;
 	img.e820_count = ARRAY_SIZE(map);
 	img.rsdp = GPA(0x90000);
@@ -84,16 +89,16 @@ static int good_image(void **state)
 static int load(void)
 {
 	memset(why, 0, sizeof(why));
-	return linux_load(vm, &img, &entry, why, sizeof(why));
+	return boot_load(vm, &img, &entry, why, sizeof(why));
 }
 
-static void fails(int code, const char *text)
+static void fails(const char *text)
 {
 	int err = load();
 
-	if (err != code || strcmp(why, text))
+	if (err != -ENOEXEC || strcmp(why, text))
 		print_message("got %d: %s\n", err, why);
-	assert_int_equal(err, code);
+	assert_int_equal(err, -ENOEXEC);
 	assert_string_equal(why, text);
 }
 
@@ -105,6 +110,12 @@ static u64 read8(u64 gpa)
 	return value;
 }
 
+/* Where the zero page says that it is. */
+static u64 initrd_at(void)
+{
+	return (u32)read8(LINUX_ZERO_PAGE + offsetof(struct boot_params, hdr.ramdisk_image));
+}
+
 static void a_good_one(void **state)
 {
 	static struct boot_params zero;
@@ -114,18 +125,17 @@ static void a_good_one(void **state)
 	assert_int_equal(load(), 0);
 	assert_string_equal(why, "");
 	assert_int_equal(entry.rip, 16 * MIB + 0x200);
-	assert_int_equal(entry.kernel_end, ALIGN_UP(19 * MIB + 0x123, PAGE_SIZE));
-	assert_int_equal(entry.initrd, ALIGN_DOWN(TOP - 100000, PAGE_SIZE));
+	assert_int_equal(entry.mode, BOOT_LONG);
 	assert_int_equal(guest_read(vm, GPA(16 * MIB), buf, 0x10000), 0);
 	assert_memory_equal(buf, file + 4 * 512, 0x10000);
-	assert_int_equal(guest_read(vm, GPA(entry.initrd), buf, 100000), 0);
+	assert_int_equal(guest_read(vm, GPA(ALIGN_DOWN(TOP - 100000, PAGE_SIZE)), buf, 100000), 0);
 	assert_memory_equal(buf, initrd, 100000);
 	assert_int_equal(guest_read(vm, GPA(LINUX_ZERO_PAGE), &zero, sizeof(zero)), 0);
 	assert_int_equal(zero.hdr.header, 0x53726448);
 	assert_int_equal(zero.hdr.type_of_loader, 0xff);
 	assert_int_equal(zero.hdr.loadflags, LOADED_HIGH);
 	assert_int_equal(zero.hdr.code32_start, 16 * MIB);
-	assert_int_equal(zero.hdr.ramdisk_image, entry.initrd);
+	assert_int_equal(zero.hdr.ramdisk_image, ALIGN_DOWN(TOP - 100000, PAGE_SIZE));
 	assert_int_equal(zero.hdr.ramdisk_size, 100000);
 	assert_int_equal(zero.hdr.init_size, 3 * MIB + 0x123);
 	assert_int_equal(zero.hdr.setup_data, 0);
@@ -141,12 +151,11 @@ static void a_good_one(void **state)
 static void without_extras(void **state)
 {
 	(void)state;
-	img.initrd = NULL;
-	img.initrd_size = 0;
-	img.cmdline = NULL;
+	img.nr_modules = 0;
+	img.kernel.args = "";
 	img.rsdp = GPA(0);
 	assert_int_equal(load(), 0);
-	assert_int_equal(entry.initrd | entry.initrd_end, 0);
+	assert_int_equal(initrd_at(), 0);
 	assert_int_equal(read8(LINUX_CMDLINE), 0);
 }
 
@@ -164,7 +173,7 @@ static void starting(void **state)
 	(void)state;
 	assert_int_equal(load(), 0);
 	memset(v->gpr, 0xff, sizeof(v->gpr));
-	assert_int_equal(linux_start(v, &entry), 0);
+	boot_start(v, &entry);
 	assert_int_equal(v->rip, entry.rip);
 	assert_int_equal(v->rflags, 2);
 	for (u32 n = 0; n < GPRS; n++)
@@ -192,30 +201,29 @@ static void starting(void **state)
 static void no_kernel(void **state)
 {
 	new_file(100);
-	fails(-ENOEXEC, "not a bzImage: only 100 bytes long");
+	fails("not a bzImage: only 100 bytes long");
 	new_file(0);
-	fails(-ENOEXEC, "not a bzImage: only 0 bytes long");
+	fails("not a bzImage: only 0 bytes long");
 	new_file(4096);
-	fails(-ENOEXEC, "not a bzImage: no HdrS signature at offset 0x202");
+	fails("not a bzImage: no HdrS signature at offset 0x202");
 	good_image(state);
 	hdr()->version = 0x20b;
-	fails(-ENOEXEC, "boot protocol 2.11 is too old: 2.12 is needed");
+	fails("boot protocol 2.11 is too old: 2.12 is needed");
 	good_image(state);
 	hdr()->xloadflags &= (u16)~XLF_KERNEL_64;
-	fails(-ENOEXEC, "not a 64-bit kernel: it has no 64-bit entry");
+	fails("not a 64-bit kernel: it has no 64-bit entry");
 	good_image(state);
 	hdr()->jump = 0x10eb;
-	fails(-ENOEXEC, "bad bzImage: its header ends at 0x212 already");
+	fails("bad bzImage: its header ends at 0x212 already");
 	good_image(state);
 	hdr()->setup_sects = 200;
-	fails(-ENOEXEC, "bad bzImage: 200 setup sectors, but only 67584 bytes");
+	fails("bad bzImage: 200 setup sectors, but only 67584 bytes");
 	good_image(state);
 	hdr()->syssize = 0x1001;
-	fails(-ENOEXEC,
-	      "bzImage is cut short: 65536 bytes behind the setup, its header says 65552");
+	fails("bzImage is cut short: 65536 bytes behind the setup, its header says 65552");
 	good_image(state);
 	hdr()->pref_address = 0x1000;
-	fails(-ENOEXEC, "bad bzImage: it wants 3072 KiB at 0x1000");
+	fails("bad bzImage: it wants 3072 KiB at 0x1000");
 	good_image(state);
 	hdr()->pref_address = ~0xfffull;
 	load();
@@ -230,37 +238,40 @@ static void no_room(void **state)
 	static char line[70000];
 
 	hdr()->init_size = 17 * MIB;
-	fails(-ENOSPC, "kernel needs memory from 0x1000000 to 0x2100000 (33 MiB)");
+	fails("kernel needs memory from 0x1000000 to 0x2100000 (33 MiB)");
 	good_image(state);
-	img.initrd_size = 300 * MIB;
-	fails(-ENOSPC, "initrd of 300 MiB does not fit between 0x1301000 and 0x2000000");
+	module.size = 300 * MIB;
+	fails("initrd of 300 MiB does not fit between 0x1301000 and 0x2000000");
 	good_image(state);
-	img.initrd_size = ~0ull;
-	assert_int_equal(load(), -ENOSPC);
+	module.size = ~0ull;
+	assert_int_equal(load(), -ENOEXEC);
 	good_image(state);
 	hdr()->initrd_addr_max = 18 * MIB;
-	fails(-ENOSPC, "initrd of 1 MiB does not fit between 0x1301000 and 0x1301000");
+	fails("initrd of 1 MiB does not fit between 0x1301000 and 0x1301000");
 	good_image(state);
 	hdr()->initrd_addr_max = 24 * MIB - 1;
 	assert_int_equal(load(), 0);
-	assert_int_equal(entry.initrd, ALIGN_DOWN(24 * MIB - 100000, PAGE_SIZE));
+	assert_int_equal(initrd_at(), ALIGN_DOWN(24 * MIB - 100000, PAGE_SIZE));
 	hdr()->initrd_addr_max = 0xffffffff;
 	assert_int_equal(load(), 0);
 	memset(line, 'x', 2047);
-	img.cmdline = line;
+	img.kernel.args = line;
 	assert_int_equal(load(), 0);
 	line[2047] = 'x';
-	fails(-ENOSPC, "command line is too long: this kernel takes 2047 characters");
+	fails("command line is too long: this kernel takes 2047 characters");
 	memset(line, 'x', sizeof(line) - 1);
 	hdr()->cmdline_size = 0xffffffff;
-	fails(-ENOSPC, "command line is too long: this kernel takes 65535 characters");
+	fails("command line is too long: this kernel takes 65535 characters");
 	good_image(state);
 	img.e820_count = 129;
-	fails(-EINVAL, "memory map of 129 entries: at most 128 fit");
+	fails("too many modules, or entries of the memory map");
+	good_image(state);
+	img.nr_modules = 2;
+	fails("Linux takes one initrd, and no modules");
 	good_image(state);
 	img.e820 = map + 1;
 	img.e820_count = 2;
-	fails(-ENOSPC, "no memory from 0 to 0x30000 for the boot parameters");
+	fails("no memory from 0 to 0x30000 for the boot parameters");
 }
 
 /* The map promises what the VM doesn't have. */
@@ -272,7 +283,7 @@ static void map_lies(void **state)
 	(void)state;
 	img.e820 = big;
 	img.e820_count = 2;
-	fails(-EFAULT, "initrd: the VM has no memory at 0x40e7000..0x40ff6a0");
+	fails("initrd: the VM has no memory at 0x40e7000..0x40ff6a0");
 }
 
 /* Any header at all: never a byte outside file or memory (ASan), and a sentence for each refusal.
@@ -299,22 +310,22 @@ static void random_damage(void **state)
 		for (u64 i = host_random(&seed) % 4; i; i--) {
 			u64 at = 0x1f1 + host_random(&seed) % 0x80;
 
-			if (at < img.kernel_size)
+			if (at < img.kernel.size)
 				file[at] = (u8)host_random(&seed);
 		}
-		img.initrd_size = host_random(&seed) % 8 ? 100000 : host_random(&seed);
-		if (img.initrd_size > 100000 && img.initrd_size < 32 * MIB)
+		module.size = host_random(&seed) % 8 ? 100000 : host_random(&seed);
+		if (module.size > 100000 && module.size < 32 * MIB)
 			continue; /* there is no such buffer */
 		err = load();
 		*(err ? &bad : &good) += 1;
 		assert_int_equal(!err, !why[0]);
 		assert_true(strlen(why) < sizeof(why) - 1);
 		if (!err) {
-			assert_true(entry.kernel >= MIB && entry.kernel_end <= TOP);
-			assert_true(entry.initrd >= entry.kernel_end && entry.initrd_end <= TOP);
+			assert_true(entry.rip >= MIB + 0x200 && entry.rip < TOP);
+			assert_true(!initrd_at() || (initrd_at() > entry.rip && initrd_at() < TOP));
 		}
 		if (round % 4 == 3)
-			memcpy(file, whole, MIN(sizeof(whole), img.kernel_size));
+			memcpy(file, whole, MIN(sizeof(whole), img.kernel.size));
 	}
 	assert_true(good > 100 && bad > 100);
 }

@@ -29,7 +29,8 @@ test_ipi := arch/x86/ipi.c $(U)/host.c $(T_LIB)
 test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
 test_lib := $(U)/host.c $(T_LIB)
-test_linux := virt/linux.c $(T_VM)
+test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
+test_loader := $(test_linux)
 test_monitor := $(T_DEBUG)
 test_screen := debug/screen.c debug/escape.c $(B)/font.c
 test_spinlock := $(U)/host.c $(T_LIB)
@@ -40,6 +41,6 @@ test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux monitor screen stage2 stage2_model topology uart
+	linux loader monitor screen stage2 stage2_model topology uart
 TSAN_TESTS := ipi spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore
