@@ -178,6 +178,16 @@ def boot_protocols():
                        script="wait cmdline size ffffffff\nkey ctrl-]\nsend vm flat stop\n")
 
 
+# Kernels that others wrote. GNU Mach comes packed, and mkusb unpacks it.
+def others_kernels():
+    yield from on_both("gnumach", conf(name="mach", kernel="gnumach.gz", initrd=None, cmdline="console=com0",
+                                       memory="64M"),
+                       files={"gnumach.gz": "guest/gnumach.gz"},
+                       script="wait No bootstrap code loaded\nkey ctrl-]\nsend vm mach stop\n",
+                       says=["GNU Mach 1.8", "00000000000090000, available", "00000000000a0000, ACPI",
+                             "000000000004000000, available", "ended: operator"])
+
+
 # Broken kernels of all kinds in one boot: each VM has its line, and the machine goes on.
 def broken_kernels():
     def multiboot(flags=0, *addresses):
@@ -419,4 +429,5 @@ TESTS = [
     *faults.tests(),
     *boot_protocols(),
     *broken_kernels(),
+    *others_kernels(),
 ]
