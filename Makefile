@@ -156,8 +156,8 @@ $(B)/corbel.so: $(EFI_OBJS) $(B)/efi/blob.o
 	@! nm -u $@ | grep .
 $(B)/corbel.efi: $(B)/corbel.so
 	@echo "  EFI     $@"
-	$Qobjcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' \
-		-j '.rela.*' -j .reloc --target efi-app-x86_64 --subsystem=10 $< $@
+	$Qobjcopy --strip-all -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela \
+		-j '.rel.*' -j '.rela.*' -j .reloc --target efi-app-x86_64 --subsystem=10 $< $@
 
 # Host programs: the same sources with sanitizers.
 HOST_CFLAGS := -std=gnu17 -O1 -g -DCORBEL_HOST -DPROVE_MMU=1 -I. -I$(B) -Wall -Wextra -Werror
