@@ -34,7 +34,8 @@ OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/config_files.c boo
 	debug/console.c debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c \
 	debug/vmconsole.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
-	dev/platform.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c \
+	dev/platform.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c dev/virtio.c \
+	dev/virtio_blk.c dev/virtq.c \
 	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/tlb.c svm/vcpu.c \
 	vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
 	vmx/switched.c vmx/tlb.c vmx/vcpu.c \
@@ -88,7 +89,7 @@ help:
 all: $(B)/corbel.efi
 
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
-HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c lib/spinlock.c arch/x86/timer.c \
+HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c dev/virtq.c lib/spinlock.c arch/x86/timer.c \
 	arch/x86/apic.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c \
 	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2

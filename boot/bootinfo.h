@@ -5,11 +5,11 @@
  */
 #pragma once
 
+#include "boot/config.h"
 #include "lib/types.h"
 
-#define BOOTINFO_MAGIC	 0x6f666e494c425243ull /* "CRBLInfo" */
-#define BOOT_MAX_MODULES 64
-#define BOOT_NAME_MAX	 128
+#define BOOTINFO_MAGIC 0x6f666e494c425243ull /* "CRBLInfo" */
+#define BOOT_NAME_MAX  128
 
 struct boot_module {
 	char name[BOOT_NAME_MAX]; /* as the configuration names it */
@@ -42,7 +42,7 @@ struct bootinfo {
 	struct boot_framebuffer fb;
 	char options[512]; /* LoadOptions, ASCII */
 	u32 module_count;
-	struct boot_module modules[BOOT_MAX_MODULES];
+	struct boot_module modules[CONFIG_FILES_MAX];
 };
 
 /*

@@ -131,6 +131,18 @@ static bool is_name_char(char c)
 	return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'z') || c == '-' || c == '_';
 }
 
+/* What VMs and networks can be called. */
+static bool is_name(struct text t)
+{
+	if (!t.n || t.n > CONFIG_NAME_MAX)
+		return false;
+	for (size_t i = 0; i < t.n; i++) {
+		if (!is_name_char(t.s[i]))
+			return false;
+	}
+	return true;
+}
+
 static struct text trim(struct text t)
 {
 	while (t.n && is_blank(t.s[0])) {
@@ -354,6 +366,59 @@ static bool set_initrd(struct parser *p, struct text value)
 	return set_file(p, value, p->vm->initrd);
 }
 
+static bool set_disk(struct parser *p, struct text value)
+{
+	struct text rest = value;
+	bool has_option;
+	struct text name = trim(cut(&rest, ',', &has_option));
+
+	p->vm->disk_line = p->line;
+	if (!name.n || (has_option && !text_is(trim(rest), "readonly")))
+		return reject(p, value, "is not a file name, or one with ,readonly");
+	p->vm->disk_readonly = has_option;
+	return set_file(p, name, p->vm->disk);
+}
+
+static bool set_net(struct parser *p, struct text value)
+{
+	if (!is_name(value))
+		return reject(p, value, "is not a name (1 to 31 of a-z A-Z 0-9 - _)");
+	text_copy(p->vm->net, value);
+	return true;
+}
+
+/* Six bytes as 02:00:00:00:00:01; the lowest bit of the first one is that of groups. */
+static bool set_mac(struct parser *p, struct text value)
+{
+	struct text rest = value;
+	u64 byte, any = 0;
+	bool more = true;
+	u32 n = 0;
+
+	for (; more && n < sizeof(p->vm->mac); n++) {
+		struct text item = cut(&rest, ':', &more);
+
+		if (item.n != 2 || !text_number(item, 16, 0xff, &byte))
+			break;
+		p->vm->mac[n] = (u8)byte;
+		any |= byte;
+	}
+	if (n < sizeof(p->vm->mac) || more || !any || p->vm->mac[0] & 1)
+		return reject(p, value, "is not a MAC address like 02:00:00:00:00:01");
+	return true;
+}
+
+static bool set_rng(struct parser *p, struct text value)
+{
+	static const char *const words[] = { "off", "on" };
+	int i = word_index(value, words, ARRAY_SIZE(words));
+
+	if (i < 0)
+		return reject(p, value, "is not on or off");
+	p->vm->rng = i;
+	return true;
+}
+
 static bool set_cmdline(struct parser *p, struct text value)
 {
 	if (value.n > CONFIG_CMDLINE_MAX)
@@ -492,12 +557,22 @@ static bool set_on_exit(struct parser *p, struct text value)
 
 #define VM_KEY_KERNEL 0 /* index of the one key that must be there */
 static const struct key vm_keys[] = {
-	{ "kernel", set_kernel, false },       { "initrd", set_initrd, false },
-	{ "cmdline", set_cmdline, true },      { "memory", set_memory, false },
-	{ "vcpus", set_vcpus, false },	       { "cpus", set_cpus, false },
-	{ "autostart", set_autostart, false }, { "on_exit", set_on_exit, false },
-	{ "protocol", set_protocol, false },   { "address", set_address, false },
-	{ "module", set_module, false },       { "devices", set_devices, false },
+	{ "kernel", set_kernel, false },
+	{ "initrd", set_initrd, false },
+	{ "cmdline", set_cmdline, true },
+	{ "memory", set_memory, false },
+	{ "vcpus", set_vcpus, false },
+	{ "cpus", set_cpus, false },
+	{ "autostart", set_autostart, false },
+	{ "on_exit", set_on_exit, false },
+	{ "protocol", set_protocol, false },
+	{ "address", set_address, false },
+	{ "module", set_module, false },
+	{ "devices", set_devices, false },
+	{ "disk", set_disk, false },
+	{ "net", set_net, false },
+	{ "mac", set_mac, false },
+	{ "rng", set_rng, false },
 };
 
 /* ---- Sections and lines ---- */
@@ -551,13 +626,7 @@ static struct config_vm *find_vm(struct config *config, struct text name)
 /* "monitor" stands for Corbel's own prompt wherever a VM's name can stand. */
 static bool is_vm_name(struct text name)
 {
-	if (!name.n || name.n > CONFIG_NAME_MAX || text_is(name, "monitor"))
-		return false;
-	for (size_t i = 0; i < name.n; i++) {
-		if (!is_name_char(name.s[i]))
-			return false;
-	}
-	return true;
+	return is_name(name) && !text_is(name, "monitor");
 }
 
 static void begin_vm(struct parser *p, struct text name)
@@ -589,6 +658,7 @@ static void begin_vm(struct parser *p, struct text name)
 	vm->vcpus = 1;
 	memset(&vm->cpus, 0xff, sizeof(vm->cpus));
 	vm->autostart = true;
+	vm->rng = true;
 	vm->line = p->line;
 	p->vm = vm;
 	p->keys = vm_keys;

@@ -25,6 +25,8 @@
 #define CONFIG_VCPUS_MAX   64
 #define CONFIG_MODULES_MAX 32  /* of all VMs together */
 #define CONFIG_ARGS_MAX	   255 /* characters behind a module's file name */
+#define CONFIG_VM_FILES	   3   /* kernel, initrd, disk */
+#define CONFIG_FILES_MAX   (CONFIG_VM_FILES * CONFIG_MAX_VMS + CONFIG_MODULES_MAX)
 #define CONFIG_MEMORY_MIN  (16 * MIB)
 #define CONFIG_MEMORY_MAX  (16 * KIB * GIB)
 #define CONFIG_SETUP_BOOT  (-1) /* setup_cpu: the CPU that booted */
@@ -42,6 +44,11 @@ struct config_vm {
 	const char *protocol; /* a word of that key */
 	u64 address;	      /* of a flat image, below 4 GiB */
 	bool test_devices;
+	char disk[CONFIG_FILE_MAX + 1]; /* empty: none */
+	bool disk_readonly;
+	char net[CONFIG_NAME_MAX + 1]; /* the switch; empty: none */
+	u8 mac[6];		       /* all zero: by the VM's id */
+	bool rng;
 	u64 memory; /* bytes, a multiple of 4 KiB */
 	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
 	struct cpumask
@@ -49,9 +56,10 @@ struct config_vm {
 	bool autostart;
 	enum config_exit on_exit;
 	bool broken; /* has an error: not to be started */
-	u32 line;    /* of its section; the next four are 0 when the key is absent */
+	u32 line;    /* of its section; the next five are 0 when the key is absent */
 	u32 kernel_line;
 	u32 initrd_line;
+	u32 disk_line;
 	u32 memory_line;
 	u32 address_line;
 };
@@ -109,7 +117,7 @@ void config_error_at(const struct config_sink *sink, u32 line, const char *key, 
 /* A file that a VM refers to. */
 struct config_file {
 	const char *name;
-	const char *key; /* "kernel", "initrd" or "module" */
+	const char *key; /* "kernel", "initrd", "disk" or "module" */
 	u32 line;	 /* of that key */
 	u32 vm;		 /* index into vms[] */
 	bool again;	 /* an earlier reference names the same file */

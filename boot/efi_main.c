@@ -137,7 +137,7 @@ static void read_files(EFI_HANDLE device)
 		info->config = info->config_size = 0;
 	config_parse(config, (const char *)info->config, info->config_size, &sink);
 	while (config_next_file(config, &pos, &file)) {
-		if (file.again || info->module_count == BOOT_MAX_MODULES)
+		if (file.again)
 			continue;
 		m = &info->modules[info->module_count++];
 		memcpy(m->name, file.name, strnlen(file.name, BOOT_NAME_MAX - 1));

@@ -122,7 +122,6 @@ static int load_kernel(struct vm *vm, char *why, size_t why_len)
 	u64 flags;
 	int err;
 
-	platform_reset(vm);
 	err = boot_load(vm, &img, &entry, why, why_len);
 	if (!err)
 		err = platform_write_firmware(vm);
@@ -176,11 +175,35 @@ static void unmake(struct vm *vm)
 	vm_destroy(vm);
 }
 
+/* What the configuration says of the VM's devices; false: reported. */
+static bool devices_of(const struct config_vm *c, const struct config_sink *sink,
+		       struct platform_devices *devices)
+{
+	const struct boot_module *disk;
+
+	*devices = (struct platform_devices){ 0 };
+	if (!c->disk[0])
+		return true;
+	disk = module(c->disk);
+	if (disk->size % VIRTIO_BLK_SECTOR || disk->size > VIRTIO_BLK_SIZE_MAX) {
+		config_error_at(sink, c->disk_line, "disk",
+				"'%s' has %lu bytes: not whole sectors of %u, or over %lu GiB",
+				c->disk, disk->size, VIRTIO_BLK_SECTOR, VIRTIO_BLK_SIZE_MAX / GIB);
+		return false;
+	}
+	devices->disk = (struct virtio_disk){ .base = hpa_ptr(HPA(disk->base)),
+					      .size = disk->size,
+					      .id = c->disk,
+					      .readonly = c->disk_readonly };
+	return true;
+}
+
 static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
 {
+	struct platform_devices devices;
 	int err;
 
-	if (!files_there(c, sink))
+	if (!files_there(c, sink) || !devices_of(c, sink, &devices))
 		return -ENOENT;
 	if (c->vcpus > 1) {
 		log_err("vm %s: vcpus = %u: more than one vCPU is not supported yet", c->name,
@@ -204,7 +227,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB,
 				error_name(err));
 	if (!err)
-		err = platform_create(*vm);
+		err = platform_create(*vm, &devices);
 	if (!err && c->test_devices)
 		err = testdev_create(&platform_of(*vm)->testdev, *vm, c->memory, c->cmdline);
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))

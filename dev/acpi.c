@@ -6,6 +6,7 @@
 #include "dev/ioapic.h"
 #include "dev/lapic_regs.h"
 #include "dev/power.h"
+#include "lib/assert.h"
 #include "lib/string.h"
 
 struct PACKED rsdp {
@@ -258,12 +259,23 @@ static u64 build_ssdt(struct blob *b, u32 cpus)
 	return finish(b, at);
 }
 
-static u64 add_dsdt(struct blob *b)
+/* The byte in the DSDT that says which virtio devices there are: Name (VDEV, 0xff). */
+static const u8 virtio_name[] = { 0x08, 'V', 'D', 'E', 'V', 0x0a };
+
+static u64 add_dsdt(struct blob *b, u8 virtio)
 {
 	struct header h;
 	memcpy(&h, dsdt_aml_code, sizeof(h));
 	size_t at = append(b, dsdt_aml_code, h.length, 16);
-	return b->gpa + at;
+	u8 *p = b->buf + at, *end = p + h.length - sizeof(virtio_name);
+
+	if (b->full)
+		return 0;
+	while (p < end && memcmp(p, virtio_name, sizeof(virtio_name)))
+		p++;
+	ASSERT(p < end);
+	p[sizeof(virtio_name)] = virtio;
+	return finish(b, at);
 }
 
 static void build_rsdp(struct blob *b, u64 xsdt)
@@ -276,13 +288,13 @@ static void build_rsdp(struct blob *b, u64 xsdt)
 	memcpy(b->buf, &rsdp, sizeof(rsdp));
 }
 
-int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus)
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio)
 {
 	struct blob b = { .buf = buf, .size = size, .gpa = gpa };
 	struct xsdt xsdt = { .h = header_make("XSDT", 1) };
 
 	reserve(&b, sizeof(struct rsdp), 16);
-	xsdt.table[0] = build_fadt(&b, add_dsdt(&b));
+	xsdt.table[0] = build_fadt(&b, add_dsdt(&b, virtio));
 	xsdt.table[1] = build_madt(&b, cpus);
 	xsdt.table[2] = build_ssdt(&b, cpus);
 	u64 root = finish(&b, append(&b, &xsdt, sizeof(xsdt), 16));

@@ -3,7 +3,7 @@
  * The ACPI tables of a guest, at a fixed place below 640 KiB that the memory map given to the guest
  *calls ACPI:
  *
- *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, power-off)
+ *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, virtio devices, power-off)
  *	             -> MADT (CPUs, IOAPIC)
  *	             -> SSDT (the CPUs' devices)
  */
@@ -19,8 +19,8 @@
 extern const unsigned char dsdt_aml_code[];
 
 /*
- * Build the tables for a guest with cpus CPUs (APIC ids 0..cpus - 1, cpus >= 1) into buf, which
- * will be at gpa in the guest. buf is cleared by the caller. Returns the bytes used; -ENOSPC if
- * size is too small. Pure.
+ * Build the tables for a guest with cpus CPUs (APIC ids 0..cpus - 1, cpus >= 1), and the virtio
+ * devices whose slot has a bit in virtio, into buf, which will be at gpa in the guest. buf is
+ * cleared by the caller. Returns the bytes used; -ENOSPC if size is too small. Pure.
  */
-int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus);
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio);

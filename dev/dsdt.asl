@@ -18,5 +18,61 @@ DefinitionBlock ("", "DSDT", 2, "CORBEL", "CORBELVM", 1)
 				IRQ (Edge, ActiveHigh, Exclusive) { 4 }
 			})
 		}
+
+		// The virtio devices that this VM has, a bit each: dev/acpi.c writes it here.
+		Name (VDEV, 0xff)
+		Method (VSTA, 1)
+		{
+			If ((VDEV >> Arg0) & 1) { Return (0x0f) }
+			Return (0)
+		}
+
+		Device (VBLK)
+		{
+			Name (_HID, "LNRO0005")
+			Name (_UID, 0)
+			Method (_STA) { Return (VSTA (0)) }
+			Name (_CRS, ResourceTemplate ()
+			{
+				Memory32Fixed (ReadWrite, 0xfeb00000, 0x200)
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 16 }
+			})
+		}
+
+		Device (VNET)
+		{
+			Name (_HID, "LNRO0005")
+			Name (_UID, 1)
+			Method (_STA) { Return (VSTA (1)) }
+			Name (_CRS, ResourceTemplate ()
+			{
+				Memory32Fixed (ReadWrite, 0xfeb01000, 0x200)
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 17 }
+			})
+		}
+
+		Device (VRNG)
+		{
+			Name (_HID, "LNRO0005")
+			Name (_UID, 2)
+			Method (_STA) { Return (VSTA (2)) }
+			Name (_CRS, ResourceTemplate ()
+			{
+				Memory32Fixed (ReadWrite, 0xfeb02000, 0x200)
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 18 }
+			})
+		}
+
+		Device (VCON)
+		{
+			Name (_HID, "LNRO0005")
+			Name (_UID, 3)
+			Method (_STA) { Return (VSTA (3)) }
+			Name (_CRS, ResourceTemplate ()
+			{
+				Memory32Fixed (ReadWrite, 0xfeb03000, 0x200)
+				Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 19 }
+			})
+		}
 	}
 }

@@ -25,7 +25,22 @@ void lapic_eoi_broadcast(struct vm *vm, u8 vector)
 	ioapic_eoi(&platform_of(vm)->ioapic, vector);
 }
 
+void platform_reset(struct vm *vm)
+{
+	struct platform *p = platform_of(vm);
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		lapic_reset(vm->vcpus[i]);
+		vm->vcpus[i]->kvmclock_msr = 0;
+	}
+	ioapic_reset(&p->ioapic);
+	uart_reset(&p->uart);
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
+		if (p->virtio[i])
+			virtio_reset(p->virtio[i]);
+}
+
 static const struct irqchip_ops irqchip = {
+	.reset = platform_reset,
 	.pending = lapic_pending,
 	.ack = lapic_ack,
 	.timer = lapic_timer_expired,
@@ -34,7 +49,16 @@ static const struct irqchip_ops irqchip = {
 	.set_tpr = lapic_set_tpr,
 };
 
-static int create_devices(struct vm *vm, struct platform *p)
+static int create_virtio(struct vm *vm, struct platform *p, const struct platform_devices *devices)
+{
+	int err = 0;
+
+	if (devices->disk.base)
+		err = virtio_blk_create(vm, &devices->disk, &p->virtio[VIRTIO_SLOT_BLK]);
+	return err;
+}
+
+static int create_devices(struct vm *vm, struct platform *p, const struct platform_devices *devices)
 {
 	int err = 0;
 	for (u32 i = 0; !err && i < vm->nr_vcpus; i++)
@@ -51,17 +75,19 @@ static int create_devices(struct vm *vm, struct platform *p)
 		err = kvmclock_create(&p->kvmclock, vm, dev_time.wall_base_ns, dev_time.tsc_stable);
 	if (!err)
 		err = power_create(vm);
+	if (!err)
+		err = create_virtio(vm, p, devices);
 	return err;
 }
 
-int platform_create(struct vm *vm)
+int platform_create(struct vm *vm, const struct platform_devices *devices)
 {
 	struct platform *p = frame_alloc_zero(FRAME_HEAP, vm->id);
 	if (!p)
 		return -ENOMEM;
 	vm->platform = p;
 	vm->irqchip = &irqchip;
-	int err = create_devices(vm, p);
+	int err = create_devices(vm, p, devices);
 	if (err)
 		platform_destroy(vm);
 	return err;
@@ -69,26 +95,31 @@ int platform_create(struct vm *vm)
 
 void platform_destroy(struct vm *vm)
 {
+	struct platform *p = platform_of(vm);
+
+	if (!p)
+		return;
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
+		if (p->virtio[i])
+			virtio_destroy(p->virtio[i]);
 	vm->irqchip = NULL;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		lapic_destroy(vm->vcpus[i]);
-	if (vm->platform)
-		frame_free(hpa_pfn(ptr_hpa(vm->platform)), FRAME_HEAP, vm->id);
+	frame_free(hpa_pfn(ptr_hpa(p)), FRAME_HEAP, vm->id);
 	vm->platform = NULL;
 }
 
-void platform_reset(struct vm *vm)
-{
-	struct platform *p = platform_of(vm);
-	for (u32 i = 0; i < vm->nr_vcpus; i++) {
-		lapic_reset(vm->vcpus[i]);
-		vm->vcpus[i]->kvmclock_msr = 0;
-	}
-	ioapic_reset(&p->ioapic);
-	uart_reset(&p->uart);
-}
-
 #define ACPI_ORDER 2 /* 16 KiB of tables: over 300 vCPUs */
+
+static u8 virtio_mask(struct vm *vm)
+{
+	u8 mask = 0;
+
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
+		if (platform_virtio(vm, i))
+			mask |= (u8)BIT(i);
+	return mask;
+}
 
 static int write_acpi(struct vm *vm)
 {
@@ -97,7 +128,7 @@ static int write_acpi(struct vm *vm)
 	if (!pfn_valid(f))
 		return -ENOMEM;
 	memset(pfn_ptr(f), 0, size);
-	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus);
+	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus, virtio_mask(vm));
 	int err = used < 0 ? used : guest_write(vm, GPA(ACPI_GPA), pfn_ptr(f), (size_t)used);
 	/* The RSDP again, for kernels that nobody tells: they search for it (ACPI "Finding the RSDP
 	 * on IA-PC Systems"). */

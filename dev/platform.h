@@ -7,6 +7,7 @@
 #include "dev/rtc.h"
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
+#include "dev/virtio_blk.h"
 #include "virt/vm.h"
 
 #define PLATFORM_UART_PORT  0x3f8
@@ -19,7 +20,13 @@ struct platform {
 	struct uart uart;
 	struct rtc rtc;
 	struct kvmclock kvmclock;
-	struct testdev testdev; /* not of platform_create: testdev_create() */
+	struct testdev testdev;		     /* not of platform_create: testdev_create() */
+	struct virtio *virtio[VIRTIO_SLOTS]; /* NULL: not in this VM */
+};
+
+/* What not every VM has. */
+struct platform_devices {
+	struct virtio_disk disk;
 };
 
 /*
@@ -27,9 +34,10 @@ struct platform {
  * vCPU its LAPIC, and sets vm->platform and vm->irqchip. -ENOMEM, or io_register's error; nothing
  * is left behind then, except on the bus, whose VM is to be destroyed.
  */
-int platform_create(struct vm *vm);
+int platform_create(struct vm *vm, const struct platform_devices *devices);
+/* Before vm_destroy(): other VMs may send to this one's network until this returns. */
 void platform_destroy(struct vm *vm);
-/* Power-on state. No vCPU of the VM runs, and no vCPU's timer is armed. */
+/* Power-on state: see struct irqchip_ops. */
 void platform_reset(struct vm *vm);
 /*
  * Write what the guest believes its firmware left in memory: the ACPI tables at ACPI_GPA, with a
@@ -41,6 +49,12 @@ int platform_write_firmware(struct vm *vm);
 static inline struct platform *platform_of(struct vm *vm)
 {
 	return vm->platform;
+}
+
+/* NULL: the VM has no such device. */
+static inline struct virtio *platform_virtio(struct vm *vm, enum virtio_slot slot)
+{
+	return vm->platform ? platform_of(vm)->virtio[slot] : NULL;
 }
 
 static inline struct uart *platform_uart(struct vm *vm)

@@ -14,6 +14,8 @@
 enum lock_rank {
 	RANK_VM_LIST = 1,
 	RANK_VM,
+	RANK_SWITCH, /* of networks, between VMs */
+	RANK_VIRTIO, /* a virtio device: it touches guest memory and allocates */
 	RANK_SLOTS,
 	RANK_BACKING,
 	RANK_STAGE2,

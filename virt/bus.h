@@ -24,7 +24,8 @@ struct io_region {
 	 * offset is within the region; size is 1, 2, 4 or 8 bytes (8 for MSRs). Values are
 	 * zero-extended. A read handler sets *value. Return 0, or an error: #GP for an MSR; for
 	 * ports and MMIO a read then yields all ones (which the handler finds in *value and leaves
-	 * there), a write is dropped. Either may be NULL: -ENXIO.
+	 * there), a write is dropped. Either may be NULL: -ENXIO. -EAGAIN from an MMIO write: the
+	 * instruction is executed again, because the handler has more to do than it may at once.
 	 */
 	int (*read)(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value);
 	int (*write)(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value);

@@ -9,7 +9,8 @@
 
 /*
  * Copy from or to guest physical memory. 0, or -EFAULT: some byte has no memory, or may not be
- * written (nothing was written).
+ * written (nothing was written). Two aligned bytes move at once, whatever the guest's CPUs do
+ * meanwhile.
  */
 int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) MUST_CHECK;
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) MUST_CHECK;

@@ -126,8 +126,8 @@ static bool store(struct job *j, u64 at, u32 size, u64 value)
 			return true;
 		return true;
 	}
-	io_write(j->v, IO_MMIO, gpa.v, size, value);
-	return true;
+	/* A device that has more to do than fits into one exit: the same instruction again. */
+	return io_write(j->v, IO_MMIO, gpa.v, size, value) != -EAGAIN;
 }
 
 static bool fetch(struct vcpu *v, struct job *j)
@@ -226,7 +226,10 @@ static void finish_element(struct job *j, u64 rflags)
 		vcpu_skip_len(j->v, j->insn.len);
 }
 
-/* Read, compute, write. False: an event is queued or the VM stops, nothing has changed. */
+/*
+ * Read, compute, write. False: an event is queued, the VM stops, or the instruction is to be
+ * executed again; nothing that the guest sees of it has changed.
+ */
 static bool element(struct job *j, struct insn_values *val)
 {
 	const struct mem_insn *insn = &j->insn;

@@ -319,6 +319,8 @@ int vm_start(struct vm *vm)
 		return trace_error(-EBUSY);
 	if (place_vcpus(vm))
 		return -ENODEV;
+	if (vm->irqchip)
+		vm->irqchip->reset(vm);
 	vm_clear_memory(vm);
 	if (vm->dead) /* its tables were damaged */
 		return trace_error(-EPERM);

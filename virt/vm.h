@@ -55,6 +55,12 @@ enum stop_reason {
 };
 
 struct irqchip_ops {
+	/*
+	 * All devices to power-on state; before memory is cleared for a start: what a device of
+	 * another VM has begun to write into it is complete. No vCPU runs, no vCPU's timer is
+	 * armed.
+	 */
+	void (*reset)(struct vm *vm);
 	/* The highest vector that the guest's priorities allow, or -1. On the runner. */
 	int (*pending)(struct vcpu *v);
 	/* That vector is being delivered: IRR -> ISR. On the runner. */

@@ -21,8 +21,8 @@ static void check_line(void *arg, const char *line)
 static void check_vm(const struct config_vm *vm)
 {
 	if (!memchr(vm->name, 0, sizeof(vm->name)) || !memchr(vm->kernel, 0, sizeof(vm->kernel)) ||
-	    !memchr(vm->initrd, 0, sizeof(vm->initrd)) ||
-	    !memchr(vm->cmdline, 0, sizeof(vm->cmdline)))
+	    !memchr(vm->initrd, 0, sizeof(vm->initrd)) || !memchr(vm->disk, 0, sizeof(vm->disk)) ||
+	    !memchr(vm->net, 0, sizeof(vm->net)) || !memchr(vm->cmdline, 0, sizeof(vm->cmdline)))
 		abort();
 	if (!vm->name[0] || (!vm->broken && !vm->kernel[0]))
 		abort();
@@ -59,8 +59,7 @@ static void check(void)
 	for (u32 i = 0; i < config.nr_vms; i++)
 		check_vm(&config.vms[i]);
 	while (config_next_file(&config, &pos, &file)) {
-		if (!file.line || config.vms[file.vm].broken ||
-		    ++files > 2 * CONFIG_MAX_VMS + CONFIG_MODULES_MAX)
+		if (!file.line || config.vms[file.vm].broken || ++files > CONFIG_FILES_MAX)
 			abort();
 	}
 }

@@ -86,7 +86,7 @@ def bad_configurations():
         return on_both(name, text, script=SHELL, status=1, says=[says], force=True)
 
     yield from bad("config-bad-size", "memory = 25M6", r"corbel\.conf:6: memory: '25M6' is not a size")
-    yield from bad("config-unknown-key", "disk = x", r"corbel\.conf:6: 'disk' is not a key of \[vm\]")
+    yield from bad("config-unknown-key", "dusk = x", r"corbel\.conf:6: 'dusk' is not a key of \[vm\]")
     yield from bad("config-no-file", "initrd = absent", r"corbel\.conf:6: initrd: no file 'absent'")
     yield from on_both("config-empty", "", files={}, script="wait corbel>\nsend poweroff\n")
     yield from on_both("config-no-vm-poweroff", "[corbel]\nwhen_idle = poweroff\n", files={})

@@ -7,6 +7,8 @@
 #include "dev/acpi.h"
 #include "dev/power.h"
 
+#define VIRTIO_DEVICES 0x05 /* the first and the third */
+
 static u8 buf[16384];
 
 static u32 get32(const u8 *p)
@@ -45,7 +47,7 @@ static const u8 *table(u64 gpa, int used, const char *signature)
 static int build(u32 cpus)
 {
 	memset(buf, 0, sizeof(buf));
-	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, cpus);
+	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, cpus, VIRTIO_DEVICES);
 	assert_in_range(used, 500, sizeof(buf));
 	return used;
 }
@@ -111,7 +113,7 @@ static void test_no_space(void **state)
 	int used = build(64);
 	for (int size = 0; size < used; size++) {
 		u8 *small = malloc((size_t)size + 1); /* the sanitizer watches the end */
-		assert_int_equal(acpi_build(small, (size_t)size, ACPI_GPA, 64), -ENOSPC);
+		assert_int_equal(acpi_build(small, (size_t)size, ACPI_GPA, 64, 0), -ENOSPC);
 		free(small);
 	}
 }
@@ -120,7 +122,8 @@ static void test_written_to_the_guest(void **state)
 {
 	(void)state;
 	struct vm *vm = fake_vm(4);
-	int used = build(4);
+	memset(buf, 0, sizeof(buf));
+	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, 4, 0);
 	assert_int_equal(platform_write_firmware(vm), 0);
 	assert_memory_equal(fake_memory + ACPI_GPA, buf, (size_t)used);
 	fake_frames_left = 0;
@@ -189,6 +192,21 @@ static void test_acpica(void **state)
 	assert_int_equal(run("! grep -E 'Exception|AE_' out"), 0);
 	assert_int_equal(run("test $(grep -cE '\\[Integer\\] = 0+5$' out) = 2"),
 			 0); /* \\_S5: 5, 5, 0, 0 */
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++) {
+		static const char *const names[] = { "VBLK", "VNET", "VRNG", "VCON" };
+		char command[160];
+		snprintf(command, sizeof(command),
+			 "acpiexec -b 'evaluate \\_SB.%s._STA; quit' dsdt.aml >sta && "
+			 "grep -qE '\\[Integer\\] = 0+%c$' sta",
+			 names[i], VIRTIO_DEVICES >> i & 1 ? 'F' : '0');
+		assert_int_equal(run(command), 0);
+		snprintf(command, sizeof(command), "grep -q '0x%08X, .*// Address Base' dsdt.dsl",
+			 (u32)VIRTIO_GPA(i));
+		assert_int_equal(run(command), 0);
+		snprintf(command, sizeof(command), "grep -qi '^ *0x%08x,$' dsdt.dsl",
+			 VIRTIO_GSI(i));
+		assert_int_equal(run(command), 0);
+	}
 	char line[64];
 	snprintf(line, sizeof(line), "rm -r %s", dir);
 	assert_int_equal(system(line), 0);

@@ -188,6 +188,26 @@ static const struct bad bad_vm[] = {
 	{ "kernel = k\non_exit = die", "c:4: on_exit: 'die' is not stop, restart or poweroff\n" },
 	{ "kernel = k\nbaud = 9600", "c:4: 'baud' is not a key of [vm]\n" },
 	{ "kernel = k\ndisk", "c:4: 'disk' is not key = value\n" },
+	{ "kernel = k\ndisk = ,readonly",
+	  "c:4: disk: ',readonly' is not a file name, or one with ,readonly\n" },
+	{ "kernel = k\ndisk = a, ro",
+	  "c:4: disk: 'a, ro' is not a file name, or one with ,readonly\n" },
+	{ "kernel = k\ndisk = a/b",
+	  "c:4: disk: 'a/b' is not a file name: no folders, files are in \\corbel\n" },
+	{ "kernel = k\nnet = a b", "c:4: net: 'a b' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
+	{ "kernel = k\nmac = 02:00:00:00:00",
+	  "c:4: mac: '02:00:00:00:00' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\nmac = 02:00:00:00:00:01:02",
+	  "c:4: mac: '02:00:00:00:00:01:02' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\nmac = 02:00:00:00:00:1",
+	  "c:4: mac: '02:00:00:00:00:1' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\nmac = 02:00:00:00:0g:01",
+	  "c:4: mac: '02:00:00:00:0g:01' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\nmac = 03:00:00:00:00:01",
+	  "c:4: mac: '03:00:00:00:00:01' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\nmac = 00:00:00:00:00:00",
+	  "c:4: mac: '00:00:00:00:00:00' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\nrng = yes", "c:4: rng: 'yes' is not on or off\n" },
 	{ "kernel = k\n\x01", "c:4: byte 0x01 in column 1 is not text\n" },
 	{ "kernel = k\nmemory = 1\nvcpus = 0",
 	  "c:4: memory: '1' is not a size\nc:5: vcpus: '0' is not a number of vCPUs (1 to 64)\n" },
@@ -312,10 +332,15 @@ static const char whole[] = "[corbel]\r\n"
 			    "cpus = 0-1 , 3,64-65,255\r\n"
 			    "autostart = no\r\n"
 			    "on_exit = restart\r\n"
+			    "disk = Root.img , readonly\r\n"
+			    "net = lab-1\r\n"
+			    "mac = 02:00:0A:ff:00:10\r\n"
+			    "rng = off\r\n"
 			    "[vm Other_VM-2]\r\n"
 			    "cmdline =\r\n"
 			    "kernel = vmlinuz-6.1.0-50-cloud-amd64\r\n"
 			    "on_exit = poweroff\r\n"
+			    "disk = d\r\n"
 			    "memory = 16M";
 
 static void check_whole(void)
@@ -345,7 +370,18 @@ static void check_whole(void)
 	assert_int_equal(vm->kernel_line, 10);
 	assert_int_equal(vm->initrd_line, 11);
 	assert_int_equal(vm->memory_line, 13);
+	assert_string_equal(vm->disk, "Root.img");
+	assert_true(vm->disk_readonly);
+	assert_int_equal(vm->disk_line, 18);
+	assert_string_equal(vm->net, "lab-1");
+	assert_memory_equal(vm->mac, "\x02\x00\x0a\xff\x00\x10", 6);
+	assert_false(vm->rng);
 	assert_string_equal(config.vms[1].name, "Other_VM-2");
+	assert_string_equal(config.vms[1].disk, "d");
+	assert_false(config.vms[1].disk_readonly);
+	assert_string_equal(config.vms[1].net, "");
+	assert_memory_equal(config.vms[1].mac, "\0\0\0\0\0", 6);
+	assert_true(config.vms[1].rng);
 	assert_int_equal(config.vms[1].on_exit, CONFIG_EXIT_POWEROFF);
 	assert_true(config.vms[1].memory == 16 * MIB);
 }
@@ -530,8 +566,8 @@ static void files_are_walked_in_order(void **state)
 	static const struct config_file expect[] = {
 		{ "vmlinuz", "kernel", 2, 0, false }, { "initrd", "initrd", 3, 0, false },
 		{ "VMLINUZ", "kernel", 10, 2, true }, { "initrd2", "initrd", 9, 2, false },
-		{ "initrd", "kernel", 13, 3, true },  { "m1", "module", 11, 2, false },
-		{ "M1", "module", 14, 3, true },
+		{ "INITRD", "disk", 12, 2, true },    { "initrd", "kernel", 14, 3, true },
+		{ "m1", "module", 11, 2, false },     { "M1", "module", 15, 3, true },
 	};
 	struct config_file file;
 	u32 pos = 0;
@@ -539,7 +575,7 @@ static void files_are_walked_in_order(void **state)
 	(void)state;
 	parse("[vm a]\nkernel=vmlinuz\ninitrd=initrd\n[vm broken]\nkernel=k2\nmemory=1\n"
 	      "module=no\n"
-	      "[vm c]\ninitrd=initrd2\nkernel=VMLINUZ\nmodule=m1\n"
+	      "[vm c]\ninitrd=initrd2\nkernel=VMLINUZ\nmodule=m1\ndisk=INITRD,readonly\n"
 	      "[vm d]\nkernel=initrd\nmodule=M1\n");
 	for (size_t i = 0; i < ARRAY_SIZE(expect); i++) {
 		assert_true(config_next_file(&config, &pos, &file));

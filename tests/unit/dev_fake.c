@@ -6,13 +6,17 @@
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "lib/log.h"
+#include "lib/printf.h"
 #include "virt/guestmem.h"
 
 u64 fake_now = 1000000;
 u32 fake_frames, fake_frames_left = ~0u;
 enum stop_reason fake_stop;
 u32 fake_log_lines;
+char fake_log_line[200];
+struct platform_devices fake_devices;
 u8 fake_memory[FAKE_MEMORY];
+u64 fake_readonly = FAKE_MEMORY;
 u32 tsc_khz = 3000000;
 u8 *host_arena; /* physical addresses are pointers */
 
@@ -92,7 +96,7 @@ int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
 	(void)vm;
-	if (gpa.v >= FAKE_MEMORY || len > FAKE_MEMORY - gpa.v)
+	if (gpa.v >= fake_readonly || len > fake_readonly - gpa.v)
 		return -EFAULT;
 	memcpy(fake_memory + gpa.v, src, len);
 	return 0;
@@ -111,8 +115,13 @@ void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
 
 void log_at(enum log_level level, const char *fmt, ...)
 {
-	(void)level, (void)fmt;
+	va_list ap;
+
+	(void)level;
 	fake_log_lines++;
+	va_start(ap, fmt);
+	fmt_vsnprintf(fake_log_line, sizeof(fake_log_line), fmt, ap);
+	va_end(ap);
 }
 
 void spin_lock(struct spinlock *l)
@@ -182,7 +191,7 @@ struct vm *fake_vm_with(u32 vcpus, struct cpuid_policy *policy)
 		vm->vcpus[i]->index = i;
 	}
 	fake_stop = STOP_NONE;
-	if (!platform_create(vm))
+	if (!platform_create(vm, &fake_devices))
 		return vm;
 	fake_vm_free(vm);
 	return NULL;

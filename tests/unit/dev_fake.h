@@ -19,9 +19,12 @@ extern u32 fake_frames;		   /* frames in use */
 extern u32 fake_frames_left;	   /* allocations until one fails; ~0u: never */
 extern enum stop_reason fake_stop; /* of the last vm_stop */
 extern u32 fake_log_lines;
+extern char fake_log_line[200];		     /* the last one */
+extern struct platform_devices fake_devices; /* of the next VM */
 
 #define FAKE_MEMORY (1u << 20)
 extern u8 fake_memory[FAKE_MEMORY];
+extern u64 fake_readonly; /* where memory that can't be written begins; FAKE_MEMORY: none */
 
 /* A VM with vcpus vCPUs and a platform. */
 struct vm *fake_vm(u32 vcpus);
