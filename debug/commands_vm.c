@@ -2,6 +2,7 @@
 /* vms, vm, console, exits. */
 #include "debug/commands.h"
 #include "debug/console.h"
+#include "dev/platform.h"
 #include "lib/error.h"
 #include "lib/printf.h"
 #include "lib/string.h"
@@ -94,6 +95,20 @@ static void print_vcpu(const struct vcpu *v)
 		       exit_kind_name(v->exit.kind));
 }
 
+static void print_virtio(struct vm *vm)
+{
+	for (u32 slot = 0; slot < VIRTIO_SLOTS; slot++) {
+		const struct virtio *d = platform_virtio(vm, slot);
+
+		if (d)
+			monitor_printf("vm=%s device=%s requests=%lu bytes=%lu dropped=%lu "
+				       "errors=%lu broken=%lu status=%#x\n",
+				       vm->name, d->kind->name, READ_ONCE(d->requests),
+				       READ_ONCE(d->bytes), READ_ONCE(d->dropped),
+				       READ_ONCE(d->errors), READ_ONCE(d->broken), d->status);
+	}
+}
+
 static void info(struct vm *vm)
 {
 	print_vm(vm);
@@ -105,6 +120,7 @@ static void info(struct vm *vm)
 		monitor_printf("vm=%s slot=%u gpa=0x%lx size=0x%lx prot=%u\n", vm->name, i,
 			       vm->slots[i].gpa.v, vm->slots[i].size, vm->slots[i].prot);
 	print_console(vm);
+	print_virtio(vm);
 }
 
 static int stop(struct vm *vm)
