@@ -181,7 +181,10 @@ static bool devices_of(const struct config_vm *c, const struct config_sink *sink
 {
 	const struct boot_module *disk;
 
-	*devices = (struct platform_devices){ 0 };
+	*devices = (struct platform_devices){ .rng = c->rng };
+	if (c->net[0])
+		devices->network.name = c->net;
+	memcpy(devices->network.mac, c->mac, sizeof(c->mac));
 	if (!c->disk[0])
 		return true;
 	disk = module(c->disk);
@@ -196,6 +199,15 @@ static bool devices_of(const struct config_vm *c, const struct config_sink *sink
 					      .id = c->disk,
 					      .readonly = c->disk_readonly };
 	return true;
+}
+
+/* Locally administered ("CB"), with the VM's number, if the configuration has none. */
+static void set_default_mac(u8 mac[VIRTIO_NET_MAC], u16 id)
+{
+	const u8 by_id[VIRTIO_NET_MAC] = { 0x02, 'C', 'B', 0, (u8)(id >> 8), (u8)id };
+
+	if (!mac[0] && !mac[1] && !mac[2] && !mac[3] && !mac[4] && !mac[5])
+		memcpy(mac, by_id, sizeof(by_id));
 }
 
 static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
@@ -226,8 +238,10 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	else if (err)
 		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB,
 				error_name(err));
-	if (!err)
+	if (!err) {
+		set_default_mac(devices.network.mac, (*vm)->id);
 		err = platform_create(*vm, &devices);
+	}
 	if (!err && c->test_devices)
 		err = testdev_create(&platform_of(*vm)->testdev, *vm, c->memory, c->cmdline);
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))

@@ -6,6 +6,8 @@
 #include "dev/clock.h"
 #include "dev/lapic.h"
 #include "dev/power.h"
+#include "dev/virtio_console.h"
+#include "dev/virtio_rng.h"
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
@@ -55,6 +57,12 @@ static int create_virtio(struct vm *vm, struct platform *p, const struct platfor
 
 	if (devices->disk.base)
 		err = virtio_blk_create(vm, &devices->disk, &p->virtio[VIRTIO_SLOT_BLK]);
+	if (!err && devices->network.name)
+		err = virtio_net_create(vm, &devices->network, &p->virtio[VIRTIO_SLOT_NET]);
+	if (!err && devices->rng && dev_has_random())
+		err = virtio_rng_create(vm, &p->virtio[VIRTIO_SLOT_RNG]);
+	if (!err)
+		err = virtio_console_create(vm, &p->uart, &p->virtio[VIRTIO_SLOT_CONSOLE]);
 	return err;
 }
 

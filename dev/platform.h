@@ -8,6 +8,7 @@
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
 #include "dev/virtio_blk.h"
+#include "dev/virtio_net.h"
 #include "virt/vm.h"
 
 #define PLATFORM_UART_PORT  0x3f8
@@ -27,6 +28,8 @@ struct platform {
 /* What not every VM has. */
 struct platform_devices {
 	struct virtio_disk disk;
+	struct virtio_network network;
+	bool rng; /* where the CPU has a source */
 };
 
 /*

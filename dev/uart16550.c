@@ -117,11 +117,23 @@ static void loop_back(struct uart *u, u8 byte)
 
 static void transmit(struct uart *u, u8 byte)
 {
-	if (u->mcr & UART_MCR_LOOP)
+	if (u->mcr & UART_MCR_LOOP) {
 		loop_back(u, byte);
-	else if (u->output)
-		u->output(u->arg, &byte, 1);
+	} else {
+		WRITE_ONCE(u->second_wrote, false);
+		if (u->output)
+			u->output(u->arg, &byte, 1);
+	}
 	u->thr_empty = true;
+}
+
+void uart_write_second(struct uart *u, const u8 *bytes, size_t n)
+{
+	spin_lock(&u->lock);
+	WRITE_ONCE(u->second_wrote, true);
+	if (u->output)
+		u->output(u->arg, bytes, n);
+	spin_unlock(&u->lock);
 }
 
 static void write_fcr(struct uart *u, u8 value)
@@ -264,6 +276,8 @@ static int port_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
 {
 	size_t taken = 0;
+	if (READ_ONCE(u->second_wrote) && u->second_receive(u->second, bytes, n, &taken))
+		return taken;
 	spin_lock(&u->lock);
 	if (!(u->mcr & UART_MCR_LOOP)) /* in loopback the receiver is off the wire */
 		for (; taken < n && u->fifo_count < capacity(u); taken++)
@@ -279,7 +293,7 @@ void uart_reset(struct uart *u)
 	spin_lock(&u->lock);
 	u->ier = u->lcr = u->mcr = u->fcr = u->lsr_errors = u->scratch = u->dlm = 0;
 	u->dll = 1; /* 115200 baud */
-	u->thr_empty = false;
+	u->thr_empty = u->second_wrote = false;
 	u->modem = MODEM_LINES_PRESENT;
 	fifo_clear(u);
 	leave(u);

@@ -31,12 +31,21 @@ struct uart {
 	void (*output)(void *arg, const u8 *bytes, size_t n);
 	void (*input_ready)(void *arg);
 	void *arg;
+	/*
+	 * Another device whose output and input are those of this port: what is typed goes there
+	 * while it is the one that wrote last. False: it takes no input now. May be NULL.
+	 */
+	bool (*second_receive)(void *second, const u8 *bytes, size_t n, size_t *taken);
+	void *second;
+	bool second_wrote; /* atomic */
 };
 
 /* Registers the port at 8 I/O ports from `port`. 0, or io_register's error. */
 int uart_create(struct uart *u, struct vm *vm, u16 port, u32 irq);
 /* Power-on state; the callbacks stay. The VM is not running. */
 void uart_reset(struct uart *u);
+/* Output of the second device, in the order in which both write. */
+void uart_write_second(struct uart *u, const u8 *bytes, size_t n);
 /*
  * Input for the guest. Returns how many bytes were taken; the rest stays the caller's, and
  * input_ready tells when to try again.

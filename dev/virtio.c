@@ -25,8 +25,11 @@ bool virtio_live(const struct virtio *d)
  * driver looks at its rings after it has acknowledged. */
 static void set_interrupts(struct virtio *d, u32 status)
 {
+	bool changes = !status != !d->interrupt_status;
+
 	d->interrupt_status = status;
-	vm_irq_line(d->vm, VIRTIO_GSI(d->slot), status);
+	if (changes)
+		vm_irq_line(d->vm, VIRTIO_GSI(d->slot), status);
 }
 
 void virtio_interrupt(struct virtio *d, u32 why)

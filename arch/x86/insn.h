@@ -52,6 +52,15 @@ static inline u64 read_flags(void)
 }
 #endif
 
+/* False: no number this time. Only where CPUID.1:ECX[30] says so. */
+static inline bool rdrand(u64 *value)
+{
+	bool valid;
+
+	asm volatile("rdrand %0" : "=r"(*value), "=@ccc"(valid) : : "cc");
+	return valid;
+}
+
 #define READ_CR(n)                                                         \
 	static inline u64 read_cr##n(void)                                 \
 	{                                                                  \

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The table of system tests: what is in the image, how it is run, what must come of it."""
+import hashlib
 import struct
 from dataclasses import dataclass, field
 
@@ -117,6 +118,118 @@ def guest_restarts():
         yield from on_both(f"guest-reboot-{route}",
                            conf(cmdline=f"console=ttyS0 quiet cryptomgr.notests reboot={route}"),
                            script="wait corbel-guest: ready\nwait guest#\nsend reboot\n" + SHELL)
+
+
+DISK = bytes(i * i >> 7 & 0xff for i in range(3 << 20))
+DISK_SUM = hashlib.md5(DISK).hexdigest()
+
+
+# virtio-blk: the guest reads what is in the file, writes and reads back, also after a reboot; the file's other user
+# does not see that. Read-only refuses. A file that is no disk is refused.
+def disks():
+    files = {**GUEST, "disk.img": DISK}
+    half = len(DISK) // 2
+    script = f"""
+wait guest#
+send md5sum /dev/vda; cat /sys/block/vda/serial; echo re''ad
+wait read
+send dd if=/dev/vda of=/dev/vda bs=64k count=24 seek=24 conv=notrunc 2>/dev/null; sync; reboot
+wait corbel-guest: ready
+wait guest#
+send dd if=/dev/vda bs=64k skip=24 2>/dev/null | md5sum; echo writ''ten
+wait written
+key ctrl-]
+send vm linux info
+wait vm=linux device=virtio-blk
+send console linux
+send poweroff
+"""
+    other = (f"[vm other]\nkernel = vmlinuz\ninitrd = initrd.gz\ncmdline = {CMDLINE}\nmemory = 128M\n"
+             "disk = DISK.IMG,readonly\nautostart = no\n")
+    yield from on_both("disk", monitor_conf("attach = linux\n", vm="disk = disk.img\n" + other), files=files,
+                       script=script + """
+wait ended: power-off
+send vm other start
+wait start=ok
+send console other
+wait guest#
+send cat /sys/block/vda/ro; md5sum /dev/vda; dd if=/dev/zero of=/dev/vda count=1; echo tri''ed
+wait tried
+send poweroff
+wait ended: power-off
+send poweroff
+""", says=[DISK_SUM, "disk.img", hashlib.md5(DISK[:half]).hexdigest(), "device=virtio-blk requests=.*errors=0",
+           "^1$", DISK_SUM, "(?i)dd: .*(read-only|not permitted|error)"])
+    yield Test("disk-odd-size-qemu", "qemu", conf("disk = disk.img\n"), files={**GUEST, "disk.img": bytes(1000)},
+               status=1, says=["corbel.conf:\\d+: disk: 'disk.img' has 1000 bytes: not whole sectors of 512"])
+
+
+# virtio-net: two VMs on one switch ping each other and move a megabyte; a third on another switch hears nothing.
+def networks():
+    one = f"kernel = vmlinuz\ninitrd = initrd.gz\nmemory = 96M\ncmdline = {CMDLINE}\n"
+    text = (f"[corbel]\nwhen_idle = poweroff\n[vm a]\n{one}net = lab\n[vm b]\n{one}net = lab\nmac = 02:00:00:00:00:0b\n"
+            f"[vm c]\n{one}net = other\n")
+    script = """
+wait corbel>
+send console b
+wait guest#
+send ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up; cat /sys/class/net/eth0/address; echo up''-b
+wait up-b
+send nc -l -p 7 | md5sum; echo recei''ved
+key ctrl-]
+send console c
+wait guest#
+send ip addr add 10.0.0.3/24 dev eth0; ip link set eth0 up; ping -c 1 -w 3 10.0.0.2; echo alo''ne
+wait alone
+key ctrl-]
+send console a
+wait guest#
+send ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up; cat /sys/class/net/eth0/address; ping -c 3 10.0.0.2
+wait packets received
+send yes corbel | head -c 1048576 >/data; nc -w 20 10.0.0.2 7 </data; echo se''nt
+wait sent
+key ctrl-]
+send console b
+wait received
+key ctrl-]
+send vm a info
+send vm c stop
+send vm b stop
+send vm a stop
+"""
+    yield from on_both("network", text, script=script, says=[
+        "02:00:00:00:00:0b", "1 packets transmitted, 0 packets received", "02:43:42:00:00:01",
+        "3 packets transmitted, 3 packets received",
+        hashlib.md5((b"corbel\n" * 150000)[:1 << 20]).hexdigest(), "device=virtio-net requests=.*errors=0 broken=0"])
+
+
+# virtio-rng gives bytes, and they differ. hvc0 prints, and what is typed goes to the shell on it while that wrote last.
+def consoles():
+    script = """
+wait guest#
+send virtio rng console; cat /sys/class/misc/hw_random/rng_current
+wait virtio_rng
+send head -c 8192 /dev/hwrng >/a; head -c 8192 /dev/hwrng >/b; cmp -s /a /b || wc -c /a /b
+wait 16384 total
+send PS1='h''vc# ' sh -i </dev/hvc0 >/dev/hvc0 2>&1
+wait hvc#
+send echo from''-hvc; tty; exit
+wait from-hvc
+wait /dev/hvc0
+wait guest#
+send echo from''-tty
+wait from-tty
+key ctrl-]
+send vm linux info
+wait virtio-console
+send console linux
+send poweroff
+"""
+    yield from on_both("rng-and-hvc", conf(), script=script, says=["device=virtio-rng requests=[1-9].*errors=0",
+                                                                   "device=virtio-console requests=[1-9].*errors=0"])
+    yield Test("rng-off-qemu", "qemu", conf("rng = off\n"), script="wait guest#\nsend virtio rng; cat "
+               "/sys/class/misc/hw_random/rng_current; echo do''ne\nwait done\nsend poweroff\n",
+               says=["^none"])
 
 
 def tiny(guest, **keys):
@@ -421,6 +534,9 @@ TESTS = [
     *bad_configurations(),
     *monitor(),
     *guest_restarts(),
+    *disks(),
+    *networks(),
+    *consoles(),
     *guest_ends(),
     *cpus(),
     *offline(),

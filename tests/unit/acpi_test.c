@@ -123,7 +123,7 @@ static void test_written_to_the_guest(void **state)
 	(void)state;
 	struct vm *vm = fake_vm(4);
 	memset(buf, 0, sizeof(buf));
-	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, 4, 0);
+	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, 4, BIT(VIRTIO_SLOT_CONSOLE));
 	assert_int_equal(platform_write_firmware(vm), 0);
 	assert_memory_equal(fake_memory + ACPI_GPA, buf, (size_t)used);
 	fake_frames_left = 0;

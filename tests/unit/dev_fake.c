@@ -3,6 +3,7 @@
 
 #include <asm-generic/errno.h>
 #include "dev/lapic.h"
+#include "dev/virtio_rng.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "lib/log.h"
@@ -11,6 +12,7 @@
 
 u64 fake_now = 1000000;
 u32 fake_frames, fake_frames_left = ~0u;
+u32 fake_random_left = ~0u;
 enum stop_reason fake_stop;
 u32 fake_log_lines;
 char fake_log_line[200];
@@ -19,6 +21,22 @@ u8 fake_memory[FAKE_MEMORY];
 u64 fake_readonly = FAKE_MEMORY;
 u32 tsc_khz = 3000000;
 u8 *host_arena; /* physical addresses are pointers */
+
+bool dev_has_random(void)
+{
+	return fake_random_left;
+}
+
+bool dev_random(u64 *value)
+{
+	static u64 last;
+
+	if (!fake_random_left)
+		return false;
+	fake_random_left--;
+	*value = ++last;
+	return true;
+}
 
 u64 dev_tsc(void)
 {

@@ -17,6 +17,7 @@
 extern u64 fake_now;		   /* host TSC */
 extern u32 fake_frames;		   /* frames in use */
 extern u32 fake_frames_left;	   /* allocations until one fails; ~0u: never */
+extern u32 fake_random_left;	   /* random words until there are none: 1, 2, 3... */
 extern enum stop_reason fake_stop; /* of the last vm_stop */
 extern u32 fake_log_lines;
 extern char fake_log_line[200];		     /* the last one */

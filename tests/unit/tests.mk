@@ -8,7 +8,8 @@ T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c mm/stage2.c $(T_FRAMES)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer platform power \
-	rtc testdev uart16550 virtio virtio_blk virtq) $(B)/dsdt_aml.c lib/printf.c lib/assert.c
+	rtc testdev uart16550 virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
+	lib/printf.c lib/assert.c
 
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_system commands_vm console escape \
@@ -40,8 +41,10 @@ test_stage2_threads := $(test_stage2)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
+test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor screen stage2 stage2_model topology uart virtio
+	linux loader monitor screen stage2 stage2_model topology uart virtio \
+	virtio_devices
 TSAN_TESTS := ipi spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

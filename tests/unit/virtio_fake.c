@@ -31,7 +31,7 @@ bool virtio_begin(struct vcpu *v, u32 slot, u64 wanted)
 
 void virtio_ring(struct fake_ring *r, struct vcpu *v, u32 slot, u32 queue, u16 size)
 {
-	u64 base = RING_GPA(queue);
+	u64 base = RING_GPA(v->vm->id - 1u, queue);
 
 	memset(fake_memory + base, 0, 0x4000);
 	*r = (struct fake_ring){ .v = v, .slot = slot, .queue = queue, .size = size };

@@ -6,8 +6,9 @@
 #include "dev/virtio.h"
 #include "tests/unit/dev_fake.h"
 
-#define RING_GPA(queue) (0x10000ull + (queue)*0x4000ull)
-#define BUFFERS		0x20000ull
+/* The first VMs' rings; what is behind them is for buffers. */
+#define RING_GPA(vm, queue) (0x10000ull + ((vm)*2 + (queue)) * 0x4000ull)
+#define BUFFERS		    0x40000ull
 
 struct fake_ring {
 	struct vcpu *v;

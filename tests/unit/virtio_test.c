@@ -331,7 +331,7 @@ static const struct malformed {
 	{ short_header, "15 bytes to be read, 513 to be written: no block request" },
 	{ header_nowhere, "a buffer at gpa 0xffff1, length 16, is not in memory" },
 	{ data_nowhere, "a buffer at gpa 0xfffffffffffffe00, length 512, is not in writable" },
-	{ data_readonly, "a buffer at gpa 0x21000, length 512, is not in writable memory" },
+	{ data_readonly, "a buffer at gpa 0x41000, length 512, is not in writable memory" },
 	{ used_readonly, "the used ring at gpa 0xff000 is not in writable memory" },
 	{ desc_nowhere, "no memory for descriptor 0 at gpa 0xffffffff00000000" },
 	{ avail_nowhere, "no memory for the available ring at gpa 0xffffffff00000000" },
