@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "arch/x86/cpu.h"
+#include "dev/platform.h"
 #include "debug/console.h"
 #include "debug/lineedit.h"
 #include "debug/monitor.h"
@@ -331,6 +332,16 @@ static void vms(void **state)
 
 static void vm_info(void **state)
 {
+	static const struct virtio_kind kind = { .name = "virtio-blk" };
+	static struct virtio disk = { .kind = &kind,
+				      .requests = 5,
+				      .bytes = 4096,
+				      .dropped = 4,
+				      .errors = 3,
+				      .broken = 2,
+				      .status = 0x4f };
+	static struct platform platform = { .virtio[VIRTIO_SLOT_BLK] = &disk };
+
 	(void)state;
 	fake_guest("\x1b[2JKernel panic - \x1b[31mnot\x1b[m syncing\r\n");
 	strcpy(fake_linux.stop_text, "because \"x\"");
@@ -345,6 +356,11 @@ static void vm_info(void **state)
 	expect_part("vm linux info", "vm=linux last_line=\"Kernel panic - not syncing\"\r\n");
 	assert_false(fake_said("\x1b[31m"));
 	assert_false(fake_said("\x1b[2J"));
+	assert_false(fake_said("device="));
+	fake_linux.platform = &platform;
+	expect_part("vm linux info", "vm=linux device=virtio-blk requests=5 bytes=4096 dropped=4 "
+				     "errors=3 broken=2 status=0x4f\r\n");
+	fake_linux.platform = NULL;
 	expect_part("vm lab info", "vm=lab id=2 state=created");
 }
 
