@@ -402,6 +402,11 @@ static void test_console_input(void **state)
 	assert_memory_equal(fake_memory + BUFFERS + 0x100, "0123", 4);
 	assert_memory_equal(fake_memory + BUFFERS + 0x200, "456789", 6);
 	typed(1, 0);
+	out(v, PLATFORM_UART_PORT, 'u');
+	typed(1, 1);
+	assert_int_equal(in(v, PLATFORM_UART_PORT), '0');
+	say("again");
+	typed(1, 0);
 	virtio_set(v, VIRTIO_SLOT_CONSOLE, VIRTIO_MMIO_STATUS, 0); /* its driver is gone */
 	typed(1, 1);
 	assert_int_equal(in(v, PLATFORM_UART_PORT), '0');

@@ -400,6 +400,7 @@ static void test_longest_chain(void **state)
 		ring.avail_ring->idx = ++ring.avail;
 		ring.avail_ring->ring[1] = 0;
 		virtio_kick(&ring);
+		assert_int_equal(disk->q[0].nr, size);
 		assert_true(reg(VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET);
 	}
 }
@@ -461,6 +462,8 @@ static void test_reset_in_flight(void **state)
 		assert_int_equal(virtio_used(&ring, NULL), 0);
 		assert_int_equal(fake_memory[STATUS], NO_STATUS);
 	}
+	virtio_ring(&ring, v, SLOT, 0, 16); /* without a reset of the device: a new ring */
+	assert_int_equal(request(VIRTIO_BLK_T_IN, 0, 512, NULL), VIRTIO_BLK_S_OK);
 	start(16);
 	assert_int_equal(request(VIRTIO_BLK_T_IN, 1, 512, NULL), VIRTIO_BLK_S_OK);
 	assert_memory_equal(fake_memory + DATA, file + 512, 512);
