@@ -75,6 +75,7 @@ static void exit_cpuid(struct vcpu *v)
 	struct cpuid_regs buf;
 
 	if (!r) {
+		fpu_read_xcr0(v); /* leaf 0xD tells sizes by it */
 		cpuid_execute(v, leaf, (u32)v->gpr[RCX], &buf);
 		r = &buf;
 	}

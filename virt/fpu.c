@@ -53,13 +53,19 @@ void fpu_load(struct vcpu *v)
 	xsetbv0(v->xcr0);
 }
 
+void fpu_read_xcr0(struct vcpu *v)
+{
+	if (components)
+		v->xcr0 = xgetbv0();
+}
+
 void fpu_put(struct vcpu *v)
 {
 	if (!components) {
 		asm volatile("fxsave64 (%0)" : : "r"(v->fpu) : "memory");
 		return;
 	}
-	v->xcr0 = xgetbv0(); /* where XSETBV is not intercepted, the guest changed it by itself */
+	fpu_read_xcr0(v);
 	xsetbv0(components);
 	asm volatile("xsave64 (%0)" : : "r"(v->fpu), "a"(~0u), "d"(~0u) : "memory");
 }

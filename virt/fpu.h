@@ -24,3 +24,5 @@ void fpu_reset(void *area);
 /* On the runner, interrupts off. */
 void fpu_load(struct vcpu *v);
 void fpu_put(struct vcpu *v);
+/* v->xcr0 as it is now: where XSETBV is not intercepted, the guest changes it by itself. */
+void fpu_read_xcr0(struct vcpu *v);
