@@ -23,6 +23,8 @@
 #define PCI_HOLE   0xc0000000ull
 #define HIGH_4G	   (4 * GIB)
 
+_Static_assert(CONFIG_VCPUS_MAX <= VM_MAX_VCPUS, "the configuration may ask for as many");
+
 static const struct bootinfo *boot;
 static const struct config *config;
 static u32 failed;
@@ -217,11 +219,6 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 
 	if (!files_there(c, sink) || !devices_of(c, sink, &devices))
 		return -ENOENT;
-	if (c->vcpus > 1) {
-		log_err("vm %s: vcpus = %u: more than one vCPU is not supported yet", c->name,
-			c->vcpus);
-		return trace_error(-EOPNOTSUPP);
-	}
 	err = vm_create(c->name, c->vcpus, &c->cpus, vm);
 	if (err) {
 		log_err("vm %s: not made: %s", c->name,

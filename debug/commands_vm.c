@@ -89,10 +89,11 @@ static void print_vcpu(const struct vcpu *v)
 		[VCPU_RUNNING] = "running",
 		[VCPU_HALTED] = "halted",
 	};
+	bool waits = v->state == VCPU_HALTED && v->activity == VCPU_WAIT_SIPI;
 
 	monitor_printf("vm=%s vcpu=%u cpu=%u state=%s rip=0x%016lx exits=%lu last_exit=%s\n",
-		       v->vm->name, v->index, v->cpu, names[v->state], v->rip, vcpu_exits(v),
-		       exit_kind_name(v->exit.kind));
+		       v->vm->name, v->index, v->cpu, waits ? "wait-for-sipi" : names[v->state],
+		       v->rip, vcpu_exits(v), exit_kind_name(v->exit.kind));
 }
 
 static void print_virtio(struct vm *vm)

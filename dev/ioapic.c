@@ -41,6 +41,8 @@ static u32 send(struct ioapic *io, u64 entry)
 		.mode = (entry & APIC_MODE) >> APIC_MODE_SHIFT,
 		.vector = entry & APIC_VECTOR,
 	};
+	if (msg.mode == APIC_SIPI) /* reserved here */
+		return 0;
 	return lapic_deliver(io->vm, NULL, &msg);
 }
 

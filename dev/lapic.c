@@ -181,12 +181,23 @@ void lapic_local(struct lapic *l, u32 lvt)
 	}
 }
 
+/* By mode: in x2APIC mode the id is the whole register, and the LDR follows from it. */
+void lapic_set_id(struct lapic *l)
+{
+	u32 id = l->v->index;
+	bool x2 = lapic_x2(l);
+
+	WRITE_ONCE(*lapic_reg(l, APIC_ID), x2 ? id : id << 24);
+	if (x2)
+		WRITE_ONCE(*lapic_reg(l, APIC_LDR), (id >> 4) << 16 | 1u << (id & 0xf));
+}
+
 /* SDM "Local APIC State After Power-Up or Reset" */
 void lapic_reset_regs(struct lapic *l)
 {
 	memset(l->regs, 0, sizeof(l->regs));
 	l->isr_words = l->errors = 0;
-	*lapic_reg(l, APIC_ID) = l->v->index << 24;
+	lapic_set_id(l);
 	*lapic_reg(l, APIC_VERSION) = APIC_VERSION_VALUE;
 	*lapic_reg(l, APIC_DFR) = ~0u;
 	*lapic_reg(l, APIC_SVR) = 0xff;
@@ -200,6 +211,15 @@ void lapic_reset(struct vcpu *v)
 	struct lapic *l = lapic_of(v);
 	l->base = APIC_BASE_GPA | APIC_BASE_ENABLE | (v->index ? 0 : APIC_BASE_BSP);
 	lapic_reset_regs(l);
+}
+
+/*
+ * SDM "Local APIC State After It Receives an INIT-Reset IPI", "x2APIC State Transitions": as after
+ * a reset, but mode and id stay. A bit that another CPU sets in IRR meanwhile came before or after.
+ */
+void lapic_init(struct vcpu *v)
+{
+	lapic_reset_regs(lapic_of(v));
 }
 
 int lapic_create(struct vcpu *v)

@@ -31,7 +31,6 @@ struct lapic {
 	u64 base;      /* MSR IA32_APIC_BASE */
 	u32 isr_words; /* which ISR words are non-zero */
 	u32 errors;    /* atomic; errors since the last write of ESR */
-	bool start_ipi_logged;
 
 	struct {
 		bool running;	    /* counts towards deadline; one-shot: not expired yet */
@@ -78,6 +77,7 @@ u32 lapic_deliver(struct vm *vm, struct vcpu *src, const struct apic_msg *msg);
 int lapic_pending(struct vcpu *v);
 void lapic_ack(struct vcpu *v, u8 vector);
 void lapic_timer_expired(struct vcpu *v);
+void lapic_init(struct vcpu *v);
 u8 lapic_get_tpr(struct vcpu *v);
 void lapic_set_tpr(struct vcpu *v, u8 tpr);
 
@@ -104,6 +104,7 @@ void lapic_error(struct lapic *l, u32 bits);		   /* any CPU */
 void lapic_local(struct lapic *l, u32 lvt);
 void lapic_eoi(struct lapic *l);
 void lapic_reset_regs(struct lapic *l);
+void lapic_set_id(struct lapic *l);
 /* Owned by the IOAPIC: a level-triggered vector was acknowledged. Any CPU. */
 void lapic_eoi_broadcast(struct vm *vm, u8 vector);
 void lapic_icr(struct lapic *l, u32 low, u32 dest, bool dest8);

@@ -208,15 +208,10 @@ static int msr_write(struct vcpu *v, void *dev, u64 index, u32 size, u64 value)
 	return 0;
 }
 
-/*
- * SDM "x2APIC State Transitions": the id is the whole register, the LDR follows from it; the rest
- * stays.
- */
+/* SDM "x2APIC State Transitions": but for id and LDR, registers stay. */
 static void enter_x2apic(struct lapic *l)
 {
-	u32 id = l->v->index;
-	WRITE_ONCE(*lapic_reg(l, APIC_ID), id);
-	WRITE_ONCE(*lapic_reg(l, APIC_LDR), (id >> 4) << 16 | 1u << (id & 0xf));
+	lapic_set_id(l);
 	*lapic_reg(l, APIC_ICR_HIGH) = 0;
 }
 

@@ -5,8 +5,6 @@
  */
 #include "dev/lapic.h"
 
-#include "lib/log.h"
-
 static bool broadcast(const struct apic_msg *msg)
 {
 	return msg->dest == (msg->dest8 ? 0xffu : ~0u);
@@ -33,18 +31,6 @@ static bool matches(struct lapic *l, const struct apic_msg *msg)
 	return msg->logical ? logical_match(l, msg->dest) : msg->dest == l->v->index;
 }
 
-/*
- * INIT and SIPI for a vCPU. Multi-processor start-up comes with SMP guests: this is its one place.
- * Until then both are refused, and said once per sender's target, however often the guest tries.
- */
-static u32 start_ipi(struct lapic *l, const struct apic_msg *msg)
-{
-	if (!__atomic_test_and_set(&l->start_ipi_logged, __ATOMIC_RELAXED))
-		log_warn("%s: vCPU %u: %s is not supported yet, ignored", l->v->vm->name,
-			 l->v->index, msg->mode == APIC_INIT ? "INIT" : "SIPI");
-	return 0;
-}
-
 /* Can this APIC take a fixed interrupt? NMI, INIT and SIPI also reach one that is disabled by SVR.
  */
 static bool enabled(struct lapic *l)
@@ -54,6 +40,8 @@ static bool enabled(struct lapic *l)
 
 static u32 deliver_to(struct lapic *l, const struct apic_msg *msg)
 {
+	if (!lapic_on(l))
+		return 0;
 	switch (msg->mode) {
 	case APIC_FIXED:
 	case APIC_LOWEST:
@@ -62,14 +50,15 @@ static u32 deliver_to(struct lapic *l, const struct apic_msg *msg)
 		lapic_accept(l, msg->vector, msg->level);
 		return 1;
 	case APIC_NMI:
-		if (!lapic_on(l))
-			return 0;
 		vcpu_request(l->v, REQ_NMI);
 		return 1;
 	case APIC_INIT:
+		vcpu_send_init(l->v);
+		return 1;
 	case APIC_SIPI:
-		return start_ipi(l, msg);
-	default: /* no SMM, no PIC behind ExtINT */
+		vcpu_send_sipi(l->v, msg->vector);
+		return 1;
+	default: /* no SMM, no PIC behind ExtINT, no remote read */
 		return 0;
 	}
 }

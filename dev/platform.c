@@ -46,6 +46,7 @@ static const struct irqchip_ops irqchip = {
 	.pending = lapic_pending,
 	.ack = lapic_ack,
 	.timer = lapic_timer_expired,
+	.init = lapic_init,
 	.line = irq_line,
 	.get_tpr = lapic_get_tpr,
 	.set_tpr = lapic_set_tpr,

@@ -87,9 +87,8 @@ void svm_vcpu_reset(struct vcpu *v)
 	memset(c, 0, sizeof(*c));
 	init_control(s);
 	reset_segments(c);
-	s->asid_cpu = CPU_NONE;
+	svm_flush(v); /* an ASID: it may be loaded */
 	s->nmi_blocked = s->iret_step = s->irq_window = false;
-	s->tsc_aux = 0;
 	c->dr6 = 0xffff0ff0;
 	c->dr7 = 0x400;
 	c->g_pat = PAT_RESET;

@@ -137,7 +137,8 @@ static void exit_wrmsr(struct vcpu *v)
 static void exit_hlt(struct vcpu *v)
 {
 	vcpu_skip(v);
-	v->halted = !v->event.valid; /* the trap of a single step ends the halt at once */
+	/* the trap of a single step ends the halt at once */
+	v->activity = v->event.valid ? VCPU_ACTIVE : VCPU_IN_HLT;
 	/* What is pending now must not sleep: looked at before the vCPU gives the CPU up. */
 	__atomic_fetch_or(&v->requests, REQ_EVENT, __ATOMIC_RELAXED);
 }

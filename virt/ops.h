@@ -69,8 +69,8 @@ struct virt_ops {
 	int (*vcpu_create)(struct vcpu *v);
 	void (*vcpu_destroy)(struct vcpu *v); /* not loaded anywhere */
 	/*
-	 * Architectural reset state (SDM "Processor State After Reset"), no event pending. v is not
-	 * loaded, or loaded on this CPU.
+	 * Architectural reset state (SDM "Processor State After Reset") of RIP, RFLAGS, and all
+	 * that get_reg and get_seg read; TSC_AUX stays. v is not loaded, or loaded on this CPU.
 	 */
 	void (*vcpu_reset)(struct vcpu *v);
 

@@ -164,7 +164,8 @@ static void deliver_events(struct vcpu *v)
 	if (v->nmi_pending) {
 		if (!v->event.valid && !shadow && !virt_ops->get_reg(v, VR_NMI_BLOCKED)) {
 			v->event = (struct event){ .valid = true, .type = EVENT_NMI, .vector = 2 };
-			v->nmi_pending = v->halted = false;
+			v->nmi_pending = false;
+			v->activity = VCPU_ACTIVE;
 		} else {
 			v->want_nmi_window = true;
 		}
@@ -177,9 +178,9 @@ static void deliver_events(struct vcpu *v)
 		v->event = (struct event){ .valid = true,
 					   .type = EVENT_EXT_INT,
 					   .vector = (u8)vector };
-		v->halted = false;
+		v->activity = VCPU_ACTIVE;
 	} else {
-		v->want_irq_window = !v->halted || (v->rflags & X86_EFLAGS_IF);
+		v->want_irq_window = v->activity == VCPU_ACTIVE || (v->rflags & X86_EFLAGS_IF);
 	}
 }
 
@@ -197,9 +198,21 @@ static enum run_verdict serve_requests(struct vcpu *v)
 		virt_ops->flush(v);
 	if (req & REQ_NMI)
 		v->nmi_pending = true;
-	if (req & (REQ_EVENT | REQ_TIMER | REQ_NMI))
+	if (unlikely(req & REQ_INIT))
+		vcpu_take_init(v);
+	if (unlikely(req & REQ_SIPI))
+		vcpu_take_sipi(v);
+	if (v->activity != VCPU_WAIT_SIPI && req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI))
 		deliver_events(v);
 	return req & REQ_RESCHED ? RUN_YIELD : RUN_ENTER;
+}
+
+void vcpu_load_dr(const struct vcpu *v)
+{
+	write_dr0(v->dr[0]);
+	write_dr1(v->dr[1]);
+	write_dr2(v->dr[2]);
+	write_dr3(v->dr[3]);
 }
 
 static void load(struct vcpu *v)
@@ -207,10 +220,7 @@ static void load(struct vcpu *v)
 	virt_ops->vcpu_load(v);
 	v->loaded_cpu = this_cpu(cpu_id);
 	fpu_load(v);
-	write_dr0(v->dr[0]);
-	write_dr1(v->dr[1]);
-	write_dr2(v->dr[2]);
-	write_dr3(v->dr[3]);
+	vcpu_load_dr(v);
 	if (unlikely(!v->launched_before)) {
 		v->launched_before = true;
 		log_debug("vm %s vcpu %u: first entry at TSC %lu", v->vm->name, v->index, rdtsc());
@@ -239,10 +249,10 @@ enum run_result vcpu_run(struct vcpu *v)
 		 * its request.
 		 */
 		__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
-		if (unlikely(READ_ONCE(v->requests) | v->halted)) {
+		if (unlikely(READ_ONCE(v->requests) | v->activity)) {
 			WRITE_ONCE(v->in_guest, 0);
 			verdict = serve_requests(v);
-			if (verdict != RUN_ENTER || v->halted)
+			if (verdict != RUN_ENTER || v->activity)
 				break;
 			continue;
 		}
@@ -261,5 +271,5 @@ enum run_result vcpu_run(struct vcpu *v)
 	put(v);
 	if (verdict == RUN_STOP)
 		return VCPU_RUN_STOPPED;
-	return v->halted ? VCPU_RUN_HALTED : VCPU_RUN_YIELDED;
+	return v->activity ? VCPU_RUN_HALTED : VCPU_RUN_YIELDED;
 }

@@ -100,8 +100,14 @@ enum vcpu_request {
 	REQ_TIMER = 8,	 /* the virtual timer has expired */
 	REQ_NMI = 16,	 /* an NMI for the guest */
 	REQ_FLUSH = 32,	 /* forget cached stage-2 translations */
+	REQ_INIT = 64,	 /* an INIT for the guest */
+	REQ_SIPI = 128,	 /* a start-up IPI, with sipi_vector */
 };
 
+/* What the guest has the vCPU do; SDM "Guest Non-Register State", activity state. */
+enum vcpu_activity { VCPU_ACTIVE, VCPU_IN_HLT, VCPU_WAIT_SIPI };
+
+/* What the scheduler does with it; halted: with nothing to do. */
 enum vcpu_state { VCPU_STOPPED, VCPU_RUNNABLE, VCPU_RUNNING, VCPU_HALTED };
 
 #define CPU_NONE (~0u)
@@ -135,8 +141,9 @@ struct vcpu {
 	u32 loaded_cpu; /* where vendor state is active, CPU_NONE if nowhere */
 	u8 state;	/* atomic; enum vcpu_state */
 	struct list run_node;
+	u8 activity;	/* enum vcpu_activity */
+	u8 sipi_vector; /* atomic; of the last start-up IPI */
 	bool nmi_pending;
-	bool halted; /* the guest is in HLT */
 	/* it ran at least once since reset (for "first instruction" figures) */
 	bool launched_before;
 
@@ -161,6 +168,24 @@ void vcpu_set_gpr(struct vcpu *v, enum gpr n, u64 value);
  * one that is in guest mode.
  */
 void vcpu_request(struct vcpu *v, u32 requests);
+
+/*
+ * INIT and start-up IPIs, from any CPU. A SIPI only counts if it finds the vCPU waiting for one,
+ * and one that came before the INIT is forgotten.
+ */
+void vcpu_send_init(struct vcpu *v);
+void vcpu_send_sipi(struct vcpu *v, u8 vector);
+
+/*
+ * Power-on state; vCPU 0 is active, the others wait for SIPI. Loaded by virt_ops->vcpu_load, not
+ * running. The TSC offset follows vm->tsc_base.
+ */
+void vcpu_power_on(struct vcpu *v);
+/* REQ_INIT and REQ_SIPI were taken. On the runner. */
+void vcpu_take_init(struct vcpu *v);
+void vcpu_take_sipi(struct vcpu *v);
+/* DR0..DR3 as the vCPU has them into this CPU. On the runner. */
+void vcpu_load_dr(const struct vcpu *v);
 
 /*
  * The guest's instruction is done: RIP moves past it, the shadow ends, a trap by TF is queued. On

@@ -256,25 +256,6 @@ struct vm *vm_find(const char *name)
 	return found;
 }
 
-static void vcpu_power_on(struct vcpu *v)
-{
-	for (u32 i = 0; i < GPRS; i++)
-		v->gpr[i] = 0;
-	/* this CPU may know translations of an earlier life, or of an earlier VM with this root */
-	v->requests = REQ_FLUSH;
-	v->event = (struct event){ 0 };
-	v->clear_shadow = v->want_irq_window = v->want_nmi_window = v->nmi_pending = v->halted =
-		false;
-	v->kvmclock_msr = 0;
-	v->launched_before = false;
-	v->xcr0 = 1;
-	for (u32 i = 0; i < 4; i++)
-		v->dr[i] = 0;
-	fpu_reset(v->fpu);
-	virt_ops->vcpu_reset(v);
-	virt_ops->set_reg(v, VR_TSC_OFFSET, 0 - v->vm->tsc_base);
-}
-
 /* vm->load works on a vCPU whose state it can reach: load it for that time. */
 static int load_images(struct vm *vm, char *why, size_t why_len)
 {

@@ -67,6 +67,8 @@ struct irqchip_ops {
 	void (*ack)(struct vcpu *v, u8 vector);
 	/* REQ_TIMER was taken. On the runner. */
 	void (*timer)(struct vcpu *v);
+	/* The guest's INIT reached this vCPU. On the runner. */
+	void (*init)(struct vcpu *v);
 	/* A wire into the interrupt controller changed. Any CPU. */
 	void (*line)(struct vm *vm, u32 gsi, bool level);
 	/* CR8 is bits 7:4 of the task priority register. On the runner. */

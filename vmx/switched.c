@@ -73,19 +73,6 @@ static bool loaded(struct vmx_vcpu *x)
 	return x->v.loaded_cpu != CPU_NONE;
 }
 
-/* SDM "Processor State After Reset" */
-void vmx_reset_switched(struct vmx_vcpu *x)
-{
-	for (u32 i = 0; i < SWITCHED_MSRS; i++)
-		x->msr[i] = 0;
-	for (u32 i = 0; i < ARRAY_SIZE(x->v.dr); i++)
-		x->v.dr[i] = 0;
-	x->dr6 = 0xffff0ff0;
-	x->cr2 = 0;
-	if (loaded(x))
-		vmx_switched_load(x);
-}
-
 bool vmx_switched_get(struct vmx_vcpu *x, enum vreg reg, u64 *value)
 {
 	if (reg == VR_CR2) {
@@ -136,4 +123,13 @@ bool vmx_switched_set(struct vmx_vcpu *x, enum vreg reg, u64 value)
 		}
 	}
 	return false;
+}
+
+/* SDM "Processor State After Reset"; TSC_AUX, which INIT keeps, is 0 from its creation only. */
+void vmx_reset_switched(struct vmx_vcpu *x)
+{
+	for (u32 i = 0; i < TSC_AUX_INDEX; i++)
+		set_msr(x, i, 0);
+	vmx_switched_set(x, VR_DR6, 0xffff0ff0);
+	vmx_switched_set(x, VR_CR2, 0);
 }

@@ -249,11 +249,8 @@ static void reset_registers(struct vcpu *v)
 
 	for (u32 i = 0; i < ARRAY_SIZE(values); i++)
 		vmx_set_reg(v, values[i].reg, values[i].value);
-	memset(v->gpr, 0, sizeof(v->gpr));
-	v->gpr[RDX] = 0x600; /* EDX tells the processor's signature: a plain one of family 6 */
 	v->rip = 0xfff0;
 	v->rflags = X86_EFLAGS_FIXED;
-	v->event.valid = v->clear_shadow = v->want_irq_window = v->want_nmi_window = false;
 }
 
 /*

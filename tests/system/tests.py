@@ -234,6 +234,49 @@ send poweroff
     yield Test("rng-off-qemu", "qemu", conf("rng = off\n"), script="wait guest#\nsend virtio rng; cat "
                "/sys/class/misc/hw_random/rng_current; echo do''ne\nwait done\nsend poweroff\n",
                says=["^none"])
+# Several vCPUs: all come up by INIT and SIPI, take turns, go off and on again; each has its own timer and gets IPIs.
+# The kernel has nothing to complain about.
+COMPLAINTS = "WARNING: CPU|BUG:|rcu: INFO|soft lockup|check_tsc_sync|timekeeping watchdog|Oops|not responding"
+
+
+def smp_script(vcpus, loops):
+    """What is typed: the guest counts its CPUs, keeps all busy, hot-plugs, looks at its interrupts, restarts."""
+    last = vcpus - 1
+    commands = [
+        f"test $(nproc) = {vcpus} && echo nproc-o''k",
+        f"for i in $(seq 0 {last}); do taskset -c $i sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done' & done; "
+        "wait; echo busy-o''k",
+        f"for n in $(seq {loops}); do for i in $(seq {last}); do o=/sys/devices/system/cpu/cpu$i/online; "
+        "echo 0 >$o && echo 1 >$o && [ $(cat $o) = 1 ] || echo hotplug-fai''led; done; done; echo hotplug-o''k",
+        f"test $(nproc) = {vcpus} && echo again-o''k",
+        f"awk '/^ *(LOC|RES|CAL):/ {{ for (i = 2; i < 2 + {vcpus}; i++) n[i] += ($1 != \"LOC:\") * $i; "
+        f"for (i = 2; i < 2 + {vcpus}; i++) if ($1 == \"LOC:\" && !$i) print \"no-\" \"timer\" }} "
+        f"END {{ for (i = 2; i < 2 + {vcpus}; i++) if (!n[i]) print \"no-\" \"ipi\"; print \"irqs-\" \"ok\" }}' "
+        "/proc/interrupts",
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource | sed 's/^/clock-is-/'",
+        f"dmesg | grep -E '{COMPLAINTS}' | sed 's/^/complai''nt: /'; echo dmesg-o''k",
+    ]
+    waits = ["nproc-ok", "busy-ok", "hotplug-ok", "again-ok", "irqs-ok", "clock-is-", "dmesg-ok"]
+    lines = ["wait corbel-guest: ready", "wait guest#", "send exec sh"]
+    for command, text in zip(commands, waits):
+        lines += ["wait guest#", f"send {command}", f"wait {text}"]
+    lines += ["wait guest#", "send reboot -f", "wait corbel-guest: ready", "wait guest#",
+              f"send test $(nproc) = {vcpus} && echo reborn-o''k", "wait reborn-ok", "wait guest#", "send poweroff -f"]
+    return "\n".join(lines) + "\n"
+
+
+def smp():
+    for on, vcpus, cpus, x2apic, soak in (
+            ("qemu", 2, 2, True, False), ("qemu", 4, 4, True, True), ("qemu", 4, 2, False, False),
+            ("qemu", 8, 4, True, False), ("qemu", 16, 4, True, True), ("qemu", 2, 1, True, False),
+            ("bochs", 2, 2, True, False), ("bochs", 4, 4, True, True), ("bochs", 4, 2, False, False),
+            ("bochs", 16, 4, True, True)):
+        line = CMDLINE if x2apic else CMDLINE + " nox2apic"
+        yield Test(f"smp-{on}-{vcpus}on{cpus}{'' if x2apic else '-xapic'}", on,
+                   conf(cmdline=line, memory="256M", vcpus=vcpus), emu=["--cpus", str(cpus)],
+                   script=smp_script(vcpus, 2 if vcpus > 4 else 5), soak=soak, timeout=900,
+                   never_says=["corbel: PANIC", "this should not be", "no-timer", "no-ipi", "complaint:",
+                               "hotplug-failed"])
 
 
 def tiny(guest, **keys):
@@ -550,4 +593,5 @@ TESTS = [
     *boot_protocols(),
     *broken_kernels(),
     *others_kernels(),
+    *smp(),
 ]

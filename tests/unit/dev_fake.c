@@ -125,6 +125,17 @@ void vcpu_request(struct vcpu *v, u32 requests)
 	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);
 }
 
+void vcpu_send_init(struct vcpu *v)
+{
+	vcpu_request(v, REQ_INIT);
+}
+
+void vcpu_send_sipi(struct vcpu *v, u8 vector)
+{
+	v->sipi_vector = vector;
+	vcpu_request(v, REQ_SIPI);
+}
+
 void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
 {
 	(void)vm, (void)fmt;

@@ -250,6 +250,8 @@ static void test_delivery_modes(void **state)
 				assert_false(low(6) & REMOTE);
 			line(6, false);
 			assert_int_equal(fake_requested(vm->vcpus[1], REQ_NMI), mode == 4);
+			assert_int_equal(fake_requested(vm->vcpus[1], REQ_INIT), mode == 5);
+			assert_false(fake_requested(vm->vcpus[1], REQ_SIPI));
 			assert_int_equal(takers(0x81), mode < 2 ? 1 << 1 : 0);
 		}
 	entry(7, 1, 0x0f); /* an illegal vector: the receiver's error */

@@ -40,11 +40,12 @@ test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
+test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor screen stage2 stage2_model topology uart virtio \
+	linux loader monitor screen stage2 stage2_model topology uart vcpu_reset virtio \
 	virtio_devices
 TSAN_TESTS := ipi spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore
