@@ -5,13 +5,14 @@
 
 #define IOAPIC_SELECT 0x00
 #define IOAPIC_WINDOW 0x10
+#define IOAPIC_EOI    0x40
 
 #define REG_ID	    0x00
 #define REG_VERSION 0x01
 #define REG_ARB	    0x02
 #define REG_ENTRIES 0x10
 
-#define VERSION_VALUE (0x11 | (IOAPIC_PINS - 1) << 16) /* 82093AA: no EOI register */
+#define VERSION_VALUE (0x20 | (IOAPIC_PINS - 1) << 16) /* an 82093AA with an EOI register */
 
 #define ENTRY_REMOTE_IRR BIT(14)
 #define ENTRY_LEVEL	 BIT(15)
@@ -138,8 +139,8 @@ static void write_reg(struct ioapic *io, u32 value)
 }
 
 /*
- * IOREGSEL takes any width, it has 8 bits. IOWIN is 32 bits: a narrower read gives its low bytes,
- * such a write does nothing.
+ * IOREGSEL and the EOI register take any width, they have 8 bits. IOWIN is 32 bits: a narrower read
+ * gives its low bytes, such a write does nothing.
  */
 static int mmio_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value)
 {
@@ -161,6 +162,8 @@ static int mmio_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 		WRITE_ONCE(io->select, (u8)value);
 	else if (offset == IOAPIC_WINDOW && size >= 4)
 		write_reg(io, (u32)value);
+	else if (offset == IOAPIC_EOI)
+		ioapic_eoi(io, (u8)value);
 	return 0;
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The I/O APIC: 24 pins, as in the Intel 82093AA data sheet. A pin is a GSI.
+ * The I/O APIC: 24 pins, as in the Intel 82093AA data sheet, with the EOI register of its
+ * successors. A pin is a GSI.
  *
  *	line (any CPU) -> lines ---+--> service: send, remote IRR --> lapic_deliver
  *	entry written -> entry ----+          ^
- *	EOI of the vector ---- clears remote IRR
+ *	EOI of the vector (broadcast, or by the EOI register) ---- clears remote IRR
  *
  * No lock: `lines` and the entries change by atomic operations; whoever makes a level-triggered pin
  *ready looks at the other conditions after that, and the one who sets remote IRR sends. Devices may
@@ -31,5 +32,5 @@ int ioapic_create(struct ioapic *io, struct vm *vm);
 void ioapic_reset(struct ioapic *io);
 /* Pins beyond the last are ignored. Any CPU. */
 void ioapic_set_line(struct ioapic *io, u32 pin, bool level);
-/* A LAPIC acknowledged a level-triggered vector. Any CPU. */
+/* A level-triggered vector was acknowledged: by a LAPIC, or by the EOI register. Any CPU. */
 void ioapic_eoi(struct ioapic *io, u8 vector);

@@ -107,7 +107,8 @@ void lapic_eoi(struct lapic *l)
 	*isr &= ~vector_bit((u8)vector);
 	if (!*isr)
 		l->isr_words &= ~(1u << vector / 32);
-	if (READ_ONCE(*vector_word(l, APIC_TMR, (u8)vector)) & vector_bit((u8)vector))
+	if (READ_ONCE(*vector_word(l, APIC_TMR, (u8)vector)) & vector_bit((u8)vector) &&
+	    !(*lapic_reg(l, APIC_SVR) & APIC_SVR_NO_BROADCAST))
 		lapic_eoi_broadcast(l->v->vm, (u8)vector);
 	priority_fell(l);
 }

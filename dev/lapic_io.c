@@ -37,7 +37,7 @@ static const struct {
 	[APIC_RRD / 16] = { XR, 0, 0 },
 	[APIC_LDR / 16] = { XR | XW | X2R, 0xff000000, 0 },
 	[APIC_DFR / 16] = { XR | XW, 0xf0000000, 0 },
-	[APIC_SVR / 16] = { RW, 0x3ff, 0 },
+	[APIC_SVR / 16] = { RW, 0x3ff | APIC_SVR_NO_BROADCAST, 0 },
 	[APIC_ISR / 16 ... APIC_IRR / 16 + 7] = { RO, 0, 0 },
 	[APIC_ESR / 16] = { RW, 0, 0 },
 	[APIC_ICR / 16] = { RW, 0xccfff & ~APIC_STATUS, APIC_STATUS },

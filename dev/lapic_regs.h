@@ -36,9 +36,12 @@
 #define APIC_SELF_IPI	 0x3f0 /* x2APIC only */
 #define APIC_REGS	 0x40  /* registers of 16 bytes */
 
-#define APIC_VERSION_VALUE (0x14 | 5 << 16) /* an integrated APIC with 6 LVT entries */
+/* an integrated APIC with 6 LVT entries, whose EOI broadcasts can be suppressed */
+#define APIC_VERSION_VALUE (0x14 | 5 << 16 | BIT(24))
 #define APIC_SVR_ENABLE	   BIT(8)
-#define APIC_DFR_FLAT	   0xf
+#define APIC_SVR_NO_BROADCAST \
+	BIT(12) /* "Directed EOI": software writes the IOAPIC's EOI register */
+#define APIC_DFR_FLAT 0xf
 
 /* "Error Status Register" */
 #define APIC_ESR_SEND_ILLEGAL BIT(5)

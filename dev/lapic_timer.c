@@ -10,6 +10,7 @@
 
 #include "dev/clock.h"
 #include "virt/cpuid.h"
+#include "virt/ops.h"
 
 /* A request, whatever CPU the host timer was armed on. */
 static void timer_fired(struct timer *t)
@@ -75,13 +76,26 @@ static void update_host_timer(struct lapic *l)
 		timer_cancel(host);
 }
 
+/* The host TSC at which the guest's TSC reaches its deadline. */
+static void set_deadline(struct lapic *l)
+{
+	u64 now = dev_tsc(), guest_now = now + virt_ops->get_reg(l->v, VR_TSC_OFFSET);
+	u64 deadline = l->timer.guest_deadline;
+
+	l->timer.deadline = deadline > guest_now ? later(now, deadline - guest_now) : now;
+}
+
 /*
- * REQ_TIMER. It may be stale, if the guest has set the timer anew since it fired: then this only
- * arms again.
+ * REQ_TIMER. It may be stale, if the guest has set the timer anew since it fired, or moved its TSC:
+ * then this only arms again.
  */
 void lapic_timer_expired(struct vcpu *v)
 {
-	update_host_timer(lapic_of(v));
+	struct lapic *l = lapic_of(v);
+
+	if (l->timer.running && l->timer.mode == APIC_TIMER_DEADLINE)
+		set_deadline(l);
+	update_host_timer(l);
 }
 
 static void stop(struct lapic *l)
@@ -170,8 +184,8 @@ void lapic_timer_set_deadline(struct lapic *l, u64 guest_tsc)
 	if (l->timer.mode != APIC_TIMER_DEADLINE)
 		return;
 	l->timer.guest_deadline = guest_tsc;
-	l->timer.deadline = later(guest_tsc, l->v->vm->tsc_base);
 	l->timer.running = guest_tsc != 0;
+	set_deadline(l);
 	update_host_timer(l);
 }
 

@@ -61,6 +61,7 @@ int guest_wrmsr(struct vcpu *v, u32 msr, u64 value)
 	switch (msr) {
 	case MSR_TSC:
 		virt_ops->set_reg(v, VR_TSC_OFFSET, value - rdtsc());
+		vcpu_request(v, REQ_TIMER); /* its deadline is one of the guest's TSC */
 		return 0;
 	case MSR_MISC_ENABLE:
 		return value & ~1ull ? -EINVAL : 0;

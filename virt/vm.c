@@ -151,6 +151,7 @@ static void cpuid_init(struct vm *vm)
 		.caps = virt_reference(),
 		.nr_vcpus = vm->nr_vcpus,
 		.tsc_khz = tsc_khz,
+		.tsc_deadline = true,
 	};
 
 	cpuid_policy_init(vm->cpuid, &params);

@@ -65,7 +65,7 @@ struct irqchip_ops {
 	int (*pending)(struct vcpu *v);
 	/* That vector is being delivered: IRR -> ISR. On the runner. */
 	void (*ack)(struct vcpu *v, u8 vector);
-	/* REQ_TIMER was taken. On the runner. */
+	/* REQ_TIMER was taken: the timer is due, or the guest's TSC was moved. On the runner. */
 	void (*timer)(struct vcpu *v);
 	/* The guest's INIT reached this vCPU. On the runner. */
 	void (*init)(struct vcpu *v);

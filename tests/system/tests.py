@@ -300,6 +300,18 @@ def guest_ends():
                               "send vm idle-forever stop\n")
 
 
+def start_ipis():
+    # Stopped and restarted while vCPUs wait for their SIPI.
+    yield from on_both("waiting-vcpus", **tiny("idle-forever", vcpus=3), emu=["--cpus", "2"], says=["ended: operator"],
+                       script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait vcpu=1\n"
+                              "wait state=wait-for-sipi\nwait state=wait-for-sipi\nsend vm idle-forever reset\n"
+                              "wait by the operator\nsend vm idle-forever info\nwait resets=1\n"
+                              "wait state=wait-for-sipi\nsend vm idle-forever stop\n")
+    for vcpus, cpus in (4, 4), (5, 2), (3, 1):
+        yield from on_both(f"start-ipis-{vcpus}on{cpus}", **tiny("start-ipis", vcpus=vcpus), emu=["--cpus", str(cpus)],
+                           says=["start-ipis: first life", "start-ipis: all is well"])
+
+
 # The boot protocols other than Linux's: each guest prints what it was told, and ends by the debug-exit port.
 MAP_32M = [rf"map 00000000 {base} 00000000 {size} 0000000{kind} " for base, size, kind in
            (("00000000", "00090000", 1), ("00090000", "00010000", 3), ("00100000", "01f00000", 1))]
@@ -594,4 +606,5 @@ TESTS = [
     *broken_kernels(),
     *others_kernels(),
     *smp(),
+    *start_ipis(),
 ]

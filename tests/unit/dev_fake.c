@@ -9,8 +9,9 @@
 #include "lib/log.h"
 #include "lib/printf.h"
 #include "virt/guestmem.h"
+#include "virt/ops.h"
 
-u64 fake_now = 1000000;
+u64 fake_now = 1000000, fake_tsc_moved;
 u32 fake_frames, fake_frames_left = ~0u;
 u32 fake_random_left = ~0u;
 enum stop_reason fake_stop;
@@ -37,6 +38,15 @@ bool dev_random(u64 *value)
 	*value = ++last;
 	return true;
 }
+/* The only register that devices read. */
+static u64 get_reg(struct vcpu *v, enum vreg reg)
+{
+	assert_int_equal(reg, VR_TSC_OFFSET);
+	return fake_tsc_moved - v->vm->tsc_base;
+}
+
+static const struct virt_ops ops = { .get_reg = get_reg };
+const struct virt_ops *virt_ops = &ops;
 
 u64 dev_tsc(void)
 {

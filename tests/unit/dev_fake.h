@@ -15,6 +15,7 @@
 #include "virt/vm.h"
 
 extern u64 fake_now;		   /* host TSC */
+extern u64 fake_tsc_moved;	   /* by how much guests have set their TSC forward */
 extern u32 fake_frames;		   /* frames in use */
 extern u32 fake_frames_left;	   /* allocations until one fails; ~0u: never */
 extern u32 fake_random_left;	   /* random words until there are none: 1, 2, 3... */

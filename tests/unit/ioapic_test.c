@@ -73,7 +73,7 @@ static u32 takers(int vector)
 static void test_registers(void **state)
 {
 	(void)state;
-	assert_int_equal(get(1), 0x170011);
+	assert_int_equal(get(1), 0x170020);
 	for (u32 pin = 0; pin < 24; pin++)
 		assert_int_equal(low(pin), MASKED);
 	for (u32 index = 0; index < 256; index++) {
@@ -82,7 +82,7 @@ static void test_registers(void **state)
 		if (index == 0 || index == 2)
 			assert_int_equal(value, 0x0f000000);
 		else if (index == 1)
-			assert_int_equal(value, 0x170011);
+			assert_int_equal(value, 0x170020);
 		else if (index >= 0x10 && index < 0x40)
 			assert_int_equal(value, index & 1 ? 0xff000000 : 0x1afff);
 		else
@@ -104,9 +104,9 @@ static void test_every_access(void **state)
 			if (off == 0)
 				assert_int_equal(value, 1);
 			else if (off == 0x10)
-				assert_int_equal(value, size == 1   ? 0x11
-							: size == 2 ? 0x11
-								    : 0x170011);
+				assert_int_equal(value, size == 1   ? 0x20
+							: size == 2 ? 0x20
+								    : 0x170020);
 			else
 				assert_int_equal(value, 0);
 		}
@@ -115,7 +115,7 @@ static void test_every_access(void **state)
 	mmio_set(v, IOAPIC_GPA + 0x10, 2, 0x66);
 	assert_int_equal(get(0x10), 0x55);
 	mmio_set(v, IOAPIC_GPA, 1, 0x01); /* the index is 8 bits */
-	assert_int_equal(mmio_get(v, IOAPIC_GPA + 0x10, 4), 0x170011);
+	assert_int_equal(mmio_get(v, IOAPIC_GPA + 0x10, 4), 0x170020);
 }
 
 static void test_edge(void **state)
@@ -180,6 +180,33 @@ static void test_level(void **state)
 	assert_int_equal(fake_take(v), 0x51);
 	assert_int_equal(apic_get(v, APIC_TMR + 0x20), 0);
 	apic_set(v, APIC_EOI, 0);
+}
+
+/* SVR's suppress bit: the LAPIC's EOI is not broadcast, the IOAPIC's own register ends the wait. */
+static void test_directed_eoi(void **state)
+{
+	(void)state;
+	struct vcpu *v = vm->vcpus[1];
+	apic_set(v, APIC_SVR, 0x11ff);
+	assert_int_equal(apic_get(v, APIC_SVR), 0x11ff);
+	entry(9, 1, LEVEL | 0x51);
+	entry(10, 1, LEVEL | 0x52);
+	line(9, true);
+	line(10, true);
+	assert_int_equal(fake_take_eoi(v), 0x52);
+	assert_int_equal(fake_take_eoi(v), 0x51);
+	assert_int_equal(fake_take_eoi(v), -1);
+	assert_int_equal(low(9), LEVEL | REMOTE | 0x51);
+	line(10, false);
+	mmio_set(v, IOAPIC_GPA + 0x40, 4, 0x52);
+	assert_int_equal(low(10), LEVEL | 0x52);
+	assert_int_equal(low(9), LEVEL | REMOTE | 0x51);
+	mmio_set(v, IOAPIC_GPA + 0x40, 1, 0x51); /* still asserted */
+	assert_int_equal(fake_take_eoi(v), 0x51);
+	apic_set(v, APIC_SVR, 0x1ff);
+	mmio_set(v, IOAPIC_GPA + 0x40, 4, 0x51);
+	assert_int_equal(fake_take_eoi(v), 0x51); /* broadcast again */
+	assert_int_equal(fake_take(v), 0x51);
 }
 
 /* Two pins with one vector; nobody at the destination. */
@@ -350,14 +377,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_registers),
-		TEST(test_every_access),
-		TEST(test_edge),
-		TEST(test_level),
-		TEST(test_level_shared_and_lost),
-		TEST(test_destinations),
-		TEST(test_delivery_modes),
-		TEST(test_random),
+		TEST(test_registers),	 TEST(test_every_access),	   TEST(test_edge),
+		TEST(test_level),	 TEST(test_level_shared_and_lost), TEST(test_directed_eoi),
+		TEST(test_destinations), TEST(test_delivery_modes),	   TEST(test_random),
 		TEST(test_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,7 +50,7 @@ static void test_reset_state(void **state)
 		assert_int_equal(msr_get(v, MSR_APIC_BASE, &base), 0);
 		assert_int_equal(base, APIC_BASE_GPA | APIC_BASE_ENABLE | (i ? 0 : APIC_BASE_BSP));
 		assert_int_equal(apic_get(v, APIC_ID), i << 24);
-		assert_int_equal(apic_get(v, APIC_VERSION), 0x50014);
+		assert_int_equal(apic_get(v, APIC_VERSION), 0x1050014);
 		assert_int_equal(apic_get(v, APIC_DFR), 0xffffffff);
 		assert_int_equal(apic_get(v, APIC_SVR), 0xff);
 		for (u32 lvt = APIC_LVT_TIMER; lvt <= APIC_LVT_ERROR; lvt += 16)
@@ -75,7 +75,7 @@ static void test_every_mmio_access(void **state)
 				mmio_set(v, APIC_BASE_GPA + off, size, values[i]);
 		}
 	assert_int_equal(apic_get(v, APIC_ID), 1 << 24);
-	assert_int_equal(apic_get(v, APIC_VERSION), 0x50014);
+	assert_int_equal(apic_get(v, APIC_VERSION), 0x1050014);
 	assert_int_equal(mmio_get(v, APIC_BASE_GPA + APIC_VERSION + 2, 1), 5);
 	assert_int_equal(mmio_get(v, APIC_BASE_GPA + APIC_VERSION, 2), 0x14);
 	assert_int_equal(fake_log_lines, 0); /* whatever the guest does */
@@ -616,6 +616,17 @@ static void test_timer_deadline(void **state)
 		assert_false(v->timer.armed);
 		assert_int_equal(fake_take_eoi(v), 0x30);
 	}
+	/* The guest moves its TSC: the deadline is one of that TSC. */
+	guest_now = fake_now - vm->tsc_base;
+	assert_int_equal(msr_set(v, 0x6e0, guest_now + 5000), 0);
+	fake_tsc_moved = 4000;
+	vcpu_request(v, REQ_TIMER);
+	assert_int_equal(fake_take_eoi(v), -1);
+	fake_advance(vm, 999);
+	assert_int_equal(fake_take_eoi(v), -1);
+	fake_advance(vm, 1);
+	assert_int_equal(fake_take_eoi(v), 0x30);
+	fake_tsc_moved = 0;
 	assert_int_equal(msr_set(v, 0x6e0, ~0ull), 0); /* no wrap into the past */
 	assert_int_equal(fake_take_eoi(v), -1);
 	assert_int_equal(msr_set(v, 0x6e0, 0), 0);
