@@ -295,6 +295,8 @@ def guest_ends():
         yield from on_both(guest, **tiny(guest), status=1, says=[f"{guest}: now", f"vm {guest}: stopped: {line}"])
     yield from on_both("prefixed-cpuid", **tiny("prefixed-cpuid"), says=["prefixed-cpuid: all lengths are right"])
     yield from on_both("string-io", **tiny("string-io"), says=["string-io: all values are right"])
+    yield from on_both("spin-masked", **tiny("spin-masked"), says=["ended: operator"],
+                       script="wait spin-masked: now\nkey ctrl-]\nsend vm spin-masked stop\n")
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")
