@@ -327,9 +327,15 @@ static void enable_virtualization(void)
 				    [CONFIG_MIXED_REFUSE] = VIRT_MIXED_REFUSE,
 				    [CONFIG_MIXED_COMMON] = VIRT_MIXED_COMMON };
 	u32 setup = config.setup_cpu == CONFIG_SETUP_BOOT ? 0 : (u32)config.setup_cpu;
+	u64 began = rdtsc(), decided;
+	int err = virt_setup(backends, ARRAY_SIZE(backends), setup, mixed[config.mixed_cpus]);
 
-	if (!virt_setup(backends, ARRAY_SIZE(backends), setup, mixed[config.mixed_cpus]) &&
-	    !virt_enable_get())
+	decided = rdtsc();
+	if (!err)
+		err = virt_enable_get();
+	log_debug("virtualization: %lu ticks to read, compare and decide, %lu to enable",
+		  decided - began, rdtsc() - decided);
+	if (!err)
 		log_info("virtualization: %s is on, on %u of %u CPUs", virt_ops->name,
 			 bitmap_weight(virt_cpus()->bits, MAX_CPUS),
 			 bitmap_weight(cpus_online.bits, MAX_CPUS));

@@ -168,25 +168,40 @@ int smp_check(u32 id, bool late)
 	return trace_error(-ETIMEDOUT);
 }
 
+static void init(u32 id)
+{
+	(void)smp_init(id); /* it has reported */
+}
+
+/* Returns the ticks that this CPU spent. */
+static u64 for_all(void (*send)(u32 id))
+{
+	u64 began = rdtsc();
+
+	for (u32 i = 1; i < nr_cpus; i++)
+		send(i);
+	return rdtsc() - began;
+}
+
 u32 smp_start(const struct smp_boot *b)
 {
-	u64 deadline;
+	u64 deadline, sent, last;
 
 	boot = b;
 	if (b->trampoline)
 		prepare_trampoline();
-	for (u32 i = 1; i < nr_cpus; i++)
-		(void)smp_init(i);
+	sent = for_all(init);
 	clock_delay_us(SMP_INIT_US);
-	for (u32 i = 1; i < nr_cpus; i++)
-		smp_sipi(i);
+	sent += for_all(smp_sipi);
 	clock_delay_us(SMP_SIPI_US);
-	for (u32 i = 1; i < nr_cpus; i++)
-		smp_sipi(i);
-	deadline = rdtsc() + (u64)SMP_START_MS * tsc_khz;
+	sent += for_all(smp_sipi);
+	last = rdtsc();
+	deadline = last + (u64)SMP_START_MS * tsc_khz;
 	for (u32 i = 1; i < nr_cpus; i++)
 		while (smp_check(i, rdtsc() > deadline) == -EAGAIN)
 			cpu_pause();
+	log_debug("CPUs: %lu ticks to send INIT and SIPIs, %lu from the last to the last answer",
+		  sent, rdtsc() - last);
 	return bitmap_weight(cpus_online.bits, MAX_CPUS);
 }
 
