@@ -40,6 +40,8 @@ static void print_cpu(u32 id)
 		command_text("error", error_name(vc->state.error));
 	if (vc->state.why[0])
 		command_text("virt_why", vc->state.why);
+	if (vc->state.lasting)
+		command_text("lasting", vc->state.lasting);
 	if (c->why && c->state != CPU_ONLINE)
 		command_text("why", c->why);
 	monitor_printf("\n");

@@ -17,9 +17,10 @@
 struct virt_cpu_state {
 	u32 steps; /* bit mask, the vendor's own step numbers */
 	bool enabled;
-	int error;    /* of the last enabling, 0 if it went well */
-	char why[96]; /* one line for the user if it failed */
-	u64 saved[4]; /* what was found before: the vendor's */
+	int error;	     /* of the last enabling, 0 if it went well */
+	char why[96];	     /* one line for the user if it failed */
+	u64 saved[4];	     /* what was found before: the vendor's */
+	const char *lasting; /* what stays changed until a reset; NULL: nothing */
 	/*
 	 * two frames, cleared at first: the VMXON region or host save area, and one for the
 	 * backend's own use

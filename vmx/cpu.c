@@ -14,8 +14,6 @@
 #include "vmx/vmx.h"
 
 enum {
-	STEP_LOCKED = 1, /* feature control was open and was locked by us: can't be undone, stays
-			    recorded */
 	STEP_CR4 = 2,	 /* CR4.VMXE was set by us */
 	STEP_VMXON = 4,
 };
@@ -49,7 +47,7 @@ static int feature_control(struct virt_cpu_state *state)
 				value);
 			return trace_error(error);
 		}
-		state->steps |= STEP_LOCKED;
+		state->lasting = "IA32_FEATURE_CONTROL was locked by Corbel";
 		value = rdmsr(MSR_FEATURE_CONTROL);
 	}
 	if ((value & FEATURE_CONTROL_LOCK) && (value & FEATURE_CONTROL_VMX))
