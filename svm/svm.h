@@ -6,10 +6,8 @@
 #include "virt/ops.h"
 
 /* CPUID 8000_000A:EDX (APM vol. 3 "SVM Revision and Feature Identification"). */
-#define SVM_FEATURE_NPT		  BIT(0)
-#define SVM_FEATURE_LOCK	  BIT(2)
-#define SVM_FEATURE_NRIPS	  BIT(3)
-#define SVM_FEATURE_FLUSH_BY_ASID BIT(6)
+#define SVM_FEATURE_NPT	  BIT(0)
+#define SVM_FEATURE_NRIPS BIT(3)
 
 enum { CAP_SVM_REVISION = CAP_VENDOR, CAP_SVM_ASIDS, CAP_SVM_FEATURES, CAP_SVM_VM_CR, CAP_SVM_END };
 

@@ -7,118 +7,6 @@
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 
-static void no_detail(struct vmx_vcpu *x);
-static void irq_detail(struct vmx_vcpu *x);
-static void exception_detail(struct vmx_vcpu *x);
-static void io_detail(struct vmx_vcpu *x);
-static void cr_detail(struct vmx_vcpu *x);
-static void ept_detail(struct vmx_vcpu *x);
-static void unexpected(struct vmx_vcpu *x);
-
-/*
- * An instruction of which nothing but its length has to be known: run.c reads that without a call.
- */
-#define INSN_ONLY NULL
-
-/* What each reason becomes. "Never enabled" and "can't happen" are rows too. */
-const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
-	[EXIT_REASON_EXCEPTION_NMI] = { EXIT_EXCEPTION, exception_detail },
-	[EXIT_REASON_EXTERNAL_INTERRUPT] = { EXIT_IRQ, irq_detail },
-	[EXIT_REASON_TRIPLE_FAULT] = { EXIT_TRIPLE_FAULT, no_detail },
-	/*
-	 * INIT is blocked in VMX root and nobody sends one; SIPI needs a guest in wait-for-SIPI,
-	 * which is never entered.
-	 */
-	[EXIT_REASON_INIT_SIGNAL] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_SIPI_SIGNAL] = { EXIT_UNEXPECTED, unexpected },
-	/* Only with dual-monitor SMM. */
-	[EXIT_REASON_IO_SMI] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_OTHER_SMI] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_INTERRUPT_WINDOW] = { EXIT_IRQ_WINDOW, no_detail },
-	[EXIT_REASON_NMI_WINDOW] = { EXIT_NMI_WINDOW, no_detail },
-	[EXIT_REASON_TASK_SWITCH] = { EXIT_TASK_SWITCH, unexpected },
-	[EXIT_REASON_CPUID] = { EXIT_CPUID, INSN_ONLY },
-	[EXIT_REASON_GETSEC] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_HLT] = { EXIT_HLT, INSN_ONLY },
-	[EXIT_REASON_INVD] = { EXIT_INVD, INSN_ONLY },
-	[EXIT_REASON_INVLPG] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_RDPMC] = { EXIT_RDPMC, INSN_ONLY },
-	[EXIT_REASON_RDTSC] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_RSM] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_VMCALL] = { EXIT_HYPERCALL, INSN_ONLY },
-	[EXIT_REASON_VMCLEAR] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMLAUNCH] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMPTRLD] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMPTRST] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMREAD] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMRESUME] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMWRITE] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMOFF] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_VMON] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_CR_ACCESS] = { EXIT_CR_ACCESS, cr_detail },
-	[EXIT_REASON_DR_ACCESS] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_IO_INSTRUCTION] = { EXIT_IO, io_detail },
-	[EXIT_REASON_MSR_READ] = { EXIT_MSR_READ, INSN_ONLY },
-	[EXIT_REASON_MSR_WRITE] = { EXIT_MSR_WRITE, INSN_ONLY },
-	/*
-	 * These two and "machine check during entry" come with bit 31: vmx_unusual_exit() takes
-	 * them first.
-	 */
-	[EXIT_REASON_INVALID_STATE] = { EXIT_ENTRY_FAILED, unexpected },
-	[EXIT_REASON_MSR_LOAD_FAIL] = { EXIT_ENTRY_FAILED, unexpected },
-	[35] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
-	[EXIT_REASON_MWAIT_INSTRUCTION] = { EXIT_MWAIT, INSN_ONLY },
-	[EXIT_REASON_MONITOR_TRAP_FLAG] = { EXIT_UNEXPECTED, unexpected },
-	[38] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
-	[EXIT_REASON_MONITOR_INSTRUCTION] = { EXIT_MONITOR, INSN_ONLY },
-	[EXIT_REASON_PAUSE_INSTRUCTION] = { EXIT_PAUSE, INSN_ONLY },
-	[EXIT_REASON_MCE_DURING_VMENTRY] = { EXIT_ENTRY_FAILED, unexpected },
-	[42] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
-	[EXIT_REASON_TPR_BELOW_THRESHOLD] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_APIC_ACCESS] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_EOI_INDUCED] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_GDTR_IDTR] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_LDTR_TR] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_EPT_VIOLATION] = { EXIT_STAGE2_FAULT, ept_detail },
-	[EXIT_REASON_EPT_MISCONFIG] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_INVEPT] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_RDTSCP] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_PREEMPTION_TIMER] = { EXIT_TIMER, no_detail },
-	[EXIT_REASON_INVVPID] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_WBINVD] = { EXIT_INVD, INSN_ONLY },
-	[EXIT_REASON_XSETBV] = { EXIT_XSETBV, INSN_ONLY },
-	[EXIT_REASON_APIC_WRITE] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_RDRAND] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_INVPCID] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_VMFUNC] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_ENCLS] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_RDSEED] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_PML_FULL] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_XSAVES] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_XRSTORS] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_PCONFIG] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_SPP] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_UMWAIT] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_TPAUSE] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_LOADIWKEY] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_ENCLV] = { EXIT_UNEXPECTED, unexpected },
-	[71] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
-	[EXIT_REASON_ENQCMD] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_ENQCMDS] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_BUS_LOCK] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_NOTIFY] = { EXIT_UNEXPECTED, unexpected },
-	/*
-	 * No control turns these two off where they exist (SDM "Instructions That Cause VM Exits
-	 * Unconditionally").
-	 */
-	[EXIT_REASON_SEAMCALL] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_TDCALL] = { EXIT_VIRT_INSN, INSN_ONLY },
-	[EXIT_REASON_RDMSRLIST] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_WRMSRLIST] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_URDMSR] = { EXIT_UNEXPECTED, unexpected },
-	[EXIT_REASON_UWRMSR] = { EXIT_UNEXPECTED, unexpected },
-};
-
 const char *vmx_exit_reason_name(u32 reason)
 {
 	static const struct {
@@ -283,6 +171,74 @@ static void unexpected(struct vmx_vcpu *x)
 	x->v.exit.qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
 	check_delivery(x);
 }
+
+/*
+ * An instruction of which nothing but its length has to be known: run.c reads that without a call.
+ */
+#define INSN_ONLY NULL
+
+/* What each reason becomes. "Never enabled" and "can't happen" are rows too, as ranges. */
+const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
+	[EXIT_REASON_EXCEPTION_NMI] = { EXIT_EXCEPTION, exception_detail },
+	[EXIT_REASON_EXTERNAL_INTERRUPT] = { EXIT_IRQ, irq_detail },
+	[EXIT_REASON_TRIPLE_FAULT] = { EXIT_TRIPLE_FAULT, no_detail },
+	/*
+	 * INIT is blocked in VMX root and nobody sends one; SIPI needs a guest in wait-for-SIPI,
+	 * which is never entered; the SMIs come only with dual-monitor SMM.
+	 */
+	[EXIT_REASON_INIT_SIGNAL... EXIT_REASON_OTHER_SMI] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_INTERRUPT_WINDOW] = { EXIT_IRQ_WINDOW, no_detail },
+	[EXIT_REASON_NMI_WINDOW] = { EXIT_NMI_WINDOW, no_detail },
+	[EXIT_REASON_TASK_SWITCH] = { EXIT_TASK_SWITCH, unexpected },
+	[EXIT_REASON_CPUID] = { EXIT_CPUID, INSN_ONLY },
+	[EXIT_REASON_GETSEC] = { EXIT_VIRT_INSN, INSN_ONLY },
+	[EXIT_REASON_HLT] = { EXIT_HLT, INSN_ONLY },
+	[EXIT_REASON_INVD] = { EXIT_INVD, INSN_ONLY },
+	[EXIT_REASON_INVLPG] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_RDPMC] = { EXIT_RDPMC, INSN_ONLY },
+	[EXIT_REASON_RDTSC... EXIT_REASON_RSM] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_VMCALL] = { EXIT_HYPERCALL, INSN_ONLY },
+	[EXIT_REASON_VMCLEAR... EXIT_REASON_VMON] = { EXIT_VIRT_INSN, INSN_ONLY },
+	[EXIT_REASON_CR_ACCESS] = { EXIT_CR_ACCESS, cr_detail },
+	[EXIT_REASON_DR_ACCESS] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_IO_INSTRUCTION] = { EXIT_IO, io_detail },
+	[EXIT_REASON_MSR_READ] = { EXIT_MSR_READ, INSN_ONLY },
+	[EXIT_REASON_MSR_WRITE] = { EXIT_MSR_WRITE, INSN_ONLY },
+	/*
+	 * These two and "machine check during entry" come with bit 31: vmx_unusual_exit() takes
+	 * them first.
+	 */
+	[EXIT_REASON_INVALID_STATE...
+		EXIT_REASON_MSR_LOAD_FAIL] = { EXIT_ENTRY_FAILED, unexpected },
+	[35] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
+	[EXIT_REASON_MWAIT_INSTRUCTION] = { EXIT_MWAIT, INSN_ONLY },
+	[EXIT_REASON_MONITOR_TRAP_FLAG... 38] = { EXIT_UNEXPECTED,
+						  unexpected }, /* 38 is not defined */
+	[EXIT_REASON_MONITOR_INSTRUCTION] = { EXIT_MONITOR, INSN_ONLY },
+	[EXIT_REASON_PAUSE_INSTRUCTION] = { EXIT_PAUSE, INSN_ONLY },
+	[EXIT_REASON_MCE_DURING_VMENTRY] = { EXIT_ENTRY_FAILED, unexpected },
+	/* 42 is not defined; TPR threshold, APIC accesses, loads of descriptor tables */
+	[42 ... EXIT_REASON_LDTR_TR] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_EPT_VIOLATION] = { EXIT_STAGE2_FAULT, ept_detail },
+	[EXIT_REASON_EPT_MISCONFIG] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_INVEPT] = { EXIT_VIRT_INSN, INSN_ONLY },
+	[EXIT_REASON_RDTSCP] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_PREEMPTION_TIMER] = { EXIT_TIMER, no_detail },
+	[EXIT_REASON_INVVPID] = { EXIT_VIRT_INSN, INSN_ONLY },
+	[EXIT_REASON_WBINVD] = { EXIT_INVD, INSN_ONLY },
+	[EXIT_REASON_XSETBV] = { EXIT_XSETBV, INSN_ONLY },
+	[EXIT_REASON_APIC_WRITE... EXIT_REASON_INVPCID] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_VMFUNC] = { EXIT_VIRT_INSN, INSN_ONLY },
+	/* ENCLS to XRSTORS, PCONFIG, SPP, UMWAIT, TPAUSE, LOADIWKEY, ENCLV, ENQCMD, bus locks */
+	[EXIT_REASON_ENCLS... EXIT_REASON_NOTIFY] = { EXIT_UNEXPECTED, unexpected },
+	/*
+	 * No control turns these two off where they exist (SDM "Instructions That Cause VM Exits
+	 * Unconditionally").
+	 */
+	[EXIT_REASON_SEAMCALL... EXIT_REASON_TDCALL] = { EXIT_VIRT_INSN, INSN_ONLY },
+	/* RDMSRLIST, WRMSRLIST, URDMSR, UWRMSR */
+	[78 ... EXIT_REASONS - 1] = { EXIT_UNEXPECTED, unexpected },
+};
 
 /*
  * A reason with flags above bit 15, or one that no manual had when this was written. Bit 31: the

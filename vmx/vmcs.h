@@ -215,21 +215,12 @@ enum {
 #define EPTP_WB	      6ull
 #define EPTP_4_LEVELS (3ull << 3)
 
-/* SDM app. C "VMX Basic Exit Reasons": what asm/vmx.h of Linux 6.1 does not name */
-#define EXIT_REASON_IO_SMI    5
+/*
+ * SDM app. C "VMX Basic Exit Reasons": what vmx/exit.c names and asm/vmx.h of Linux 6.1 does not.
+ */
 #define EXIT_REASON_OTHER_SMI 6
 #define EXIT_REASON_GETSEC    11
 #define EXIT_REASON_RSM	      17
-#define EXIT_REASON_PCONFIG   65
-#define EXIT_REASON_SPP	      66
-#define EXIT_REASON_LOADIWKEY 69
-#define EXIT_REASON_ENCLV     70
-#define EXIT_REASON_ENQCMD    72
-#define EXIT_REASON_ENQCMDS   73
 #define EXIT_REASON_SEAMCALL  76
 #define EXIT_REASON_TDCALL    77
-#define EXIT_REASON_RDMSRLIST 78
-#define EXIT_REASON_WRMSRLIST 79
-#define EXIT_REASON_URDMSR    80
-#define EXIT_REASON_UWRMSR    81
 #define EXIT_REASONS	      82 /* one more than the last */
