@@ -55,20 +55,13 @@ _Static_assert(VMX_FAULT == 3, "the fixup loads this number");
 
 MUST_CHECK static inline enum vmx_result vmxon(hpa_t region)
 {
-	u32 fault = fault_here(FAULT_VMXON, 0, NULL);
-
-	if (fault)
-		return (enum vmx_result)fault;
-	return VMX_INSN("vmxon %[region]", VMX_FIXUP, [region] "m"(region.v));
+	return fault_here(FAULT_VMXON, 0, NULL)
+		       ?: VMX_INSN("vmxon %[region]", VMX_FIXUP, [region] "m"(region.v));
 }
 
 MUST_CHECK static inline enum vmx_result vmxoff(void)
 {
-	u32 fault = fault_here(FAULT_VMXOFF, 0, NULL);
-
-	if (fault)
-		return (enum vmx_result)fault;
-	return VMX_INSN("vmxoff", "");
+	return fault_here(FAULT_VMXOFF, 0, NULL) ?: VMX_INSN("vmxoff", "");
 }
 
 MUST_CHECK static inline enum vmx_result vmclear(hpa_t vmcs)
@@ -88,23 +81,19 @@ enum { INVVPID_SINGLE = 1, INVVPID_ALL = 2 };
 MUST_CHECK static inline enum vmx_result invept(u64 type, u64 eptp)
 {
 	u64 descriptor[2] = { eptp, 0 };
-	u32 fault = fault_here(FAULT_INVEPT, 0, NULL);
 
-	if (fault)
-		return (enum vmx_result)fault;
-	return VMX_INSN("invept %[descriptor], %[type]",
-			"", [descriptor] "m"(descriptor), [type] "r"(type));
+	return fault_here(FAULT_INVEPT, 0, NULL)
+		       ?: VMX_INSN("invept %[descriptor], %[type]",
+				   "", [descriptor] "m"(descriptor), [type] "r"(type));
 }
 
 MUST_CHECK static inline enum vmx_result invvpid(u64 type, u16 vpid)
 {
 	u64 descriptor[2] = { vpid, 0 };
-	u32 fault = fault_here(FAULT_INVVPID, 0, NULL);
 
-	if (fault)
-		return (enum vmx_result)fault;
-	return VMX_INSN("invvpid %[descriptor], %[type]",
-			"", [descriptor] "m"(descriptor), [type] "r"(type));
+	return fault_here(FAULT_INVVPID, 0, NULL)
+		       ?: VMX_INSN("invvpid %[descriptor], %[type]",
+				   "", [descriptor] "m"(descriptor), [type] "r"(type));
 }
 
 /*
