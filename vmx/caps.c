@@ -15,66 +15,44 @@
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 
-enum vmx_cap {
-	CAP_VMX = CAP_VENDOR,
-	CAP_VMX_ALLOWED,
-	CAP_VMX_FEATURE_CONTROL,
-	CAP_VMX_REGION,
-	CAP_VMX_BASIC,
-	CAP_VMX_PIN,
-	CAP_VMX_PROC,
-	CAP_VMX_PROC2,
-	CAP_VMX_PROC3,
-	CAP_VMX_EXIT,
-	CAP_VMX_EXIT2,
-	CAP_VMX_ENTRY,
-	CAP_VMX_MISC,
-	CAP_VMX_TIMER_RATE,
-	CAP_VMX_CR0_MUST_CLEAR,
-	CAP_VMX_CR0_MAY,
-	CAP_VMX_CR4_MUST_CLEAR,
-	CAP_VMX_CR4_MAY,
-	CAP_VMX_VMCS_ENUM,
-	CAP_VMX_EPT_VPID,
-	CAP_VMX_VMFUNC,
-	CAP_VMX_END
-};
+/*
+ * What the record holds, X(field, rule of comparison, bits that count, text).
+ *
+ * FEATURE_CONTROL differs before and after Corbel locks it: recorded only, the verdict is the field
+ * before. A VMCS that was prepared for one REGION (revision, size) is not loaded by a CPU with
+ * another. Of MISC the features only: counts and the SMM revision don't concern a guest of Corbel.
+ */
+#define VMX_CAPS(X)                                                                            \
+	X(CAP_VMX, CAP_SUPERSET, ~0ull, "CPUID.1:ECX.VMX")                                     \
+	X(CAP_VMX_ALLOWED, CAP_SUPERSET, ~0ull, "VMX not locked off by firmware")              \
+	X(CAP_VMX_FEATURE_CONTROL, CAP_INFO, ~0ull, "IA32_FEATURE_CONTROL")                    \
+	X(CAP_VMX_REGION, CAP_EQUAL, VMX_BASIC_REVISION | VMX_BASIC_SIZE | VMX_BASIC_MEMTYPE,  \
+	  "IA32_VMX_BASIC (revision, size, memory type)")                                      \
+	X(CAP_VMX_BASIC, CAP_SUPERSET, MASK(58, 54), "IA32_VMX_BASIC (features)")              \
+	X(CAP_VMX_PIN, CAP_SUPERSET, ~0ull, "pin-based controls (may be 1 : may be 0)")        \
+	X(CAP_VMX_PROC, CAP_SUPERSET, ~0ull, "processor-based controls (may be 1 : may be 0)") \
+	X(CAP_VMX_PROC2, CAP_SUPERSET, ~0ull, "secondary controls (may be 1 : may be 0)")      \
+	X(CAP_VMX_PROC3, CAP_SUPERSET, ~0ull, "tertiary controls (may be 1)")                  \
+	X(CAP_VMX_EXIT, CAP_SUPERSET, ~0ull, "exit controls (may be 1 : may be 0)")            \
+	X(CAP_VMX_EXIT2, CAP_SUPERSET, ~0ull, "secondary exit controls (may be 1)")            \
+	X(CAP_VMX_ENTRY, CAP_SUPERSET, ~0ull, "entry controls (may be 1 : may be 0)")          \
+	X(CAP_VMX_MISC, CAP_SUPERSET, MASK(30, 28) | MASK(15, 14) | MASK(8, 5),                \
+	  "IA32_VMX_MISC (features)")                                                          \
+	X(CAP_VMX_TIMER_RATE, CAP_EQUAL, MASK(4, 0), "IA32_VMX_MISC (preemption timer rate)")  \
+	X(CAP_VMX_CR0_MUST_CLEAR, CAP_SUPERSET, ~0ull, "CR0 bits that may be 0")               \
+	X(CAP_VMX_CR0_MAY, CAP_SUPERSET, ~0ull, "CR0 bits that may be 1")                      \
+	X(CAP_VMX_CR4_MUST_CLEAR, CAP_SUPERSET, ~0ull, "CR4 bits that may be 0")               \
+	X(CAP_VMX_CR4_MAY, CAP_SUPERSET, ~0ull, "CR4 bits that may be 1")                      \
+	X(CAP_VMX_VMCS_ENUM, CAP_AT_LEAST, MASK(9, 1), "IA32_VMX_VMCS_ENUM")                   \
+	X(CAP_VMX_EPT_VPID, CAP_SUPERSET, ~0ull, "IA32_VMX_EPT_VPID_CAP")                      \
+	X(CAP_VMX_VMFUNC, CAP_SUPERSET, ~0ull, "IA32_VMX_VMFUNC")
 
-#define FIELD(cap, rule, mask, text) [(cap)-CAP_VENDOR] = { text, rule, mask }
-static const struct cap_field vmx_fields[] = {
-	FIELD(CAP_VMX, CAP_SUPERSET, ~0ull, "CPUID.1:ECX.VMX"),
-	FIELD(CAP_VMX_ALLOWED, CAP_SUPERSET, ~0ull, "VMX not locked off by firmware"),
-	/*
-	 * Differs before and after Corbel locks it: recorded only, the verdict is the field above.
-	 */
-	FIELD(CAP_VMX_FEATURE_CONTROL, CAP_INFO, ~0ull, "IA32_FEATURE_CONTROL"),
-	/* A VMCS that was prepared for one revision or size is not loaded by a CPU with another. */
-	FIELD(CAP_VMX_REGION, CAP_EQUAL, VMX_BASIC_REVISION | VMX_BASIC_SIZE | VMX_BASIC_MEMTYPE,
-	      "IA32_VMX_BASIC (revision, size, memory type)"),
-	FIELD(CAP_VMX_BASIC, CAP_SUPERSET, MASK(58, 54), "IA32_VMX_BASIC (features)"),
-	FIELD(CAP_VMX_PIN, CAP_SUPERSET, ~0ull, "pin-based controls (may be 1 : may be 0)"),
-	FIELD(CAP_VMX_PROC, CAP_SUPERSET, ~0ull, "processor-based controls (may be 1 : may be 0)"),
-	FIELD(CAP_VMX_PROC2, CAP_SUPERSET, ~0ull, "secondary controls (may be 1 : may be 0)"),
-	FIELD(CAP_VMX_PROC3, CAP_SUPERSET, ~0ull, "tertiary controls (may be 1)"),
-	FIELD(CAP_VMX_EXIT, CAP_SUPERSET, ~0ull, "exit controls (may be 1 : may be 0)"),
-	FIELD(CAP_VMX_EXIT2, CAP_SUPERSET, ~0ull, "secondary exit controls (may be 1)"),
-	FIELD(CAP_VMX_ENTRY, CAP_SUPERSET, ~0ull, "entry controls (may be 1 : may be 0)"),
-	/*
-	 * Features only: counts and the SMM revision in this MSR don't concern a guest of Corbel.
-	 */
-	FIELD(CAP_VMX_MISC, CAP_SUPERSET, MASK(30, 28) | MASK(15, 14) | MASK(8, 5),
-	      "IA32_VMX_MISC (features)"),
-	FIELD(CAP_VMX_TIMER_RATE, CAP_EQUAL, MASK(4, 0), "IA32_VMX_MISC (preemption timer rate)"),
-	FIELD(CAP_VMX_CR0_MUST_CLEAR, CAP_SUPERSET, ~0ull, "CR0 bits that may be 0"),
-	FIELD(CAP_VMX_CR0_MAY, CAP_SUPERSET, ~0ull, "CR0 bits that may be 1"),
-	FIELD(CAP_VMX_CR4_MUST_CLEAR, CAP_SUPERSET, ~0ull, "CR4 bits that may be 0"),
-	FIELD(CAP_VMX_CR4_MAY, CAP_SUPERSET, ~0ull, "CR4 bits that may be 1"),
-	FIELD(CAP_VMX_VMCS_ENUM, CAP_AT_LEAST, MASK(9, 1), "IA32_VMX_VMCS_ENUM"),
-	FIELD(CAP_VMX_EPT_VPID, CAP_SUPERSET, ~0ull, "IA32_VMX_EPT_VPID_CAP"),
-	FIELD(CAP_VMX_VMFUNC, CAP_SUPERSET, ~0ull, "IA32_VMX_VMFUNC"),
-};
+#define CAP(cap, rule, mask, text) cap,
+enum vmx_cap { CAP_VMX_BEFORE = CAP_VENDOR - 1, VMX_CAPS(CAP) CAP_VMX_END };
+#undef CAP
+#define FIELD(cap, rule, mask, text) { text, rule, mask },
+static const struct cap_field vmx_fields[] = { VMX_CAPS(FIELD) };
 #undef FIELD
-_Static_assert(ARRAY_SIZE(vmx_fields) == CAP_VMX_END - CAP_VENDOR, "one description per field");
 _Static_assert((int)CAP_VMX_END <= CAPS_MAX, "the record is large enough");
 
 const struct cap_table vmx_caps = { vmx_fields, ARRAY_SIZE(vmx_fields) };
@@ -107,15 +85,14 @@ static u64 read_controls(u32 msr)
 
 static void read_control_caps(u64 *value)
 {
-	bool true_controls = value[CAP_VMX_BASIC] & VMX_BASIC_TRUE_CTLS;
+	/* The TRUE MSRs stand in the same order as the plain ones. */
+	u32 first = value[CAP_VMX_BASIC] & VMX_BASIC_TRUE_CTLS ? MSR_VMX_TRUE_PINBASED
+							       : MSR_VMX_PINBASED_CTLS;
 
-	value[CAP_VMX_PIN] =
-		read_controls(true_controls ? MSR_VMX_TRUE_PINBASED : MSR_VMX_PINBASED_CTLS);
-	value[CAP_VMX_PROC] =
-		read_controls(true_controls ? MSR_VMX_TRUE_PROCBASED : MSR_VMX_PROCBASED_CTLS);
-	value[CAP_VMX_EXIT] = read_controls(true_controls ? MSR_VMX_TRUE_EXIT : MSR_VMX_EXIT_CTLS);
-	value[CAP_VMX_ENTRY] =
-		read_controls(true_controls ? MSR_VMX_TRUE_ENTRY : MSR_VMX_ENTRY_CTLS);
+	value[CAP_VMX_PIN] = read_controls(first);
+	value[CAP_VMX_PROC] = read_controls(first + 1);
+	value[CAP_VMX_EXIT] = read_controls(first + 2);
+	value[CAP_VMX_ENTRY] = read_controls(first + 3);
 	/*
 	 * The others exist if a control of the former may be 1; an emulator may answer 0 for what
 	 * does not exist.

@@ -25,10 +25,7 @@
 #define MSR_DEBUGCTL		0x1d9
 #define MSR_PAT			0x277
 #define MSR_VMX_BASIC		0x480
-#define MSR_VMX_PINBASED_CTLS	0x481
-#define MSR_VMX_PROCBASED_CTLS	0x482
-#define MSR_VMX_EXIT_CTLS	0x483
-#define MSR_VMX_ENTRY_CTLS	0x484
+#define MSR_VMX_PINBASED_CTLS	0x481 /* then of the processor, of exits, of entries */
 #define MSR_VMX_MISC		0x485
 #define MSR_VMX_CR0_FIXED0	0x486
 #define MSR_VMX_CR0_FIXED1	0x487
@@ -37,10 +34,7 @@
 #define MSR_VMX_VMCS_ENUM	0x48a
 #define MSR_VMX_PROCBASED_CTLS2 0x48b
 #define MSR_VMX_EPT_VPID_CAP	0x48c
-#define MSR_VMX_TRUE_PINBASED	0x48d
-#define MSR_VMX_TRUE_PROCBASED	0x48e
-#define MSR_VMX_TRUE_EXIT	0x48f
-#define MSR_VMX_TRUE_ENTRY	0x490
+#define MSR_VMX_TRUE_PINBASED	0x48d /* then the same */
 #define MSR_VMX_VMFUNC		0x491
 #define MSR_VMX_PROCBASED_CTLS3 0x492
 #define MSR_TSC_DEADLINE	0x6e0
