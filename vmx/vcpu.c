@@ -90,6 +90,23 @@ static void leave_vmcs(struct vmx_vcpu *x, struct vmx_vcpu *before)
 		VM_BUG_ON(before->v.vm, vmptrld(before->vmcs) != VMX_OK);
 }
 
+/* What is 0 after a reset, of the host and of the guest; a new VMCS may hold anything. */
+static const u16 zero_fields[] = {
+	VMCS_HOST_DS_SEL,	  VMCS_HOST_ES_SEL,
+	VMCS_HOST_FS_SEL,	  VMCS_HOST_GS_SEL,
+	VMCS_HOST_SYSENTER_CS,	  VMCS_HOST_SYSENTER_ESP,
+	VMCS_HOST_SYSENTER_EIP,	  VMCS_HOST_FS_BASE,
+	VMCS_PF_ERROR_MASK,	  VMCS_PF_ERROR_MATCH,
+	VMCS_CR3_TARGET_COUNT,	  VMCS_EXIT_MSR_STORE_COUNT,
+	VMCS_EXIT_MSR_LOAD_COUNT, VMCS_ENTRY_MSR_LOAD_COUNT,
+	VMCS_ENTRY_INTR_INFO,	  VMCS_GUEST_INTERRUPTIBILITY,
+	VMCS_GUEST_ACTIVITY,	  VMCS_GUEST_PENDING_DEBUG,
+	VMCS_GUEST_DEBUGCTL,	  VMCS_GUEST_CR3,
+	VMCS_GUEST_RSP,		  VMCS_GUEST_SYSENTER_CS,
+	VMCS_GUEST_SYSENTER_ESP,  VMCS_GUEST_SYSENTER_EIP,
+};
+_Static_assert(ACTIVITY_ACTIVE == 0, "the activity state is among them");
+
 /* SDM "VM-Execution Control Fields", "VM-Exit Control Fields", "VM-Entry Control Fields" */
 static void write_controls(struct vmx_vcpu *x)
 {
@@ -106,35 +123,19 @@ static void write_controls(struct vmx_vcpu *x)
 	vmcs_write(VMCS_MSR_BITMAP, ptr_hpa(x->v.vm->hw).v);
 	/*
 	 * #AC and #DB: a guest can make their delivery raise them again without end, and no
-	 * interrupt gets in between. #MC is the host's. Page faults: mask and match 0 leave them to
-	 * the guest.
+	 * interrupt gets in between. #MC is the host's. Page faults: mask and match are 0, which
+	 * leaves them to the guest.
 	 */
 	vmcs_write(VMCS_EXCEPTION_BITMAP, BIT(1) | BIT(17) | BIT(18));
-	vmcs_write(VMCS_PF_ERROR_MASK, 0);
-	vmcs_write(VMCS_PF_ERROR_MATCH, 0);
-	vmcs_write(VMCS_CR3_TARGET_COUNT, 0);
-	vmcs_write(VMCS_EXIT_MSR_STORE_COUNT, 0);
-	vmcs_write(VMCS_EXIT_MSR_LOAD_COUNT, 0);
-	vmcs_write(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
 	vmcs_write(VMCS_LINK_POINTER, ~0ull);
 }
 
-/*
- * SDM "Host-State Area": what is the same on every CPU. The selectors of DS, ES, FS and GS are 0.
- */
+/* SDM "Host-State Area": what is the same on every CPU and not 0. */
 static void write_host_constants(void)
 {
 	vmcs_write(VMCS_HOST_CS_SEL, HOST_CS);
 	vmcs_write(VMCS_HOST_SS_SEL, HOST_SS);
-	vmcs_write(VMCS_HOST_DS_SEL, 0);
-	vmcs_write(VMCS_HOST_ES_SEL, 0);
-	vmcs_write(VMCS_HOST_FS_SEL, 0);
-	vmcs_write(VMCS_HOST_GS_SEL, 0);
 	vmcs_write(VMCS_HOST_TR_SEL, HOST_TSS);
-	vmcs_write(VMCS_HOST_SYSENTER_CS, 0);
-	vmcs_write(VMCS_HOST_SYSENTER_ESP, 0);
-	vmcs_write(VMCS_HOST_SYSENTER_EIP, 0);
-	vmcs_write(VMCS_HOST_FS_BASE, 0);
 	vmcs_write(VMCS_HOST_PAT, HOST_PAT);
 	vmcs_write(VMCS_HOST_RIP, (u64)(uintptr_t)vmx_exit);
 }
@@ -212,43 +213,30 @@ void vmx_vcpu_destroy(struct vcpu *v)
  */
 static void reset_segments(struct vcpu *v)
 {
-	static const struct segment data = { .limit = 0xffff, .attr = 0x93 };
-	static const struct segment code = {
+	struct segment seg = { .limit = 0xffff };
+
+	vmx_set_seg(v, SEG_GDTR, &seg);
+	vmx_set_seg(v, SEG_IDTR, &seg);
+	seg.attr = 0x82;
+	vmx_set_seg(v, SEG_LDTR, &seg);
+	seg.attr = 0x8b; /* the manual's type is no TSS at all; VM entry wants a busy one */
+	vmx_set_seg(v, SEG_TR, &seg);
+	seg.attr = 0x93;
+	for (enum vseg i = SEG_ES; i <= SEG_GS; i++)
+		vmx_set_seg(v, i, &seg);
+	seg = (struct segment){
 		.base = 0xffff0000, .selector = 0xf000, .limit = 0xffff, .attr = 0x9b
 	};
-	static const struct segment ldtr = { .limit = 0xffff, .attr = 0x82 };
-	/* The manual's TR type is no TSS at all; VM entry wants a busy one. */
-	static const struct segment tr = { .limit = 0xffff, .attr = 0x8b };
-	static const struct segment table = { .limit = 0xffff };
-
-	for (enum vseg seg = SEG_ES; seg <= SEG_GS; seg++)
-		vmx_set_seg(v, seg, seg == SEG_CS ? &code : &data);
-	vmx_set_seg(v, SEG_LDTR, &ldtr);
-	vmx_set_seg(v, SEG_TR, &tr);
-	vmx_set_seg(v, SEG_GDTR, &table);
-	vmx_set_seg(v, SEG_IDTR, &table);
+	vmx_set_seg(v, SEG_CS, &seg);
 }
 
 static void reset_registers(struct vcpu *v)
 {
-	static const struct {
-		u8 reg;
-		u64 value;
-	} values[] = {
-		{ VR_CR4, 0 },
-		{ VR_EFER, 0 },
-		{ VR_CR0, X86_CR0_ET | X86_CR0_CD | X86_CR0_NW },
-		{ VR_CR3, 0 },
-		{ VR_DR7, 0x400 },
-		{ VR_RSP, 0 },
-		{ VR_PAT, PAT_RESET },
-		{ VR_SYSENTER_CS, 0 },
-		{ VR_SYSENTER_ESP, 0 },
-		{ VR_SYSENTER_EIP, 0 },
-	};
-
-	for (u32 i = 0; i < ARRAY_SIZE(values); i++)
-		vmx_set_reg(v, values[i].reg, values[i].value);
+	vmx_set_reg(v, VR_CR4, 0);
+	vmx_set_reg(v, VR_EFER, 0);
+	vmx_set_reg(v, VR_CR0, X86_CR0_ET | X86_CR0_CD | X86_CR0_NW);
+	vmx_set_reg(v, VR_DR7, 0x400);
+	vmx_set_reg(v, VR_PAT, PAT_RESET);
 	v->rip = 0xfff0;
 	v->rflags = X86_EFLAGS_FIXED;
 }
@@ -263,11 +251,8 @@ void vmx_vcpu_reset(struct vcpu *v)
 	struct vmx_vcpu *before = enter_vmcs(x);
 
 	write_controls(x);
-	vmcs_write(VMCS_ENTRY_INTR_INFO, 0);
-	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, 0);
-	vmcs_write(VMCS_GUEST_ACTIVITY, ACTIVITY_ACTIVE);
-	vmcs_write(VMCS_GUEST_PENDING_DEBUG, 0);
-	vmcs_write(VMCS_GUEST_DEBUGCTL, 0);
+	for (u32 i = 0; i < ARRAY_SIZE(zero_fields); i++)
+		vmcs_write(zero_fields[i], 0);
 	vmx_reset_switched(x);
 	reset_registers(v);
 	reset_segments(v);
