@@ -442,14 +442,6 @@ static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
 	return 0;
 }
 
-/* Make the end of a range also an end of a leaf. */
-static int split_end(struct s2_iter *it, u64 end, u8 prot)
-{
-	if (end == it->s->max_gfn)
-		return 0;
-	return split_down(it, end, largest_level(end, 0, ~0ull, it->s->max_leaf), prot);
-}
-
 static void no_debt(struct stage2 *s, struct flush_debt *debt)
 {
 	*debt = (struct flush_debt){ .stage2 = s };
@@ -551,10 +543,10 @@ static int change_leaf(struct s2_iter *it, u8 prot)
  */
 static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 {
-	int err = split_end(it, end, prot);
+	int err = 0;
 
-	if (err)
-		return err;
+	if (end < it->s->max_gfn)
+		err = split_down(it, end, largest_level(end, 0, ~0ull, it->s->max_leaf), prot);
 	iter_begin(it, start, end);
 	while (!err && it->gfn < it->end) {
 		if (on_leaf(it))
@@ -571,32 +563,28 @@ static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 	return err;
 }
 
-int stage2_unmap(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt)
+static int change(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, bool ok, struct flush_debt *debt)
 {
 	struct s2_iter it = { .s = s };
 	int err = 0;
 
 	no_debt(s, debt);
-	if (!range_ok(s, gfn.v, count))
-		return trace_error(-EINVAL);
-	if (count)
-		err = change_range(&it, gfn.v, gfn.v + count, 0);
-	make_debt(&it, debt);
-	return err;
-}
-
-int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush_debt *debt)
-{
-	struct s2_iter it = { .s = s };
-	int err = 0;
-
-	no_debt(s, debt);
-	if (!range_ok(s, gfn.v, count) || !prot_ok(s, prot))
+	if (!ok || !range_ok(s, gfn.v, count))
 		return trace_error(-EINVAL);
 	if (count)
 		err = change_range(&it, gfn.v, gfn.v + count, prot);
 	make_debt(&it, debt);
 	return err;
+}
+
+int stage2_unmap(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt)
+{
+	return change(s, gfn, count, 0, true, debt);
+}
+
+int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush_debt *debt)
+{
+	return change(s, gfn, count, prot, prot_ok(s, prot), debt);
 }
 
 /* --- merge --- */
