@@ -191,24 +191,14 @@ static void split_free_extent(struct extent *e)
 	extent_split(e, PFN(extent_pfn(e)));
 }
 
-static struct extent *partial_extent(void)
-{
-	struct extent *e = extent_list_first(&frames.partial);
-
-	if (e)
-		return e;
-	e = extent_list_first(&frames.whole);
-	if (e)
-		split_free_extent(e);
-	return e;
-}
-
-/* Index of the first of n free frames in a row, aligned to n; or EXTENT_FRAMES. */
+/* Index of n free frames in a row, aligned to n: the first; or EXTENT_FRAMES. (Any one will do.) */
 static u32 find_block(const struct extent *e, u32 n)
 {
 	const struct frame_head *heads = extent_heads(e);
 	u32 base = 0, i = 0;
 
+	if (n == 1)
+		return e->first_free;
 	while (base < EXTENT_FRAMES && i < n) {
 		if (heads[base + i].kind == FRAME_FREE) {
 			i++;
@@ -228,7 +218,7 @@ static pfn_t take_block(struct extent *e, u32 index, u32 n, struct frame_owner o
 }
 
 /*
- * A block of 2 to 256 frames: from one of the first partial extents, else from a whole one; the
+ * A block of 1 to 256 frames: from one of the first partial extents, else from a whole one; the
  * other partial ones are searched only when there is no whole one left.
  */
 static pfn_t alloc_block(u32 n, struct frame_owner owner)
@@ -252,22 +242,14 @@ static pfn_t alloc_block(u32 n, struct frame_owner owner)
 pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm)
 {
 	struct frame_owner owner = owner_of(kind, vm);
-	struct extent *e;
-	pfn_t f = PFN_NONE;
+	pfn_t f;
 
 	if (order == EXTENT_SHIFT - PAGE_SHIFT)
 		return extent_alloc(1, 1, kind, vm);
 	if (WARN_ON(order > EXTENT_SHIFT - PAGE_SHIFT || !may_own(kind)))
 		return PFN_NONE;
-
 	spin_lock(&frames.lock);
-	if (order) {
-		f = alloc_block(1u << order, owner);
-	} else {
-		e = partial_extent();
-		if (e)
-			f = take_block(e, e->first_free, 1, owner);
-	}
+	f = alloc_block(1u << order, owner);
 	spin_unlock(&frames.lock);
 	return f;
 }
@@ -339,30 +321,56 @@ static struct frame_owner owner_locked(pfn_t f)
 	return owner_of(h->kind, h->vm);
 }
 
-/* All or nothing: the owners are looked at before anything is freed. */
-static bool free_frames(pfn_t f, u32 n, struct frame_owner owner)
+static bool all_owned(u64 first, u64 n, struct frame_owner owner)
 {
-	for (u32 i = 0; i < n; i++) {
-		if (!same_owner(owner_locked(PFN(f.v + i)), owner))
+	for (u64 f = first; f - first < n; f++) {
+		if (!same_owner(owner_locked(PFN(f)), owner))
 			return false;
+		if (!extent_of(PFN(f))->heads)
+			f |= EXTENT_FRAMES - 1;
 	}
-	for (u32 i = 0; i < n; i++)
-		free_frame(extent_of(f), (f.v + i) % EXTENT_FRAMES);
 	return true;
+}
+
+/*
+ * What is `from` in this range becomes free; from the top down, so that the lowest stand first in
+ * the lists.
+ */
+static void release(u64 first, u64 end, struct frame_owner from)
+{
+	while (end > first) {
+		struct extent *e = extent_of(PFN(--end));
+
+		if (end % EXTENT_FRAMES == EXTENT_FRAMES - 1 && extent_pfn(e) >= first &&
+		    whole_owned(e, from)) {
+			extent_set_whole(e, owner_of(FRAME_FREE, VM_NONE));
+			end = extent_pfn(e);
+		} else if (same_owner(owner_locked(PFN(end)), from)) {
+			free_frame(e, end % EXTENT_FRAMES);
+		}
+	}
+}
+
+/* All or nothing: the owners are looked at before anything is freed. n: a multiple of `align`. */
+static int free_block(pfn_t f, u64 n, u64 align, struct frame_owner owner)
+{
+	bool ok = false;
+
+	if (!(f.v % align) && may_own(owner.kind)) {
+		spin_lock(&frames.lock);
+		ok = all_owned(f.v, n, owner);
+		if (ok)
+			release(f.v, f.v + n, owner);
+		spin_unlock(&frames.lock);
+	}
+	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
 }
 
 int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
 {
-	bool ok = false;
+	u64 n = order <= EXTENT_SHIFT - PAGE_SHIFT ? 1u << order : ~0ull;
 
-	if (order == EXTENT_SHIFT - PAGE_SHIFT)
-		return extent_free(f, 1, kind, vm);
-	if (order < EXTENT_SHIFT - PAGE_SHIFT && !(f.v & ((1u << order) - 1)) && may_own(kind)) {
-		spin_lock(&frames.lock);
-		ok = free_frames(f, 1u << order, owner_of(kind, vm));
-		spin_unlock(&frames.lock);
-	}
-	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
+	return free_block(f, n, n, owner_of(kind, vm));
 }
 
 int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
@@ -370,62 +378,24 @@ int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
 	return frame_free_order(f, 0, kind, vm);
 }
 
-static bool free_extents(u64 first, u64 count, struct frame_owner owner)
-{
-	if (first >= frames.extent_count || count > frames.extent_count - first)
-		return false;
-	for (u64 i = 0; i < count; i++) {
-		if (!whole_owned(&frames.extents[first + i], owner))
-			return false;
-	}
-	while (count--)
-		extent_set_whole(&frames.extents[first + count], owner_of(FRAME_FREE, VM_NONE));
-	return true;
-}
-
 int extent_free(pfn_t f, u64 count, enum frame_kind kind, u16 vm)
 {
-	bool ok = false;
+	u64 n = count <= frames.extent_count ? count * EXTENT_FRAMES : ~0ull;
 
-	if (!(f.v % EXTENT_FRAMES) && may_own(kind)) {
-		spin_lock(&frames.lock);
-		ok = free_extents(f.v / EXTENT_FRAMES, count, owner_of(kind, vm));
-		spin_unlock(&frames.lock);
-	}
-	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
-}
-
-static void release_in_extent(u64 first, u64 end, struct frame_owner from)
-{
-	struct extent *e = extent_of(PFN(first));
-
-	if (end - first == EXTENT_FRAMES && whole_owned(e, from)) {
-		extent_set_whole(e, owner_of(FRAME_FREE, VM_NONE));
-		return;
-	}
-	for (u64 f = first; f < end; f++) {
-		if (same_owner(owner_locked(PFN(f)), from))
-			free_frame(e, f % EXTENT_FRAMES);
-	}
+	return free_block(f, n, EXTENT_FRAMES, owner_of(kind, vm));
 }
 
 u64 frames_release(hpa_t base, u64 size, enum frame_kind from)
 {
 	u64 first = ALIGN_UP(base.v, PAGE_SIZE) >> PAGE_SHIFT;
-	u64 end = (base.v + size) >> PAGE_SHIFT;
+	u64 end = MIN((base.v + size) >> PAGE_SHIFT, frames.extent_count * EXTENT_FRAMES);
 	u64 before, grown;
 
 	if (WARN_ON(!may_own(from) || from == FRAME_META))
 		return 0;
 	spin_lock(&frames.lock);
 	before = frames.stats.frames[FRAME_FREE];
-	end = MIN(end, frames.extent_count * EXTENT_FRAMES);
-	while (first < end) {
-		u64 stop = MIN(end, ALIGN_DOWN(first, EXTENT_FRAMES) + EXTENT_FRAMES);
-
-		release_in_extent(first, stop, owner_of(from, VM_NONE));
-		first = stop;
-	}
+	release(first, end, owner_of(from, VM_NONE));
 	grown = frames.stats.frames[FRAME_FREE] - before;
 	spin_unlock(&frames.lock);
 	return grown;
