@@ -37,6 +37,11 @@ static inline void list_add_tail(struct list *head, struct list *node)
 	head->prev = node;
 }
 
+static inline void list_add(struct list *head, struct list *node)
+{
+	list_add_tail(head->next, node);
+}
+
 static inline void list_del(struct list *node)
 {
 	node->prev->next = node->next;

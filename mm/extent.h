@@ -16,19 +16,19 @@
  */
 #pragma once
 
+#include "lib/list.h"
 #include "lib/spinlock.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
 
-#define EXTENT_END 0xffffffffu /* no extent, in links */
-#define FRAME_END  0xffffu     /* no frame, in links of heads */
+#define FRAME_END 0xffffu /* no frame, in links of heads */
 
 struct extent {
-	u64 heads;	/* pfn of the page of heads; 0: the extent is whole */
-	u32 prev, next; /* neighbours in the list that it is in, if any */
-	u16 vm;		/* whole: the owner */
-	u8 kind;	/* whole: the owner */
-	u16 free;	/* split: free frames, and the first of their list */
+	struct list link; /* in frames.whole or frames.partial, if in any */
+	u64 heads;	  /* pfn of the page of heads; 0: the extent is whole */
+	u16 vm;		  /* whole: the owner */
+	u8 kind;	  /* whole: the owner */
+	u16 free;	  /* split: free frames, and the first of their list */
 	u16 first_free;
 };
 _Static_assert(sizeof(struct extent) <= 128, "16 GiB of memory may cost 1 MiB of descriptors");
@@ -42,17 +42,13 @@ struct frame_head {
 };
 _Static_assert(sizeof(struct frame_head) * EXTENT_FRAMES == PAGE_SIZE, "heads fill one page");
 
-struct extent_list {
-	u32 first;
-};
-
 /* The allocator's state, defined in frames.c. */
 struct frames {
 	struct spinlock lock;
 	struct extent *extents;
 	u64 extent_count;
-	struct extent_list whole;   /* whole and free */
-	struct extent_list partial; /* split, with a free frame */
+	struct list whole;   /* extents that are whole and free */
+	struct list partial; /* those that are split, with a free frame */
 	struct frame_stats stats;
 };
 extern struct frames frames;
@@ -69,7 +65,6 @@ static inline struct frame_owner owner_of(u8 kind, u16 vm)
 
 /* A whole extent gets another owner as a whole; lists and figures follow. */
 void extent_set_whole(struct extent *e, struct frame_owner owner);
-void extent_list_add(struct extent_list *list, struct extent *e);
 
 /*
  * Make a whole extent that is in no list a split one: every frame keeps the extent's owner, except

@@ -44,30 +44,21 @@ static void count_frames(u8 from, u8 to, u64 n)
 
 /* --- lists --- */
 
-void extent_list_add(struct extent_list *list, struct extent *e)
+static struct extent *first_extent(const struct list *list)
 {
-	u32 index = (u32)(e - frames.extents);
-
-	e->prev = EXTENT_END;
-	e->next = list->first;
-	if (e->next != EXTENT_END)
-		frames.extents[e->next].prev = index;
-	list->first = index;
+	return list_empty(list) ? NULL : list_entry(list->next, struct extent, link);
 }
 
-static void extent_list_del(struct extent_list *list, struct extent *e)
+static void whole_list_add(struct extent *e)
 {
-	if (e->prev == EXTENT_END)
-		list->first = e->next;
-	else
-		frames.extents[e->prev].next = e->next;
-	if (e->next != EXTENT_END)
-		frames.extents[e->next].prev = e->prev;
+	list_add(&frames.whole, &e->link);
+	frames.stats.whole_free_extents++;
 }
 
-static struct extent *extent_list_first(const struct extent_list *list)
+static void whole_list_del(struct extent *e)
 {
-	return list->first == EXTENT_END ? NULL : &frames.extents[list->first];
+	list_del(&e->link);
+	frames.stats.whole_free_extents--;
 }
 
 static void free_list_add(struct extent *e, u32 index)
@@ -80,7 +71,7 @@ static void free_list_add(struct extent *e, u32 index)
 		heads[e->first_free].prev = (u16)index;
 	e->first_free = (u16)index;
 	if (!e->free++)
-		extent_list_add(&frames.partial, e);
+		list_add(&frames.partial, &e->link);
 }
 
 static void free_list_del(struct extent *e, u32 index)
@@ -95,7 +86,7 @@ static void free_list_del(struct extent *e, u32 index)
 	if (h->next != FRAME_END)
 		heads[h->next].prev = h->prev;
 	if (!--e->free)
-		extent_list_del(&frames.partial, e);
+		list_del(&e->link);
 }
 
 /* --- states of an extent --- */
@@ -103,16 +94,12 @@ static void free_list_del(struct extent *e, u32 index)
 void extent_set_whole(struct extent *e, struct frame_owner owner)
 {
 	count_frames(e->kind, owner.kind, EXTENT_FRAMES);
-	if (e->kind == FRAME_FREE) {
-		extent_list_del(&frames.whole, e);
-		frames.stats.whole_free_extents--;
-	}
+	if (e->kind == FRAME_FREE)
+		whole_list_del(e);
 	e->kind = owner.kind;
 	e->vm = owner.vm;
-	if (e->kind == FRAME_FREE) {
-		extent_list_add(&frames.whole, e);
-		frames.stats.whole_free_extents++;
-	}
+	if (e->kind == FRAME_FREE)
+		whole_list_add(e);
 }
 
 void extent_set_owner(struct extent *e, u32 index, struct frame_owner owner)
@@ -158,12 +145,11 @@ static void extent_try_join(struct extent *e)
 		return;
 	if (own)
 		extent_set_owner(e, heads % EXTENT_FRAMES, owner_of(FRAME_FREE, VM_NONE));
-	extent_list_del(&frames.partial, e);
+	list_del(&e->link);
 	e->heads = 0;
 	e->kind = FRAME_FREE;
 	e->vm = VM_NONE;
-	extent_list_add(&frames.whole, e);
-	frames.stats.whole_free_extents++;
+	whole_list_add(e);
 	if (!own)
 		free_frame(extent_of(PFN(heads)), heads % EXTENT_FRAMES);
 }
@@ -183,13 +169,6 @@ static void free_frame(struct extent *e, u32 index)
 }
 
 /* --- allocate --- */
-
-static void split_free_extent(struct extent *e)
-{
-	extent_list_del(&frames.whole, e);
-	frames.stats.whole_free_extents--;
-	extent_split(e, PFN(extent_pfn(e)));
-}
 
 /* Index of n free frames in a row, aligned to n: the first; or EXTENT_FRAMES. (Any one will do.) */
 static u32 find_block(const struct extent *e, u32 n)
@@ -223,19 +202,23 @@ static pfn_t take_block(struct extent *e, u32 index, u32 n, struct frame_owner o
  */
 static pfn_t alloc_block(u32 n, struct frame_owner owner)
 {
-	u32 patience = extent_list_first(&frames.whole) ? 8 : ~0u;
-	struct extent *e = extent_list_first(&frames.partial);
+	u32 patience = list_empty(&frames.whole) ? ~0u : 8;
+	struct extent *e;
 	u32 index;
 
-	for (; e && patience--; e = e->next == EXTENT_END ? NULL : &frames.extents[e->next]) {
+	list_for_each(link, &frames.partial) {
+		if (!patience--)
+			break;
+		e = list_entry(link, struct extent, link);
 		index = find_block(e, n);
 		if (index < EXTENT_FRAMES)
 			return take_block(e, index, n, owner);
 	}
-	e = extent_list_first(&frames.whole);
+	e = first_extent(&frames.whole);
 	if (!e)
 		return PFN_NONE;
-	split_free_extent(e);
+	whole_list_del(e);
+	extent_split(e, PFN(extent_pfn(e)));
 	return take_block(e, find_block(e, n), n, owner);
 }
 
@@ -278,7 +261,7 @@ static struct extent *find_extents(u64 count, u64 align)
 	u64 start = 0, n = 0;
 
 	if (count == 1 && align == 1)
-		return extent_list_first(&frames.whole);
+		return first_extent(&frames.whole);
 	while (count <= frames.extent_count && start <= frames.extent_count - count) {
 		if (n == count)
 			return &frames.extents[start];

@@ -159,14 +159,13 @@ static void fill_mixed(const struct boot_map *map, struct extent *e, pfn_t heads
 
 /* Mixed extents without a free frame: their heads come from elsewhere. Without any, they are as
  * good as not there. */
-static void fill_full(const struct boot_map *map, struct extent_list *full)
+static void fill_full(const struct boot_map *map, struct list *full)
 {
-	while (full->first != EXTENT_END) {
-		struct extent *e = &frames.extents[full->first];
-		pfn_t heads;
+	while (!list_empty(full)) {
+		struct extent *e = list_entry(full->next, struct extent, link);
+		pfn_t heads = frame_alloc(FRAME_META, VM_NONE);
 
-		full->first = e->next;
-		heads = frame_alloc(FRAME_META, VM_NONE);
+		list_del(&e->link);
 		if (pfn_valid(heads))
 			fill_mixed(map, e, heads);
 		else
@@ -178,7 +177,7 @@ static void fill_full(const struct boot_map *map, struct extent_list *full)
 /* From the top down, so that the lowest extents stand first in the lists. */
 static void fill_extents(const struct boot_map *map)
 {
-	struct extent_list full = { EXTENT_END };
+	struct list full = LIST_INIT(full);
 	u64 low = ~0ull;
 	u8 kind = FRAME_NONE;
 
@@ -197,7 +196,7 @@ static void fill_extents(const struct boot_map *map)
 		if (pfn_valid(heads))
 			fill_mixed(map, e, heads);
 		else
-			extent_list_add(&full, e);
+			list_add(&full, &e->link);
 	}
 	fill_full(map, &full);
 }
@@ -210,14 +209,15 @@ int frames_init(const struct mem_range *ranges, size_t count, hpa_t max_hpa)
 	u64 extents = ALIGN_UP(ram_end(&map), EXTENT_SIZE) >> EXTENT_SHIFT;
 	u64 size = ALIGN_UP(extents * sizeof(struct extent), PAGE_SIZE);
 
-	if (!extents || extents >= EXTENT_END)
+	if (!extents)
 		return trace_error(-EINVAL);
 	if (!place_array(&map, size, MIB) && !place_array(&map, size, 0))
 		return trace_error(-ENOMEM);
 
 	frames.extents = hpa_ptr(HPA(map.array));
 	frames.extent_count = extents;
-	frames.whole.first = frames.partial.first = EXTENT_END;
+	list_init(&frames.whole);
+	list_init(&frames.partial);
 	frames.stats = (struct frame_stats){ 0 };
 	frames.stats.frames[FRAME_NONE] = extents * EXTENT_FRAMES;
 	memset(frames.extents, 0, size);

@@ -40,13 +40,15 @@ static void check_figures(void)
 		seen.frames[frame_owner(PFN(f)).kind]++;
 	for (u32 k = 0; k < FRAME_KINDS; k++)
 		assert_int_equal(seen.frames[k], said.frames[k]);
-	for (u32 e = frames.partial.first; e != EXTENT_END; e = frames.extents[e].next) {
-		assert_int_not_equal(frames.extents[e].heads, 0);
-		assert_int_not_equal(frames.extents[e].free, 0);
-		in_partial += frames.extents[e].free;
+	list_for_each(link, &frames.partial) {
+		const struct extent *e = list_entry(link, struct extent, link);
+
+		assert_int_not_equal(e->heads, 0);
+		assert_int_not_equal(e->free, 0);
+		in_partial += e->free;
 	}
-	for (u32 e = frames.whole.first; e != EXTENT_END; e = frames.extents[e].next) {
-		assert_int_equal(frames.extents[e].heads, 0);
+	list_for_each(link, &frames.whole) {
+		assert_int_equal(list_entry(link, struct extent, link)->heads, 0);
 		in_whole++;
 	}
 	assert_int_equal(in_whole, said.whole_free_extents);
