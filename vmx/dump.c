@@ -16,33 +16,28 @@ static bool canonical(u64 address)
 	return (u64)((s64)(address << 16) >> 16) == address;
 }
 
-/* SDM "VM-Instruction Error Numbers" */
+/*
+ * SDM "VM-Instruction Error Numbers": those that an entry, or the VMWRITE of the host's RSP before
+ * it, can have.
+ */
 static const char *instruction_error(u64 number)
 {
 	static const char *const texts[] = {
-		[2] = "VMCLEAR with an invalid address",
-		[3] = "VMCLEAR with the VMXON region",
 		[4] = "VMLAUNCH of a VMCS that is not clear",
 		[5] = "VMRESUME of a VMCS that was not launched",
 		[6] = "VMRESUME after VMXOFF",
 		[7] = "invalid control fields",
 		[8] = "invalid host state",
-		[9] = "VMPTRLD with an invalid address",
-		[10] = "VMPTRLD with the VMXON region",
-		[11] = "VMPTRLD of a VMCS with another revision id",
 		[12] = "VMREAD or VMWRITE of a field that does not exist",
 		[13] = "VMWRITE of a read-only field",
-		[15] = "VMXON in VMX root operation",
 		[26] = "entry with events blocked by MOV SS",
-		[28] = "invalid operand of INVEPT or INVVPID",
 	};
 
 	return number < ARRAY_SIZE(texts) && texts[number] ? texts[number] : "?";
 }
 
 struct state {
-	u64 cr0, cr3, cr4, efer, rip, rflags, interruptibility, activity, pending, event;
-	u32 entry;
+	u64 cr0, cr4, efer, rip, rflags, interruptibility, pending;
 	bool long_mode, pae, virtual_8086;
 	struct segment seg[SEGS];
 };
@@ -50,17 +45,13 @@ struct state {
 static void read_state(struct vmx_vcpu *x, struct state *s)
 {
 	s->cr0 = vmcs_read(VMCS_GUEST_CR0);
-	s->cr3 = vmcs_read(VMCS_GUEST_CR3);
 	s->cr4 = vmcs_read(VMCS_GUEST_CR4);
 	s->efer = vmcs_read(VMCS_GUEST_EFER);
 	s->rip = vmcs_read(VMCS_GUEST_RIP);
 	s->rflags = vmcs_read(VMCS_GUEST_RFLAGS);
 	s->interruptibility = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
-	s->activity = vmcs_read(VMCS_GUEST_ACTIVITY);
 	s->pending = vmcs_read(VMCS_GUEST_PENDING_DEBUG);
-	s->event = vmcs_read(VMCS_ENTRY_INTR_INFO);
-	s->entry = (u32)vmcs_read(VMCS_ENTRY_CONTROLS);
-	s->long_mode = s->entry & ENTRY_CTL_IA32E;
+	s->long_mode = vmcs_read(VMCS_ENTRY_CONTROLS) & ENTRY_CTL_IA32E;
 	s->pae = !s->long_mode && (s->cr0 & X86_CR0_PG) && (s->cr4 & X86_CR4_PAE);
 	s->virtual_8086 = s->rflags & X86_EFLAGS_VM;
 	for (enum vseg seg = SEG_ES; seg < SEGS; seg++)
@@ -90,7 +81,7 @@ static void check_control_registers(const struct state *s)
 	wrong(lma != s->long_mode, "EFER.LMA differs from the entry control");
 	wrong(pg && lma != lme, "CR0.PG with EFER.LMA unlike LME");
 	wrong(s->efer & ~(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE), "EFER has reserved bits");
-	wrong(s->cr3 >> 52, "CR3 has reserved bits");
+	wrong(vmcs_read(VMCS_GUEST_CR3) >> 52, "CR3 has reserved bits");
 	wrong(vmcs_read(VMCS_GUEST_DR7) >> 32, "DR7 has bits above 31");
 	wrong(!canonical(vmcs_read(VMCS_GUEST_SYSENTER_ESP)), "SYSENTER_ESP is not canonical");
 	wrong(!canonical(vmcs_read(VMCS_GUEST_SYSENTER_EIP)), "SYSENTER_EIP is not canonical");
@@ -113,8 +104,8 @@ static void check_flow(const struct state *s)
 	bool sti = s->interruptibility & INTERRUPTIBILITY_STI;
 	bool movss = s->interruptibility & INTERRUPTIBILITY_MOVSS;
 	bool iflag = s->rflags & X86_EFLAGS_IF, tf = s->rflags & X86_EFLAGS_TF;
-	bool injects = s->event & INTR_VALID;
-	u32 type = INTR_TYPE((u32)s->event);
+	u32 event = (u32)vmcs_read(VMCS_ENTRY_INTR_INFO), type = INTR_TYPE(event);
+	bool injects = event & INTR_VALID;
 	bool code64 = s->long_mode && (s->seg[SEG_CS].attr & SEG_ATTR_L);
 
 	wrong(code64 ? !canonical(s->rip) : s->rip >> 32, "RIP is out of range for its mode");
@@ -134,7 +125,8 @@ static void check_flow(const struct state *s)
 	wrong(sti && !iflag, "in the shadow of STI with IF clear");
 	wrong((sti || movss) && tf != !!(s->pending & PENDING_DEBUG_BS),
 	      "in a shadow, TF and the pending single step differ");
-	wrong(s->activity != ACTIVITY_ACTIVE, "the activity state is not active");
+	wrong(vmcs_read(VMCS_GUEST_ACTIVITY) != ACTIVITY_ACTIVE,
+	      "the activity state is not active");
 	wrong(vmcs_read(VMCS_LINK_POINTER) != ~0ull, "the link pointer is set");
 }
 
@@ -246,10 +238,11 @@ void vmx_dump(struct vcpu *v)
 	read_state(x, &s);
 	dump_controls(x);
 	log_err("  cr0 %lx (shadow %lx) cr3 %lx cr4 %lx (shadow %lx) efer %lx", s.cr0,
-		vmcs_read(VMCS_CR0_SHADOW), s.cr3, s.cr4, vmcs_read(VMCS_CR4_SHADOW), s.efer);
+		vmcs_read(VMCS_CR0_SHADOW), vmcs_read(VMCS_GUEST_CR3), s.cr4,
+		vmcs_read(VMCS_CR4_SHADOW), s.efer);
 	log_err("  rip %lx rflags %lx rsp %lx interruptibility %lx activity %lx pending debug %lx",
-		s.rip, s.rflags, vmcs_read(VMCS_GUEST_RSP), s.interruptibility, s.activity,
-		s.pending);
+		s.rip, s.rflags, vmcs_read(VMCS_GUEST_RSP), s.interruptibility,
+		vmcs_read(VMCS_GUEST_ACTIVITY), s.pending);
 	if (v->exit.kind != EXIT_ENTRY_FAILED)
 		return;
 	check_control_registers(&s);

@@ -31,16 +31,14 @@
 	(X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | \
 	 X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT)
 
-static u64 get_cr0(void)
+static u64 get_cr(enum vmcs_field real, enum vmcs_field shadow, u64 guest_bits)
 {
-	return (vmcs_read(VMCS_GUEST_CR0) & CR0_GUEST_BITS) |
-	       (vmcs_read(VMCS_CR0_SHADOW) & ~(u64)CR0_GUEST_BITS);
+	return (vmcs_read(real) & guest_bits) | (vmcs_read(shadow) & ~guest_bits);
 }
 
-static u64 get_cr4(void)
+static u64 get_cr0(void)
 {
-	return (vmcs_read(VMCS_GUEST_CR4) & CR4_GUEST_BITS) |
-	       (vmcs_read(VMCS_CR4_SHADOW) & ~(u64)CR4_GUEST_BITS);
+	return get_cr(VMCS_GUEST_CR0, VMCS_CR0_SHADOW, CR0_GUEST_BITS);
 }
 
 /*
@@ -167,7 +165,7 @@ u64 vmx_get_reg(struct vcpu *v, enum vreg reg)
 	case VR_CR0:
 		return get_cr0();
 	case VR_CR4:
-		return get_cr4();
+		return get_cr(VMCS_GUEST_CR4, VMCS_CR4_SHADOW, CR4_GUEST_BITS);
 	case VR_INTR_SHADOW:
 		return !!(vmcs_read(VMCS_GUEST_INTERRUPTIBILITY) &
 			  (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOVSS));

@@ -65,7 +65,6 @@ enum vmcs_field {
 
 	/* 32-bit guest-state fields */
 	VMCS_GUEST_ES_LIMIT = 0x4800, /* then CS .. TR, GDTR, IDTR at steps of 2 */
-	VMCS_GUEST_GDTR_LIMIT = 0x4810,
 	VMCS_GUEST_IDTR_LIMIT = 0x4812,
 	VMCS_GUEST_ES_AR = 0x4814, /* then CS .. TR at steps of 2 */
 	VMCS_GUEST_INTERRUPTIBILITY = 0x4824,
@@ -87,7 +86,6 @@ enum vmcs_field {
 	VMCS_GUEST_CR4 = 0x6804,
 	VMCS_GUEST_ES_BASE = 0x6806, /* then CS .. TR, GDTR, IDTR at steps of 2 */
 	VMCS_GUEST_GDTR_BASE = 0x6816,
-	VMCS_GUEST_IDTR_BASE = 0x6818,
 	VMCS_GUEST_DR7 = 0x681a,
 	VMCS_GUEST_RSP = 0x681c,
 	VMCS_GUEST_RIP = 0x681e,
@@ -175,7 +173,6 @@ enum vmcs_field {
 enum {
 	INTR_TYPE_EXT = 0,
 	INTR_TYPE_NMI = 2,
-	INTR_TYPE_EXCEPTION = 3,
 	INTR_TYPE_SOFT_INT = 4,
 	INTR_TYPE_PRIV_EXCEPTION = 5, /* INT1 */
 	INTR_TYPE_SOFT_EXCEPTION = 6, /* INT3, INTO */
