@@ -11,8 +11,8 @@
  *	| split: heads ------|-> [ head of frame 0 | 1 | ... | 511 ]
  *	+--------------------+	free ones form a list; in a list itself if there are any
  *
- * The page of heads is a frame of the extent itself, of kind FRAME_META. Only where the boot memory
- * map leaves no free frame in a mixed extent, it comes from elsewhere.
+ * The page of heads is a frame of the extent itself, of kind FRAME_META. Only extents that the boot
+ * memory map makes mixed have theirs behind the extent array.
  */
 #pragma once
 

@@ -60,7 +60,8 @@ struct mem_range {
  * Build the extent array from the boot memory map (it is carved out of free memory). Once, on the
  * boot CPU. What lies above max_hpa is ignored. Where ranges overlap, FRAME_NONE wins, then the
  * lower kind, FRAME_FREE last. Frame 0 is never given out: it is what page-table entries that are
- * zero point at (L1TF). Returns 0, -EINVAL (no usable range), -ENOMEM (no place for the array).
+ * zero point at (L1TF). Returns 0, -EINVAL (no usable range), -ENOMEM (no place for the array and
+ * the pages of heads that mixed extents need).
  */
 int frames_init(const struct mem_range *map, size_t count, hpa_t max_hpa);
 

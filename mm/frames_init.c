@@ -6,11 +6,10 @@
  */
 #include "lib/assert.h"
 #include "lib/error.h"
-#include "lib/log.h"
 #include "lib/string.h"
 #include "mm/extent.h"
 
-/* The boot memory map, and the extent array once it has a place. */
+/* The boot memory map, and the place of the extent array with the pages of heads behind it. */
 struct boot_map {
 	const struct mem_range *ranges;
 	size_t count;
@@ -125,22 +124,6 @@ static u64 extent_base(const struct extent *e)
 	return (u64)(e - frames.extents) << EXTENT_SHIFT;
 }
 
-/* The lowest free page of a mixed extent. */
-static pfn_t lowest_free(const struct boot_map *map, const struct extent *e)
-{
-	u64 base = extent_base(e), low;
-	pfn_t found = PFN_NONE;
-
-	for (u64 end = base + EXTENT_SIZE; end > base; end = low) {
-		u8 kind = kind_at(map, end - PAGE_SIZE, &low);
-
-		low = MAX(low, base);
-		if (kind == FRAME_FREE)
-			found = hpa_pfn(HPA(low));
-	}
-	return found;
-}
-
 static void fill_mixed(const struct boot_map *map, struct extent *e, pfn_t heads)
 {
 	u64 base = extent_base(e), low;
@@ -150,55 +133,32 @@ static void fill_mixed(const struct boot_map *map, struct extent *e, pfn_t heads
 		u8 kind = kind_at(map, end - PAGE_SIZE, &low);
 
 		low = MAX(low, base);
-		for (u64 f = end >> PAGE_SHIFT; f-- > low >> PAGE_SHIFT;) {
-			if (f != heads.v)
-				extent_set_owner(e, f % EXTENT_FRAMES, owner_of(kind, VM_NONE));
-		}
+		for (u64 f = end >> PAGE_SHIFT; f-- > low >> PAGE_SHIFT;)
+			extent_set_owner(e, f % EXTENT_FRAMES, owner_of(kind, VM_NONE));
 	}
 }
 
-/* Mixed extents without a free frame: their heads come from elsewhere. Without any, they are as
- * good as not there. */
-static void fill_full(const struct boot_map *map, struct list *full)
+/*
+ * From the top down, so that the lowest extents stand first in the lists. Takes pages of heads from
+ * `heads` on, and returns the next one.
+ */
+static u64 fill_extents(const struct boot_map *map, u64 heads)
 {
-	while (!list_empty(full)) {
-		struct extent *e = list_entry(full->next, struct extent, link);
-		pfn_t heads = frame_alloc(FRAME_META, VM_NONE);
-
-		list_del(&e->link);
-		if (pfn_valid(heads))
-			fill_mixed(map, e, heads);
-		else
-			log_warn("frames: no memory to describe the extent at %#llx: left out",
-				 (unsigned long long)extent_base(e));
-	}
-}
-
-/* From the top down, so that the lowest extents stand first in the lists. */
-static void fill_extents(const struct boot_map *map)
-{
-	struct list full = LIST_INIT(full);
 	u64 low = ~0ull;
 	u8 kind = FRAME_NONE;
 
 	for (u64 i = frames.extent_count; i-- > 0;) {
 		struct extent *e = &frames.extents[i];
 		u64 base = extent_base(e);
-		pfn_t heads;
 
 		if (base < low)
 			kind = kind_at(map, base + EXTENT_SIZE - PAGE_SIZE, &low);
-		if (base >= low) {
+		if (base >= low)
 			extent_set_whole(e, owner_of(kind, VM_NONE));
-			continue;
-		}
-		heads = lowest_free(map, e);
-		if (pfn_valid(heads))
-			fill_mixed(map, e, heads);
 		else
-			list_add(&full, &e->link);
+			fill_mixed(map, e, PFN(heads++));
 	}
-	fill_full(map, &full);
+	return heads;
 }
 
 int frames_init(const struct mem_range *ranges, size_t count, hpa_t max_hpa)
@@ -207,10 +167,13 @@ int frames_init(const struct mem_range *ranges, size_t count, hpa_t max_hpa)
 				.count = count,
 				.max = ALIGN_DOWN(max_hpa.v, PAGE_SIZE) };
 	u64 extents = ALIGN_UP(ram_end(&map), EXTENT_SIZE) >> EXTENT_SHIFT;
-	u64 size = ALIGN_UP(extents * sizeof(struct extent), PAGE_SIZE);
+	u64 size = ALIGN_UP(extents * sizeof(struct extent), PAGE_SIZE), heads;
+	/* An extent is mixed because something begins or ends in it: a range, or all this. */
+	u64 mixed = MIN(2 * count + 2, extents);
 
 	if (!extents)
 		return trace_error(-EINVAL);
+	size += mixed * PAGE_SIZE;
 	if (!place_array(&map, size, MIB) && !place_array(&map, size, 0))
 		return trace_error(-ENOMEM);
 
@@ -221,6 +184,8 @@ int frames_init(const struct mem_range *ranges, size_t count, hpa_t max_hpa)
 	frames.stats = (struct frame_stats){ 0 };
 	frames.stats.frames[FRAME_NONE] = extents * EXTENT_FRAMES;
 	memset(frames.extents, 0, size);
-	fill_extents(&map);
+	heads = fill_extents(&map, (map.array + size) / PAGE_SIZE - mixed);
+	for (; heads < (map.array + size) / PAGE_SIZE; heads++)
+		frame_free(PFN(heads), FRAME_META, VM_NONE);
 	return 0;
 }
