@@ -6,13 +6,8 @@
 #include "lib/printf.h"
 #include "lib/string.h"
 
-#define LEVEL_SMT      1
-#define LEAF_1_HTT     BIT(28)
-#define LEAF_4_WHICH   MASK(7, 0)
-#define LEAF_4_L1_DATA (BIT(5) | 1)
-#define EXT_TOPOEXT    BIT(22)
-/* The first family in which leaf 0x8000001e tells threads; before, they were compute units. */
-#define FAMILY_ZEN 0x17
+#define LEVEL_SMT  1
+#define LEAF_1_HTT BIT(28)
 
 static struct topo_record records[MAX_CPUS];
 static struct topology current;
@@ -54,31 +49,20 @@ static u32 level_cpus(const struct cpuid_regs *level)
 	return level->ebx & 0xffff;
 }
 
+/* False: this CPU is a package of its own. */
+static bool has_many(const struct topo_record *r)
+{
+	return r->leaf_1.edx & LEAF_1_HTT;
+}
+
 /* Of leaf 1, which has 8 bits for it. */
 static u32 package_cpus(const struct topo_record *r)
 {
 	return (r->leaf_1.ebx >> 16) & 0xff;
 }
 
-static u32 family(const struct topo_record *r)
-{
-	u32 base = (r->leaf_1.eax >> 8) & 0xf;
-
-	return base == 0xf ? base + ((r->leaf_1.eax >> 20) & 0xff) : base;
-}
-
-static bool has_topoext(const struct topo_record *r)
-{
-	return r->topoext && family(r) >= FAMILY_ZEN;
-}
-
-static u32 topoext_threads(const struct topo_record *r)
-{
-	return ((r->ext_1e.ebx >> 8) & 0xff) + 1;
-}
-
 /* Levels above the threads: the highest one's shift is the package's. */
-static bool packages_by_level(u32 cpu, const struct topo_record *r, char *why)
+static bool check_package(u32 cpu, const struct topo_record *r, u32 package_shift, char *why)
 {
 	for (u32 i = 1; i < r->levels; i++) {
 		const struct cpuid_regs *l = &r->level[i], *below = l - 1;
@@ -93,16 +77,21 @@ static bool packages_by_level(u32 cpu, const struct topo_record *r, char *why)
 	}
 	if (r->levels == TOPO_LEVELS)
 		return no(why, "CPU %u: the levels of leaf %#x do not end", cpu, r->leaf);
+	if (has_many(r) && order(package_cpus(r)) > package_shift)
+		return no(why, "CPU %u: leaf 1 has %u CPUs in a package, but shift %u", cpu,
+			  package_cpus(r), package_shift);
 	return true;
 }
 
-static bool shape_by_level(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
+static bool shape_of(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
 {
 	const struct cpuid_regs *smt = &r->level[0];
 
-	s->smt_shift = level_shift(smt);
-	s->threads = level_cpus(smt);
-	s->package_shift = level_shift(&r->level[r->levels - 1]);
+	*s = (struct shape){ 0, 1, 0 };
+	if (!r->levels)
+		return !has_many(r) || no(why, "CPU %u: it has neither leaf 0x1f nor 0xb", cpu);
+	*s = (struct shape){ level_shift(smt), level_cpus(smt),
+			     level_shift(&r->level[r->levels - 1]) };
 	if (level_type(smt) != LEVEL_SMT)
 		return no(why, "CPU %u: leaf %#x begins with level type %u, not with threads", cpu,
 			  r->leaf, level_type(smt));
@@ -127,64 +116,6 @@ static bool shape_by_level(u32 cpu, const struct topo_record *r, struct shape *s
 	return true;
 }
 
-/* Before leaf 0xb. The L1 cache is a core's own: what it says has to confirm the rest. */
-static bool shape_by_cache(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
-{
-	u32 cpus_bits = order(package_cpus(r));
-	u32 core_bits = order((r->leaf_4_eax >> 26) + 1);
-	u32 l1_bits = order(((r->leaf_4_eax >> 14) & 0xfff) + 1);
-
-	*s = (struct shape){ l1_bits, 1u << l1_bits, cpus_bits };
-	if ((r->leaf_4_eax & LEAF_4_WHICH) != LEAF_4_L1_DATA)
-		return no(why, "CPU %u: neither leaf 0x1f nor 0xb, and leaf 4 has no L1 cache",
-			  cpu);
-	if (r->leaf_1.ebx >> 24 != r->apic_id)
-		return no(why, "CPU %u: its APIC id is %u, but %u in leaf 1", cpu, r->apic_id,
-			  r->leaf_1.ebx >> 24);
-	if (!package_cpus(r) || core_bits + l1_bits != cpus_bits)
-		return no(
-			why,
-			"CPU %u: leaf 1: %u CPUs in a package; leaf 4: %u cores, %u CPUs at an L1",
-			cpu, package_cpus(r), 1u << core_bits, 1u << l1_bits);
-	return true;
-}
-
-static bool shape_by_topoext(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
-{
-	u32 bits = (r->ext_8_ecx >> 12) & 0xf;
-
-	*s = (struct shape){ order(topoext_threads(r)), topoext_threads(r),
-			     bits ? bits : order((r->ext_8_ecx & 0xff) + 1) };
-	if (r->ext_1e.eax != r->apic_id)
-		return no(why, "CPU %u: its APIC id is %u, but %u in leaf 0x8000001e", cpu,
-			  r->apic_id, r->ext_1e.eax);
-	if (s->package_shift < s->smt_shift)
-		return no(why, "CPU %u: a package's ids have %u bits, those of a core's threads %u",
-			  cpu, s->package_shift, s->smt_shift);
-	return true;
-}
-
-static bool shape_of(u32 cpu, const struct topo_record *r, struct shape *s, struct topology *t)
-{
-	bool many = r->leaf_1.edx & LEAF_1_HTT;
-	bool good = true;
-
-	*s = (struct shape){ 0, 1, 0 };
-	if (r->levels)
-		good = shape_by_level(cpu, r, s, t->why);
-	else if (many)
-		good = has_topoext(r) ? shape_by_topoext(cpu, r, s, t->why)
-				      : shape_by_cache(cpu, r, s, t->why);
-	if (good && has_topoext(r) && order(topoext_threads(r)) > s->smt_shift)
-		good = no(t->why, "CPU %u: leaf 0x8000001e has %u threads in a core, but shift %u",
-			  cpu, topoext_threads(r), s->smt_shift);
-	if (good && !t->package_why[0] && packages_by_level(cpu, r, t->package_why) && many &&
-	    order(package_cpus(r)) > s->package_shift)
-		(void)no(t->package_why, "CPU %u: leaf 1 has %u CPUs in a package, but shift %u",
-			 cpu, package_cpus(r), s->package_shift);
-	return good;
-}
-
 /* Every CPU on its own, and all alike. */
 static bool read_shapes(const struct topo_record *r, u32 n, struct topology *t)
 {
@@ -194,8 +125,10 @@ static bool read_shapes(const struct topo_record *r, u32 n, struct topology *t)
 	for (u32 i = 0; i < n; i++) {
 		if (!r[i].read)
 			continue;
-		if (!shape_of(i, &r[i], &s, t))
+		if (!shape_of(i, &r[i], &s, t->why))
 			return false;
+		if (!t->package_why[0])
+			(void)check_package(i, &r[i], s.package_shift, t->package_why);
 		if (first == n) {
 			first = i;
 			t->smt_shift = s.smt_shift;
@@ -237,11 +170,6 @@ static bool group_cpu(const struct topo_record *r, u32 n, u32 i, struct topology
 				  r[i].apic_id);
 		if (j < i && r[j].read)
 			new_core = false;
-		if (r[i].read && r[j].read && has_topoext(&r[i]) && has_topoext(&r[j]) &&
-		    (r[i].ext_1e.ebx & 0xff) != (r[j].ext_1e.ebx & 0xff))
-			return no(t->why,
-				  "CPUs %u and %u: one core by APIC id, two by leaf 0x8000001e", i,
-				  j);
 	}
 	if (!r[i].read)
 		return true;
@@ -278,22 +206,15 @@ static void read_levels(struct topo_record *r, u32 leaf)
 void topo_read(u32 cpu)
 {
 	struct topo_record *r = &records[cpu];
-	u32 max = cpuid(0, 0).eax, max_ext = cpuid(0x80000000, 0).eax;
+	u32 max = cpuid(0, 0).eax;
 
 	*r = (struct topo_record){ .apic_id = apic_id(), .leaf_1 = cpuid(1, 0) };
-	if (max >= 4)
-		r->leaf_4_eax = cpuid(4, 0).eax;
 	if (max >= 0xb)
 		r->leaf_b = cpuid(0xb, 0);
 	if (max >= 0x1f)
 		read_levels(r, 0x1f);
 	if (max >= 0xb && !r->levels)
 		read_levels(r, 0xb);
-	if (max_ext >= 0x80000008)
-		r->ext_8_ecx = cpuid(0x80000008, 0).ecx;
-	r->topoext = max_ext >= 0x8000001e && (cpuid(0x80000001, 0).ecx & EXT_TOPOEXT);
-	if (r->topoext)
-		r->ext_1e = cpuid(0x8000001e, 0);
 	__atomic_store_n(&r->read, true, __ATOMIC_RELEASE);
 }
 

@@ -3,8 +3,9 @@
  * Which CPUs are threads of one core. Each CPU reads its own enumeration; grouping is a pure
  * function over the records of all, host-tested with made-up machines. Whatever contradicts itself
  * makes the topology of the whole machine unknown, with the reason: a CPU in doubt may be the
- * sibling of any other. Sources: SDM vol. 3 "Programming Considerations for Hardware
- * Multi-Threading Capable Processors", APM vol. 3 "Extended Topology Enumeration".
+ * sibling of any other. So does a CPU with neither leaf 0x1f nor 0xb (AMD's before Zen 2) that is
+ * not alone in its package. Source: SDM vol. 3 "Programming Considerations for Hardware
+ * Multi-Threading Capable Processors".
  */
 #pragma once
 
@@ -22,10 +23,6 @@ struct topo_record {
 	struct cpuid_regs level[TOPO_LEVELS];
 	struct cpuid_regs leaf_b; /* sub-leaf 0, beside leaf 0x1f too */
 	struct cpuid_regs leaf_1;
-	u32 leaf_4_eax; /* the L1 data cache; 0: not there */
-	u32 ext_8_ecx;
-	bool topoext;
-	struct cpuid_regs ext_1e; /* if topoext */
 };
 
 struct topology {

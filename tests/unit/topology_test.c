@@ -17,9 +17,7 @@
 
 enum { SMT = 1, CORE, MODULE, TILE, DIE };
 
-#define HTT    (1u << 28)
-#define ZEN    0x00800f12u /* leaf 1 EAX: family 0x17 */
-#define L1_ONE 0x00000121u /* leaf 4 EAX: an L1 data cache of one thread */
+#define HTT (1u << 28)
 
 struct cpu cpus[MAX_CPUS];
 u32 nr_cpus;
@@ -227,73 +225,7 @@ static void absent(void **state)
 	unknown("no CPU has read it");
 }
 
-/* AMD before leaf 0xb: leaf 0x8000001e. */
-static struct topo_record *zen(u32 id, u32 core, u32 threads, u32 nc, u32 bits)
-{
-	struct topo_record *c = add(id, nc + 1);
-
-	c->leaf_1.eax = ZEN;
-	c->ext_8_ecx = bits << 12 | nc;
-	c->topoext = true;
-	c->ext_1e = (struct cpuid_regs){ .eax = id, .ebx = (threads - 1) << 8 | core };
-	return c;
-}
-
-static void by_topoext(void **state)
-{
-	(void)state;
-	for (u32 i = 0; i < 12; i++)
-		zen(i / 6 << 4 | i % 6, i % 6 / 2, 2, 5, 4);
-	cores_are("0 0 2 2 4 4 6 6 8 8 10 10");
-	sums_are(2, 6, 2, 2);
-
-	nothing(NULL); /* no ApicIdCoreIdSize: the number of CPUs says it */
-	for (u32 i = 0; i < 6; i++)
-		zen(i, i / 2, 2, 5, 0);
-	cores_are("0 0 2 2 4 4");
-	assert_int_equal(t.package_shift, 3);
-
-	r[3].ext_1e.ebx++;
-	unknown("CPUs 2 and 3: one core by APIC id, two by leaf 0x8000001e");
-	r[3].ext_1e.ebx--;
-	r[3].ext_1e.eax = 2;
-	unknown("CPU 3: its APIC id is 3, but 2 in leaf 0x8000001e");
-	r[3].ext_1e.eax = 3;
-	r[3].ext_8_ecx = 0;
-	unknown("CPU 3: a package's ids have 0 bits, those of a core's threads 1");
-	nothing(NULL); /* compute units of family 0x15 are no threads */
-	for (u32 i = 0; i < 4; i++)
-		zen(i, i / 2, 2, 3, 2)->leaf_1.eax = 0x00600f12;
-	unknown("CPU 0: neither leaf 0x1f nor 0xb, and leaf 4 has no L1 cache");
-}
-
-/* Both leaves: they must not contradict each other. */
-static void topoext_and_leaf_b(void **state)
-{
-	(void)state;
-	for (u32 i = 0; i < 4; i++) {
-		struct topo_record *c = zen(i, i / 2, 2, 3, 2);
-
-		level(c, 0xb, SMT, 1, 2);
-		level(c, 0xb, CORE, 2, 4);
-	}
-	cores_are("0 0 2 2");
-	sums_are(1, 2, 2, 2);
-	r[1].ext_1e.ebx = 1;
-	unknown("CPUs 0 and 1: one core by APIC id, two by leaf 0x8000001e");
-	r[1].ext_1e.ebx = 3 << 8;
-	unknown("CPU 1: leaf 0x8000001e has 4 threads in a core, but shift 1");
-}
-
-/* Neither leaf: one CPU in each package, or leaves 1 and 4. */
-static struct topo_record *old(u32 id, u32 package_cpus, u32 cores, u32 l1)
-{
-	struct topo_record *c = add(id, package_cpus);
-
-	c->leaf_4_eax = L1_ONE | (cores - 1) << 26 | (l1 - 1) << 14;
-	return c;
-}
-
+/* Neither leaf: known where each CPU is alone in its package. */
 static void by_neither(void **state)
 {
 	(void)state;
@@ -302,43 +234,21 @@ static void by_neither(void **state)
 	cores_are("0 1 2 3");
 	sums_are(4, 4, 1, 1);
 
-	nothing(NULL); /* 2 packages, 4 cores, 2 threads */
-	for (u32 i = 0; i < 16; i++)
-		old(i, 8, 4, 2);
-	cores_are("0 0 2 2 4 4 6 6 8 8 10 10 12 12 14 14");
-	sums_are(2, 8, 2, 2);
+	r[2].leaf_1.edx = HTT;
+	unknown("CPU 2: it has neither leaf 0x1f nor 0xb");
 
-	nothing(NULL); /* cores alone; numbers that are no powers of two */
-	for (u32 i = 0; i < 3; i++)
-		old(i, 3, 3, 1);
-	cores_are("0 1 2");
-	sums_are(1, 3, 1, 1);
+	nothing(NULL); /* the leaf is there, but empty or has no levels */
+	add(0, 2)->leaf = 0xb;
+	unknown("CPU 0: it has neither leaf 0x1f nor 0xb");
+
+	nothing(NULL); /* some have it, others not */
+	two_levels(0, 1, 2, 1, 2);
+	two_levels(1, 1, 2, 1, 2);
+	add(2, 1);
+	unknown("the threads' shift is 1 on CPU 0, but 0 on CPU 2");
 }
 
 /* ---- Machines that contradict themselves ---- */
-
-/* Bochs with core2_penryn_t9600 as 1:2:2 or 1:4:1, QEMU without leaf 0xb: 1 thread or 2? */
-static void neither_wrong(void **state)
-{
-	(void)state;
-	for (u32 i = 0; i < 4; i++)
-		old(i, 4, 2, 1);
-	unknown("CPU 0: leaf 1: 4 CPUs in a package; leaf 4: 2 cores, 1 CPUs at an L1");
-	nothing(NULL);
-	old(0, 2, 4, 1);
-	unknown("CPU 0: leaf 1: 2 CPUs in a package; leaf 4: 4 cores, 1 CPUs at an L1");
-	nothing(NULL);
-	old(0, 1, 1, 1)->leaf_1 = (struct cpuid_regs){ .edx = HTT };
-	unknown("CPU 0: leaf 1: 0 CPUs in a package; leaf 4: 1 cores, 1 CPUs at an L1");
-	nothing(NULL);
-	old(5, 2, 1, 2)->leaf_1.ebx ^= 1u << 24;
-	unknown("CPU 0: its APIC id is 5, but 4 in leaf 1");
-	nothing(NULL);
-	add(0, 4); /* no leaf 4 */
-	unknown("CPU 0: neither leaf 0x1f nor 0xb, and leaf 4 has no L1 cache");
-	r[0].leaf_4_eax = L1_ONE + 1; /* an instruction cache */
-	unknown("CPU 0: neither leaf 0x1f nor 0xb, and leaf 4 has no L1 cache");
-}
 
 /* Bochs' leaf 0xb: EAX of a level has only that level's bits, type 3 is the package. */
 static void bochs(u32 packages, u32 cores, u32 threads, u32 core_bits, u32 smt_bits)
@@ -347,7 +257,6 @@ static void bochs(u32 packages, u32 cores, u32 threads, u32 core_bits, u32 smt_b
 	for (u32 i = 0; i < packages * cores * threads; i++) {
 		struct topo_record *c = add(i, cores * threads);
 
-		c->leaf_4_eax = 0x1c004121;
 		level(c, 0xb, SMT, smt_bits, threads);
 		level(c, 0xb, CORE, core_bits, cores * threads);
 		if (packages > 1)
@@ -486,7 +395,8 @@ struct truth {
 
 static struct truth random_machine(void)
 {
-	u32 kind = random_below(4), threads = 1 + random_below(4), cores = 1 + random_below(4);
+	u32 leaf = random_below(2) ? 0xb : 0x1f;
+	u32 threads = 1 + random_below(4), cores = 1 + random_below(4);
 	u32 packages = 1 + random_below(2), count = threads * cores;
 	struct truth truth = { bits(threads), bits(threads) + bits(cores) };
 
@@ -494,19 +404,10 @@ static struct truth random_machine(void)
 	for (u32 i = 0; i < packages * count; i++) {
 		u32 core = i / threads % cores;
 		u32 id = i / count << truth.package_bits | core << truth.smt_bits | i % threads;
-		struct topo_record *c;
+		struct topo_record *c = add(id, count);
 
-		if (kind == 0) {
-			zen(id, core, threads, count - 1, truth.package_bits);
-			continue;
-		}
-		if (kind == 1) {
-			old(id, 1u << truth.package_bits, 1u << bits(cores), 1u << truth.smt_bits);
-			continue;
-		}
-		c = add(id, count);
-		level(c, kind == 2 ? 0xb : 0x1f, SMT, truth.smt_bits, threads);
-		level(c, kind == 2 ? 0xb : 0x1f, CORE, truth.package_bits, count);
+		level(c, leaf, SMT, truth.smt_bits, threads);
+		level(c, leaf, CORE, truth.package_bits, count);
 	}
 	for (u32 i = 1; i < n; i++)
 		if (!random_below(8))
@@ -516,10 +417,9 @@ static struct truth random_machine(void)
 
 static void flip(struct topo_record *c)
 {
-	u32 *words[] = { &c->leaf_1.ebx,   &c->leaf_4_eax,   &c->ext_8_ecx,    &c->ext_1e.eax,
-			 &c->ext_1e.ebx,   &c->level[0].eax, &c->level[0].ebx, &c->level[0].ecx,
-			 &c->level[0].edx, &c->level[1].eax, &c->level[1].ebx, &c->level[1].ecx,
-			 &c->level[1].edx, &c->leaf_b.eax,   &c->apic_id };
+	u32 *words[] = { &c->leaf_1.ebx,   &c->leaf_1.edx,   &c->level[0].eax, &c->level[0].ebx,
+			 &c->level[0].ecx, &c->level[0].edx, &c->level[1].eax, &c->level[1].ebx,
+			 &c->level[1].ecx, &c->level[1].edx, &c->leaf_b.eax,   &c->apic_id };
 
 	*words[random_below(ARRAY_SIZE(words))] ^= 1u << random_below(32);
 }
@@ -583,15 +483,10 @@ static void evaluate(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(by_leaf_b),    TEST(holes),
-		TEST(large_ids),    TEST(hybrid),
-		TEST(many_levels),  TEST(absent),
-		TEST(by_topoext),   TEST(topoext_and_leaf_b),
-		TEST(by_neither),   TEST(neither_wrong),
-		TEST(bochs_shifts), TEST(wrong_threads),
-		TEST(wrong_levels), TEST(wrong_ids),
-		TEST(disagree),	    TEST(never_wrong),
-		TEST(evaluate),
+		TEST(by_leaf_b),     TEST(holes),	 TEST(large_ids),  TEST(hybrid),
+		TEST(many_levels),   TEST(absent),	 TEST(by_neither), TEST(bochs_shifts),
+		TEST(wrong_threads), TEST(wrong_levels), TEST(wrong_ids),  TEST(disagree),
+		TEST(never_wrong),   TEST(evaluate),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
