@@ -15,54 +15,35 @@ IST_SIZE	equ 8192
 
 section .text
 
-%macro SAVE_REGS 0
-	push	rax
-	push	rcx
-	push	rdx
-	push	rbx
-	push	rbp
-	push	rsi
-	push	rdi
-	push	r8
-	push	r9
-	push	r10
-	push	r11
-	push	r12
-	push	r13
-	push	r14
-	push	r15
+; In the order of the pushes: struct trap_frame has them backwards.
+%define REGS rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+
+%macro SAVE 1-*
+%rep %0
+	push	%1
+%rotate 1
+%endrep
 %endmacro
 
-%macro RESTORE_REGS 0
-	pop	r15
-	pop	r14
-	pop	r13
-	pop	r12
-	pop	r11
-	pop	r10
-	pop	r9
-	pop	r8
-	pop	rdi
-	pop	rsi
-	pop	rbp
-	pop	rbx
-	pop	rdx
-	pop	rcx
-	pop	rax
+%macro RESTORE 1-*
+%rep %0
+%rotate -1
+	pop	%1
+%endrep
 %endmacro
 
 ; Frame pointers chain through a trap: the handler's caller looks like a function that was called at the trapped RIP.
 trap_common:
-	SAVE_REGS
+	SAVE REGS
 	mov	rdi, rsp
 	cld
 	call	trap_handler
-	RESTORE_REGS
+	RESTORE REGS
 	add	rsp, 16
 	iretq
 
 trap_paranoid:
-	SAVE_REGS
+	SAVE REGS
 	mov	ecx, MSR_GS_BASE
 	rdmsr
 	shl	rdx, 32
@@ -82,7 +63,7 @@ trap_paranoid:
 	mov	rdx, rbx
 	shr	rdx, 32
 	wrmsr
-	RESTORE_REGS
+	RESTORE REGS
 	add	rsp, 16
 	iretq
 
