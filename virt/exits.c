@@ -16,39 +16,6 @@
 /* SDM "First Instruction Executed"; FFFF:0000 has a stub, dev/platform.c */
 #define RESET_VECTOR 0xfffffff0ul
 
-static const char *const kind_names[EXIT_KINDS] = {
-	[EXIT_IRQ] = "irq",
-	[EXIT_NMI] = "nmi",
-	[EXIT_IRQ_WINDOW] = "irq-window",
-	[EXIT_NMI_WINDOW] = "nmi-window",
-	[EXIT_CPUID] = "cpuid",
-	[EXIT_HYPERCALL] = "hypercall",
-	[EXIT_IO] = "io",
-	[EXIT_MSR_READ] = "rdmsr",
-	[EXIT_MSR_WRITE] = "wrmsr",
-	[EXIT_HLT] = "hlt",
-	[EXIT_STAGE2_FAULT] = "stage2-fault",
-	[EXIT_EXCEPTION] = "exception",
-	[EXIT_CR_ACCESS] = "cr-access",
-	[EXIT_XSETBV] = "xsetbv",
-	[EXIT_PAUSE] = "pause",
-	[EXIT_MONITOR] = "monitor",
-	[EXIT_MWAIT] = "mwait",
-	[EXIT_INVD] = "invd",
-	[EXIT_RDPMC] = "rdpmc",
-	[EXIT_VIRT_INSN] = "virt-insn",
-	[EXIT_TASK_SWITCH] = "task-switch",
-	[EXIT_TRIPLE_FAULT] = "triple-fault",
-	[EXIT_TIMER] = "timer",
-	[EXIT_ENTRY_FAILED] = "entry-failed",
-	[EXIT_UNEXPECTED] = "unexpected",
-};
-
-const char *exit_kind_name(enum exit_kind kind)
-{
-	return kind < EXIT_KINDS ? kind_names[kind] : "?";
-}
-
 /* The interrupt itself is taken here, by the host's IDT; what it wants done may need this CPU. */
 void vcpu_take_irqs(struct vcpu *v)
 {
@@ -227,8 +194,7 @@ static void exit_xsetbv(struct vcpu *v)
 	 */
 	if (vcpu_cpl(v) || (u32)v->gpr[RCX] || !(value & 1) || (value & ~allowed) ||
 	    ((value & 4) && !(value & 2)) ||
-	    ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4))) ||
-	    ((value & 0x18) && (value & 0x18) != 0x18)) {
+	    ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4)))) {
 		vcpu_gp(v);
 		return;
 	}
@@ -289,30 +255,46 @@ static void exit_failed(struct vcpu *v)
 			v->exit.raw, v->exit.qualification, v->rip);
 }
 
-void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v) = {
-	[EXIT_IRQ] = vcpu_take_irqs,
-	[EXIT_NMI] = exit_nothing,
-	[EXIT_IRQ_WINDOW] = exit_window,
-	[EXIT_NMI_WINDOW] = exit_window,
-	[EXIT_CPUID] = exit_cpuid,
-	[EXIT_HYPERCALL] = exit_hypercall,
-	[EXIT_IO] = exit_io,
-	[EXIT_MSR_READ] = exit_rdmsr,
-	[EXIT_MSR_WRITE] = exit_wrmsr,
-	[EXIT_HLT] = exit_hlt,
-	[EXIT_STAGE2_FAULT] = exit_stage2_fault,
-	[EXIT_EXCEPTION] = exit_exception,
-	[EXIT_CR_ACCESS] = cr_access,
-	[EXIT_XSETBV] = exit_xsetbv,
-	[EXIT_PAUSE] = exit_yield, /* the instruction is executed again, harmlessly */
-	[EXIT_MONITOR] = exit_ud,  /* not offered in CPUID */
-	[EXIT_MWAIT] = exit_ud,
-	[EXIT_INVD] = exit_skip, /* guest memory is coherent; INVD must not drop the host's lines */
-	[EXIT_RDPMC] = exit_gp,	 /* no counters are offered */
-	[EXIT_VIRT_INSN] = exit_ud,
-	[EXIT_TASK_SWITCH] = exit_task_switch,
-	[EXIT_TRIPLE_FAULT] = exit_triple_fault,
-	[EXIT_TIMER] = exit_yield,
-	[EXIT_ENTRY_FAILED] = exit_failed,
-	[EXIT_UNEXPECTED] = exit_failed,
-};
+/*
+ * Each kind: its name, and who handles it. A PAUSE is executed again, harmlessly. INVD is skipped:
+ * guest memory is coherent, and the host's lines must not be dropped. MONITOR, MWAIT and counters
+ * are not offered.
+ */
+#define EXITS(X)                                           \
+	X(IRQ, "irq", vcpu_take_irqs)                      \
+	X(NMI, "nmi", exit_nothing)                        \
+	X(IRQ_WINDOW, "irq-window", exit_window)           \
+	X(NMI_WINDOW, "nmi-window", exit_window)           \
+	X(CPUID, "cpuid", exit_cpuid)                      \
+	X(HYPERCALL, "hypercall", exit_hypercall)          \
+	X(IO, "io", exit_io)                               \
+	X(MSR_READ, "rdmsr", exit_rdmsr)                   \
+	X(MSR_WRITE, "wrmsr", exit_wrmsr)                  \
+	X(HLT, "hlt", exit_hlt)                            \
+	X(STAGE2_FAULT, "stage2-fault", exit_stage2_fault) \
+	X(EXCEPTION, "exception", exit_exception)          \
+	X(CR_ACCESS, "cr-access", cr_access)               \
+	X(XSETBV, "xsetbv", exit_xsetbv)                   \
+	X(PAUSE, "pause", exit_yield)                      \
+	X(MONITOR, "monitor", exit_ud)                     \
+	X(MWAIT, "mwait", exit_ud)                         \
+	X(INVD, "invd", exit_skip)                         \
+	X(RDPMC, "rdpmc", exit_gp)                         \
+	X(VIRT_INSN, "virt-insn", exit_ud)                 \
+	X(TASK_SWITCH, "task-switch", exit_task_switch)    \
+	X(TRIPLE_FAULT, "triple-fault", exit_triple_fault) \
+	X(TIMER, "timer", exit_yield)                      \
+	X(ENTRY_FAILED, "entry-failed", exit_failed)       \
+	X(UNEXPECTED, "unexpected", exit_failed)
+
+#define HANDLER(kind, name, handler) [EXIT_##kind] = handler,
+#define NAME(kind, name, handler)    [EXIT_##kind] = name,
+
+void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v) = { EXITS(HANDLER) };
+
+const char *exit_kind_name(enum exit_kind kind)
+{
+	static const char *const names[EXIT_KINDS] = { EXITS(NAME) };
+
+	return kind < EXIT_KINDS ? names[kind] : "?";
+}
