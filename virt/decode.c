@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Decoding in two steps: scan() cuts the bytes into prefixes, opcode, ModRM, SIB, displacement and
- * immediate, for every instruction; decode_mem() gives them a meaning, for the few of
- * decode_tables.c.
+ * immediate, for every instruction but vector ones; decode_mem() gives them a meaning, for the few
+ * of decode_tables.c.
  *
  * SDM volume 2, "Instruction Format"; APM volume 3, "Instruction Encoding".
  */
@@ -143,49 +143,22 @@ static int scan_prefixes(struct scan *s, u8 *byte)
 }
 
 /*
- * How many bytes stand between an escape to VEX (C5, C4) or EVEX (62) and the opcode; 0: it is no
- * such escape. Outside 64-bit mode these bytes are also LDS, LES and BOUND, which never have a
- * register operand (SDM "Vector Extension (VEX)").
+ * VEX (C5, C4) and EVEX (62) instructions are neither emulated nor a cause of exits. Outside 64-bit
+ * mode these bytes are also LDS, LES and BOUND, which never have a register operand (SDM "Vector
+ * Extension (VEX)").
  */
-static u32 vector_payload(u8 escape)
+static int refuse_vector(const struct scan *s, u8 byte)
 {
-	return escape == 0xc5 ? 1 : escape == 0xc4 ? 2 : escape == 0x62 ? 3 : 0;
-}
-
-static int is_vector(const struct scan *s, u8 byte)
-{
-	if (!vector_payload(byte))
-		return false;
 	struct scan ahead = *s;
 	u8 next;
-	int err = take_byte(&ahead, &next);
-	return err ? err : s->mode == INSN_64 || next >= 0xc0;
-}
+	int err;
 
-static int scan_vector(struct scan *s, u8 escape, u16 *format)
-{
-	s64 payload;
-	int err = take(s, vector_payload(escape), &payload);
-	err = err ? err : take_byte(s, &s->opcode);
-	if (err)
-		return err;
-	if (s->opsize_prefix || s->rep || s->lock || s->rex)
-		return -EINVAL;
-
-	bool evex = escape == 0x62;
-	u32 map = escape == 0xc5 ? 1 : evex ? payload & 7 : payload & 0x1f;
-	s->map = MAP_OTHER;
-	if (map == 1 && s->opcode == 0x77 && !evex)
-		*format = 0; /* VZEROUPPER, VZEROALL */
-	else if (map == 1 && !(opcode_formats_0f[s->opcode] & FMT_BRANCH))
-		*format = FMT_MODRM | (opcode_formats_0f[s->opcode] & FMT_IMM8);
-	else if (map == 2 || (evex && (map == 5 || map == 6)))
-		*format = FMT_MODRM;
-	else if (map == 3)
-		*format = FMT_MODRM | FMT_IMM8;
-	else
-		return -EINVAL;
-	return 0;
+	if (byte != 0xc5 && byte != 0xc4 && byte != 0x62)
+		return 0;
+	err = take_byte(&ahead, &next);
+	if (!err && (s->mode == INSN_64 || next >= 0xc0))
+		err = -EOPNOTSUPP;
+	return err;
 }
 
 static int scan_0f(struct scan *s, u16 *format)
@@ -207,11 +180,9 @@ static int scan_opcode(struct scan *s, u16 *format)
 {
 	u8 byte = 0;
 	int err = scan_prefixes(s, &byte);
-	int vector = err ? err : is_vector(s, byte);
-	if (vector < 0)
-		return vector;
-	if (vector)
-		return scan_vector(s, byte, format);
+	err = err ? err : refuse_vector(s, byte);
+	if (err)
+		return err;
 	if (byte == 0x0f)
 		return scan_0f(s, format);
 	s->map = MAP_ONE_BYTE;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The x86 instruction decoder: lengths of all instructions, operands of those that a hypervisor has
- * to emulate.
+ * The x86 instruction decoder: lengths of all instructions that can exit, operands of those that a
+ * hypervisor has to emulate.
  *
  * Pure: nothing but the arguments is touched, no state, callable on any CPU in any context. The
  * bytes are the caller's copy of what it fetched at this very exit (never guest memory itself,
@@ -10,7 +10,8 @@
  * Results are handed out untraced, because guests choose them:
  *   -EAGAIN      goes on behind the bytes at hand: fetch more (the next page may fault)
  *   -EINVAL      undefined, or longer than 15 bytes: the CPU would raise #UD or #GP
- *   -EOPNOTSUPP  (decode_mem) a sound encoding that it doesn't cover; mem_insn.len is valid
+ *   -EOPNOTSUPP  VEX and EVEX encodings; for decode_mem also what it doesn't cover, with
+ *                mem_insn.len valid
  */
 #pragma once
 
@@ -23,11 +24,11 @@
 enum insn_mode { INSN_16, INSN_32, INSN_64 };
 
 /*
- * Length of the instruction at bytes: 1..15, or -EAGAIN or -EINVAL as above.
+ * Length of the instruction at bytes: 1..15, or an error as above.
  *
- * Right for all that the CPU executes; not every encoding that it refuses is recognized (opcode
- * groups with holes, LOCK where it isn't allowed), those get the length of their format. A near
- * branch with prefix 66 in 64-bit mode has the length that Intel gives it; AMD reads a 16-bit
+ * Right for all else that the CPU executes; not every encoding that it refuses is recognized
+ * (opcode groups with holes, LOCK where it isn't allowed), those get the length of their format. A
+ * near branch with prefix 66 in 64-bit mode has the length that Intel gives it; AMD reads a 16-bit
  * offset there.
  */
 int insn_length(const u8 *bytes, size_t avail, enum insn_mode mode);
@@ -127,7 +128,7 @@ struct mem_insn {
 };
 
 /*
- * Decode the operands. 0, or an error as above; after -EOPNOTSUPP only out->len means something,
- * after the others nothing does.
+ * Decode the operands. 0, or an error as above; after -EOPNOTSUPP only out->len means something
+ * (0: VEX or EVEX), after the others nothing does.
  */
 int decode_mem(const u8 *bytes, size_t avail, enum insn_mode mode, struct mem_insn *out) MUST_CHECK;
