@@ -30,9 +30,9 @@ LDFLAGS := -n -nostdlib -static --gc-sections -z noexecstack -z max-page-size=40
 # The hypervisor proper, by layer.
 OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/config_files.c boot/machine.c boot/main.c \
 	boot/vms.c \
-	debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_system.c debug/commands_vm.c \
-	debug/console.c debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c \
-	debug/vmconsole.c \
+	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_system.c \
+	debug/commands_vm.c debug/console.c debug/crash.c debug/dump.c debug/escape.c debug/lineedit.c debug/monitor.c \
+	debug/screen.c debug/terminal.c debug/vmconsole.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
 	dev/platform.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c dev/virtio.c \
 	dev/virtio_blk.c dev/virtio_console.c dev/virtio_net.c dev/virtio_rng.c dev/virtq.c \
@@ -44,7 +44,7 @@ OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/config_files.c boo
 	virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c virt/multiboot.c virt/pvh.c \
 	virt/sched.c virt/slots.c virt/start.c virt/vcpu.c virt/vcpu_reset.c virt/vm.c \
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
-	arch/x86/acpi.c arch/x86/apic.c arch/x86/backtrace.c arch/x86/clock.c arch/x86/cpu.c arch/x86/crash.c \
+	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
 	arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
 	lib/assert.c lib/error.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c

@@ -6,10 +6,8 @@
  */
 #include "arch/x86/acpi.h"
 #include "arch/x86/apic.h"
-#include "arch/x86/backtrace.h"
 #include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/crash.h"
 #include "arch/x86/desc.h"
 #include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
@@ -21,7 +19,10 @@
 #include "boot/machine.h"
 #include "boot/version.h"
 #include "boot/vms.h"
+#include "debug/backtrace.h"
 #include "debug/console.h"
+#include "debug/crash.h"
+#include "debug/dump.h"
 #include "debug/monitor.h"
 #include "debug/screen.h"
 #include "dev/clock.h"
@@ -34,6 +35,7 @@
 #include "mm/phys.h"
 #include "svm/ops.h"
 #include "virt/enable.h"
+#include "virt/exits.h"
 #include "virt/hotplug.h"
 #include "virt/sched.h"
 #include "vmx/ops.h"
@@ -72,12 +74,15 @@ static void early_cpu(void)
 	cpus[0].percpu_offset = 0;
 	cpu_set_percpu(0);
 	cpu_init_control();
+	trap_nmi_hook = crash_nmi;
+	trap_crash_hook = crash_trap;
 	desc_load(ist);
 	log_cpu = log_this_cpu;
 	log_irq_save_hook = irq_save;
 	log_irq_restore_hook = irq_restore;
 	panic_hook = crash_message;
 	backtrace_hook = backtrace_here;
+	vcpu_dump_hook = dump_vcpu;
 }
 
 static void config_report(void *arg, const char *line)

@@ -135,29 +135,12 @@ void svm_translate_exit(struct svm_vcpu *s, u32 code)
 
 void svm_dump(struct vcpu *v)
 {
-	const struct svm_vcpu *s = svm_of(v);
-	const struct vmcb *c = s->vmcb;
+	const struct vmcb *c = svm_of(v)->vmcb;
 
-	log_err("vm %s vcpu %u: exit code %#lx info1 %#lx info2 %#lx intinfo %#lx", v->vm->name,
-		v->index, c->exit_code, c->exit_info1, c->exit_info2, c->exit_int_info);
-	log_err("  rip %#lx rsp %#lx rflags %#lx cs %x:%x:%lx cpl %u", c->rip, c->rsp, c->rflags,
-		c->cs.selector, c->cs.attr, c->cs.base, c->cpl);
-	log_err("  cr0 %#lx cr3 %#lx cr4 %#lx efer %#lx asid %u int_ctl %#lx int_state %#lx",
-		c->cr0, c->cr3, c->cr4, c->efer, c->asid, c->int_ctl, c->int_state);
-	if ((u32)c->exit_code != EXIT_CODE_INVALID)
-		return;
-	/*
-	 * APM vol. 2 "Canonicalization and Consistency Checks": the ones that a wrong guest state
-	 * can break.
-	 */
-	if (!(c->cr0 & X86_CR0_CD) && (c->cr0 & X86_CR0_NW))
-		log_err("  CR0.NW is set without CR0.CD");
-	if ((c->efer & BIT(8)) && (c->cr0 & X86_CR0_PG) && !(c->cr4 & X86_CR4_PAE))
-		log_err("  long mode without CR4.PAE");
-	if ((c->efer & BIT(8)) && (c->cr0 & X86_CR0_PG) && !(c->cr0 & X86_CR0_PE))
-		log_err("  paging without protection");
-	if ((c->cs.attr & BIT(9)) && (c->cs.attr & BIT(10)) && (c->efer & BIT(10)))
-		log_err("  CS has both L and D");
-	if (!c->asid)
-		log_err("  ASID 0");
+	log_err("SVM: exit code %#lx info1 %#lx info2 %#lx intinfo %#lx", c->exit_code,
+		c->exit_info1, c->exit_info2, c->exit_int_info);
+	log_err("  event %#lx asid %u int_ctl %#lx int_state %#lx cpl %u", c->event_inj, c->asid,
+		c->int_ctl, c->int_state, c->cpl);
+	if ((u32)c->exit_code == EXIT_CODE_INVALID && !c->asid)
+		log_err("  invalid: ASID 0");
 }

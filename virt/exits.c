@@ -243,9 +243,13 @@ static void exit_triple_fault(struct vcpu *v)
 		vm_stop(v->vm, STOP_TRIPLE_FAULT, "triple fault at rip %#lx", v->rip);
 }
 
+void (*vcpu_dump_hook)(struct vcpu *v);
+
 static void exit_failed(struct vcpu *v)
 {
 	virt_ops->dump(v);
+	if (vcpu_dump_hook)
+		vcpu_dump_hook(v);
 	if (v->exit.kind == EXIT_ENTRY_FAILED)
 		vm_stop(v->vm, STOP_ENTRY_FAILED,
 			"the CPU refuses the guest's state: reason %#lx, detail %#lx, rip %#lx",

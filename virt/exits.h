@@ -11,6 +11,8 @@
 #include "virt/vm.h"
 
 extern void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v);
+/* Set by boot: log what the vCPU is like, after an exit that should not be. On the runner. */
+extern void (*vcpu_dump_hook)(struct vcpu *v);
 
 /* The instruction set that the code segment selects. */
 enum insn_mode vcpu_mode(struct vcpu *v);

@@ -14,7 +14,7 @@
 #include "vmx/vmx.h"
 
 enum {
-	STEP_CR4 = 2,	 /* CR4.VMXE was set by us */
+	STEP_CR4 = 2, /* CR4.VMXE was set by us */
 	STEP_VMXON = 4,
 };
 enum { SAVED_FEATURE_CONTROL, SAVED_CR4 };

@@ -33,6 +33,9 @@ void trap_set_irq(u8 vector, void (*handler)(void));
 
 /* #AC in the hypervisor goes here first; true: handled, resume (arch/x86/split_lock.c, later). */
 extern bool (*trap_ac_hook)(struct trap_frame *f);
+/* NMIs, and exceptions that nobody expects, which don't return. Set before the first IDT is. */
+extern void (*trap_nmi_hook)(struct trap_frame *f);
+extern void (*trap_crash_hook)(struct trap_frame *f);
 
 /*
  * A VMX exit consumed an NMI or a machine check: run the host's handler for it as if it had come by
@@ -43,5 +46,3 @@ void machine_check_from_exit(void);
 
 /* Entered from traps.asm. */
 void trap_handler(struct trap_frame *f);
-/* Log the registers of a frame. */
-void trap_dump(const struct trap_frame *f);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/apic.h"
-#include "arch/x86/backtrace.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/crash.h"
 #include "arch/x86/insn.h"
+#include "debug/backtrace.h"
+#include "debug/crash.h"
 #include "lib/log.h"
 
 void (*crash_output_hook)(void);
@@ -48,11 +48,55 @@ static void NORETURN crash_end(void)
 	halt_forever();
 }
 
-void crash_trap(struct trap_frame *f, const char *name)
+static const char *const exception_names[32] = {
+	"#DE divide error",
+	"#DB debug",
+	"NMI",
+	"#BP breakpoint",
+	"#OF overflow",
+	"#BR bound range",
+	"#UD invalid opcode",
+	"#NM no FPU",
+	"#DF double fault",
+	"coprocessor overrun",
+	"#TS invalid TSS",
+	"#NP segment not present",
+	"#SS stack",
+	"#GP general protection",
+	"#PF page fault",
+	"reserved",
+	"#MF x87",
+	"#AC alignment check",
+	"#MC machine check",
+	"#XM SIMD",
+	"#VE virtualization",
+	"#CP control protection",
+};
+
+static void dump_frame(const struct trap_frame *f)
 {
+	char where[80];
+
+	symbol_format(f->rip, where, sizeof(where));
+	log_err("rip %016lx %s  cs %lx rflags %lx error %lx", f->rip, where, f->cs, f->rflags,
+		f->error);
+	log_err("rsp %016lx rbp %016lx cr2 %016lx cr3 %016lx", f->rsp, f->rbp, read_cr2(),
+		read_cr3());
+	log_err("rax %016lx rbx %016lx rcx %016lx rdx %016lx", f->rax, f->rbx, f->rcx, f->rdx);
+	log_err("rsi %016lx rdi %016lx r8  %016lx r9  %016lx", f->rsi, f->rdi, f->r8, f->r9);
+	log_err("r10 %016lx r11 %016lx r12 %016lx r13 %016lx", f->r10, f->r11, f->r12, f->r13);
+	log_err("r14 %016lx r15 %016lx cr0 %016lx cr4 %016lx", f->r14, f->r15, read_cr0(),
+		read_cr4());
+}
+
+void crash_trap(struct trap_frame *f)
+{
+	const char *name = f->vector < 32 && exception_names[f->vector] ? exception_names[f->vector]
+									: "exception";
+
 	crash_begin();
 	log_err("corbel: PANIC: %s on CPU %u", name, this_cpu(cpu_id));
-	trap_dump(f);
+	dump_frame(f);
 	backtrace_from(f->rip, f->rbp);
 	crash_end();
 }

@@ -10,7 +10,7 @@
 /* Sinks that work with interrupts off and locks held by the dead; set by boot. */
 extern void (*crash_output_hook)(void);
 
-void crash_trap(struct trap_frame *f, const char *name) NORETURN;
+void crash_trap(struct trap_frame *f) NORETURN;	  /* trap_crash_hook */
 void crash_message(const char *message) NORETURN; /* panic_hook */
-/* NMI handler: a crash elsewhere stops this CPU; otherwise counted. */
+/* trap_nmi_hook: a crash elsewhere stops this CPU; otherwise counted. */
 void crash_nmi(struct trap_frame *f);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "arch/x86/backtrace.h"
+#include "debug/backtrace.h"
 #include "lib/log.h"
 #include "lib/printf.h"
 #include "lib/string.h"
