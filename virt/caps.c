@@ -6,19 +6,13 @@
 #include "arch/x86/timer.h"
 #include "lib/error.h"
 
-/*
- * Where a field comes from: a register, or two, of a CPUID leaf. Those without a leaf are computed
- * by caps_read_common().
- */
-enum cpuid_reg { NONE, EAX, EBX, ECX, EDX };
 struct common_field {
 	struct cap_field field;
-	u32 leaf, subleaf;
-	u8 low, high; /* enum cpuid_reg */
+	struct cap_source source;
 };
 
 #define ALL				   ~0ull
-#define FIELD(index, text, how, bits, ...) [index] = { { text, how, bits }, __VA_ARGS__ }
+#define FIELD(index, text, how, bits, ...) [index] = { { text, how, bits }, { __VA_ARGS__ } }
 /* For showing only. */
 #define SHOWN(index, text, leaf, subleaf)                                        \
 	FIELD((index), text ":EAX,EBX", CAP_INFO, ALL, leaf, subleaf, EAX, EBX), \
@@ -82,6 +76,11 @@ const struct cap_field *cap_field(const struct cap_table *vendor, u32 i)
 	return NULL;
 }
 
+const struct cap_source *cap_source(enum cap_common i)
+{
+	return &common_fields[i].source;
+}
+
 static bool field_ok(const struct cap_field *f, u64 reference, u64 seen)
 {
 	u64 want = reference & f->mask, have = seen & f->mask;
@@ -133,11 +132,6 @@ void caps_intersect(const struct cap_table *vendor, struct virt_caps *common,
 	}
 }
 
-static u32 pick(const struct cpuid_regs *r, u8 reg)
-{
-	return reg == EAX ? r->eax : reg == EBX ? r->ebx : reg == ECX ? r->ecx : r->edx;
-}
-
 /*
  * Leaves that the CPU has; zeros for one beyond its highest (Intel would give its highest there).
  */
@@ -146,38 +140,32 @@ static void read_leaves(struct virt_caps *caps)
 	const u32 max[2] = { cpuid(0, 0).eax, cpuid(0x80000000, 0).eax };
 
 	for (u32 i = 0; i < CAP_VENDOR; i++) {
-		const struct common_field *f = &common_fields[i];
+		const struct cap_source *f = cap_source(i);
 		struct cpuid_regs r;
 
 		caps->value[i] = 0;
 		if (!f->low || f->leaf > max[f->leaf >> 31])
 			continue;
 		r = cpuid(f->leaf, f->subleaf);
-		caps->value[i] = pick(&r, f->low);
+		caps->value[i] = *cpuid_reg(&r, f->low);
 		if (f->high)
-			caps->value[i] |= (u64)pick(&r, f->high) << 32;
+			caps->value[i] |= (u64)*cpuid_reg(&r, f->high) << 32;
 	}
 }
 
 /* Layout of the components of XSAVE that XCR0 can have. */
 static void read_xsave(struct virt_caps *caps)
 {
-	static const struct {
-		u8 component, field;
-	} layouts[] = {
-		{ 2, CAP_XSAVE_2 }, { 5, CAP_XSAVE_5 }, { 6, CAP_XSAVE_6 }, { 7, CAP_XSAVE_7 }
-	};
 	struct cpuid_regs r;
 
 	if (!(caps->value[CAP_1_ECX] & BIT(26)))
 		caps->value[CAP_D_0_EAX] = caps->value[CAP_D_0_EBX_MAX] = caps->value[CAP_D_1_EAX] =
 			caps->value[CAP_XCR0] = 0;
-	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
-		if (!(caps->value[CAP_XCR0] & BIT(layouts[i].component)))
+	for (u32 i = 0; i < ARRAY_SIZE(cap_xsave_component); i++) {
+		if (!(caps->value[CAP_XCR0] & BIT(cap_xsave_component[i])))
 			continue;
-		r = cpuid(0xd, layouts[i].component);
-		caps->value[layouts[i].field] =
-			r.eax | (u64)r.ebx << 32 | (r.ecx & 2 ? BIT(63) : 0);
+		r = cpuid(0xd, cap_xsave_component[i]);
+		caps->value[CAP_XSAVE_2 + i] = r.eax | (u64)r.ebx << 32 | (r.ecx & 2 ? BIT(63) : 0);
 	}
 }
 

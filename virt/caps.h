@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "lib/types.h"
+#include "arch/x86/insn.h"
 
 enum cap_rule {
 	CAP_EQUAL,    /* must be the same */
@@ -90,13 +90,28 @@ enum cap_common {
 	CAP_80000006_CD,
 	CAP_VENDOR /* first vendor field */
 };
-#define CAP_BRAND_WORDS	 6
 #define CAP_CACHE_LEAVES 4
 
 struct cap_table {
 	const struct cap_field *fields; /* the vendor's, index 0 is CAP_VENDOR */
 	u32 count;
 };
+
+/* Where a field comes from: a register, or two, of a CPUID leaf. */
+enum cpuid_reg { CPUID_NONE, EAX, EBX, ECX, EDX };
+struct cap_source {
+	u32 leaf, subleaf;
+	u8 low, high; /* enum cpuid_reg; CPUID_NONE: computed by caps_read_common(), or not there */
+};
+const struct cap_source *cap_source(enum cap_common i);
+
+static inline u32 *cpuid_reg(struct cpuid_regs *r, enum cpuid_reg reg)
+{
+	return reg == EAX ? &r->eax : reg == EBX ? &r->ebx : reg == ECX ? &r->ecx : &r->edx;
+}
+
+/* The XSAVE components whose layouts are CAP_XSAVE_2 and on. */
+static const u8 cap_xsave_component[] = { 2, 5, 6, 7 };
 
 /*
  * Description of field i of a record, common or vendor's (vendor may be NULL); NULL if there is

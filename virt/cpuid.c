@@ -30,18 +30,49 @@
 
 #define XSAVE_LEGACY 576 /* FXSAVE area and XSAVE header */
 
-/* What the allow-list leaves of a word of the record. */
-static u32 allowed(const struct cpuid_policy *p, const struct virt_caps *caps, enum cap_common word)
+/* Where the policy keeps the answer; NULL: zeros. */
+static const struct cpuid_regs *answer(const struct cpuid_policy *p, u32 leaf, u32 sub)
 {
-	u32 mask = 0;
+	if (leaf - CPUID_EXT_BASE < CPUID_EXT)
+		return &p->ext[leaf - CPUID_EXT_BASE];
+	if (leaf - CPUID_HV_BASE < CPUID_HV)
+		return &p->hv[leaf - CPUID_HV_BASE];
+	switch (leaf) {
+	case 4:
+		return sub < ARRAY_SIZE(p->cache) ? &p->cache[sub] : NULL;
+	case 7:
+		return sub < ARRAY_SIZE(p->leaf7) ? &p->leaf7[sub] : NULL;
+	case 0xb:
+		return sub < ARRAY_SIZE(p->topology) ? &p->topology[sub] : NULL;
+	case 0xd:
+		return sub < ARRAY_SIZE(p->xsave) ? &p->xsave[sub] : NULL;
+	default:
+		return leaf < CPUID_BASIC ? &p->basic[leaf] : NULL;
+	}
+}
 
+/* Likewise, for the same register as the word's of the record. */
+static u32 *place(struct cpuid_policy *p, u32 word, bool high)
+{
+	const struct cap_source *from = cap_source(word);
+	const struct cpuid_regs *r = answer(p, from->leaf, from->subleaf);
+
+	return cpuid_reg((struct cpuid_regs *)r, high ? from->high : from->low);
+}
+
+/* What is told as the record has it, in whole or by the allow-list. */
+static void copy_words(struct cpuid_policy *p, const struct virt_caps *caps)
+{
+	for (u32 word = CAP_BRAND_0; word < CAP_VENDOR; word++) {
+		*place(p, word, false) = (u32)caps->value[word];
+		*place(p, word, true) = (u32)(caps->value[word] >> 32);
+	}
 	for (u32 i = 0; i < cpuid_allow_count; i++) {
 		const struct cpuid_allow *a = &cpuid_allow[i];
 
-		if (a->word == word && (a->xcr0 & p->xcr0) == a->xcr0)
-			mask |= a->mask;
+		if ((a->xcr0 & p->xcr0) == a->xcr0)
+			*place(p, a->word, false) |= (u32)caps->value[a->word] & a->mask;
 	}
-	return (u32)caps->value[word] & mask;
 }
 
 static u32 low(u64 x)
@@ -52,13 +83,6 @@ static u32 low(u64 x)
 static u32 high(u64 x)
 {
 	return (u32)(x >> 32);
-}
-
-static struct cpuid_regs two_pairs(const struct virt_caps *caps, u32 first)
-{
-	u64 ab = caps->value[first], cd = caps->value[first + 1];
-
-	return (struct cpuid_regs){ low(ab), high(ab), low(cd), high(cd) };
 }
 
 /* Number of bits that hold n different ids. */
@@ -103,20 +127,15 @@ static void set_feature_leaves(struct cpuid_policy *p, const struct cpuid_params
 	r->eax = low(caps->value[CAP_SIGNATURE]);
 	r->ebx = (low(caps->value[CAP_1_EBX]) & 0xff00) | BIT(id_bits(n)) << 16;
 	/* The LAPIC, x2APIC mode included, is Corbel's own: there whatever the CPU has. */
-	r->ecx = allowed(p, caps, CAP_1_ECX) | F1C_X2APIC | F1C_HYPERVISOR;
-	r->ecx |= params->tsc_deadline ? F1C_TSC_DEADLINE : 0;
-	r->edx = allowed(p, caps, CAP_1_EDX) | F1D_APIC | (n > 1 ? F1D_HTT : 0);
+	r->ecx |= F1C_X2APIC | F1C_HYPERVISOR | (params->tsc_deadline ? F1C_TSC_DEADLINE : 0);
+	r->edx |= F1D_APIC | (n > 1 ? F1D_HTT : 0);
 
 	p->basic[6].eax = F6A_ARAT; /* the emulated timer ticks in every state */
 
 	p->leaf7[0].eax = 1;
-	p->leaf7[0].ebx = allowed(p, caps, CAP_7_EBX);
-	p->leaf7[0].ecx = allowed(p, caps, CAP_7_ECX);
-	p->leaf7[0].edx = allowed(p, caps, CAP_7_EDX);
-	p->leaf7[1].eax = allowed(p, caps, CAP_7_1_EAX);
 }
 
-static void set_topology(struct cpuid_policy *p, const struct virt_caps *caps, u32 n)
+static void set_topology(struct cpuid_policy *p, u32 n)
 {
 	u32 ids = 1u << id_bits(n);
 
@@ -124,11 +143,12 @@ static void set_topology(struct cpuid_policy *p, const struct virt_caps *caps, u
 	p->topology[0] = (struct cpuid_regs){ .eax = 0, .ebx = 1, .ecx = 1 << 8 };
 	p->topology[1] = (struct cpuid_regs){ .eax = id_bits(n), .ebx = n, .ecx = 2 << 8 | 1 };
 	for (u32 i = 0; i < CAP_CACHE_LEAVES; i++) {
-		struct cpuid_regs *r = &p->cache[i], shown = two_pairs(caps, CAP_4_0_AB + 2 * i);
+		struct cpuid_regs *r = &p->cache[i];
 
-		if (!(shown.eax & 0x1f))
-			break;
-		*r = shown;
+		if (!(r->eax & 0x1f) || (i && !r[-1].eax)) {
+			*r = (struct cpuid_regs){ 0 };
+			continue;
+		}
 		r->eax &= 0x3fff; /* level 3 and above is shared by all, the rest private */
 		r->eax |= (ids - 1) << 26 | ((r->eax >> 5 & 7) >= 3 ? (ids - 1) << 14 : 0);
 	}
@@ -137,28 +157,22 @@ static void set_topology(struct cpuid_policy *p, const struct virt_caps *caps, u
 /* Leaf 0xD; the sizes of subleaves 0 and 1 that depend on XCR0 come in at cpuid_execute. */
 static void set_xsave(struct cpuid_policy *p, const struct virt_caps *caps)
 {
-	static const struct {
-		u8 component, word;
-	} layouts[] = {
-		{ 2, CAP_XSAVE_2 }, { 5, CAP_XSAVE_5 }, { 6, CAP_XSAVE_6 }, { 7, CAP_XSAVE_7 }
-	};
 	u32 size = XSAVE_LEGACY;
 
 	if (!p->xcr0)
 		return;
-	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
-		u64 layout = caps->value[layouts[i].word];
-		struct cpuid_regs *r = &p->xsave[layouts[i].component];
+	for (u32 i = 0; i < ARRAY_SIZE(cap_xsave_component); i++) {
+		u32 component = cap_xsave_component[i];
+		u64 layout = caps->value[CAP_XSAVE_2 + i];
+		struct cpuid_regs *r = &p->xsave[component];
 
-		if (!(p->xcr0 & BIT(layouts[i].component)))
+		if (!(p->xcr0 & BIT(component)))
 			continue;
-		r->eax = low(layout);
-		r->ebx = high(layout) & ~BIT(31);
-		r->ecx = layout >> 63 ? 2 : 0;
+		*r = (struct cpuid_regs){ low(layout), high(layout) & ~BIT(31),
+					  layout >> 63 ? 2 : 0, 0 };
 		size = MAX(size, r->eax + r->ebx);
 	}
 	p->xsave[0] = (struct cpuid_regs){ .eax = low(p->xcr0), .ecx = size, .edx = high(p->xcr0) };
-	p->xsave[1].eax = allowed(p, caps, CAP_D_1_EAX);
 }
 
 /*
@@ -185,7 +199,7 @@ static void set_basic(struct cpuid_policy *p, const struct cpuid_params *params)
 					   .ecx = low(caps->value[CAP_VENDOR_ID_2]),
 					   .edx = high(caps->value[CAP_VENDOR_ID]) };
 	set_feature_leaves(p, params);
-	set_topology(p, caps, params->nr_vcpus);
+	set_topology(p, params->nr_vcpus);
 	set_xsave(p, caps);
 	if (!intel)
 		return;
@@ -204,8 +218,6 @@ static void set_extended(struct cpuid_policy *p, const struct cpuid_params *para
 
 	/* The name of the vendor again: AMD only. */
 	r[0].eax = CPUID_EXT_BASE + (amd && caps->value[CAP_80000021_EAX] ? 0x21 : 8);
-	r[1].ecx = allowed(p, caps, CAP_80000001_ECX);
-	r[1].edx = allowed(p, caps, CAP_80000001_EDX);
 	if (amd) {
 		r[0].ebx = p->basic[0].ebx;
 		r[0].ecx = p->basic[0].ecx;
@@ -214,16 +226,9 @@ static void set_extended(struct cpuid_policy *p, const struct cpuid_params *para
 		r[1].ecx |= n > 1 ? F81C_CMP_LEGACY : 0; /* they are cores, not threads */
 		r[1].edx |= p->basic[1].edx & F81D_AMD_MIRROR;
 	}
-	for (u32 i = 0; i < CAP_BRAND_WORDS / 2; i++)
-		r[2 + i] = two_pairs(caps, CAP_BRAND_0 + 2 * i);
-	r[5] = two_pairs(caps, CAP_80000005_AB);
-	r[6] = two_pairs(caps, CAP_80000006_AB);
-	r[7].edx = allowed(p, caps, CAP_80000007_EDX);
 	r[8].eax = p->phys_bits | 48 << 8; /* LA57 is hidden */
-	r[8].ebx = allowed(p, caps, CAP_80000008_EBX);
 	if (amd)
 		r[8].ecx = (n - 1) | id_bits(n) << 12;
-	r[0x21].eax = allowed(p, caps, CAP_80000021_EAX);
 }
 
 static void set_hypervisor(struct cpuid_policy *p, const struct cpuid_params *params)
@@ -247,34 +252,32 @@ static void set_hypervisor(struct cpuid_policy *p, const struct cpuid_params *pa
 /* Register bits that go with the features shown. */
 static void set_registers(struct cpuid_policy *p)
 {
-	static const struct {
-		bool in_7_ecx;
-		u8 feature;
-		u32 cr4;
-	} bits7[] = {
-		{ false, 0, X86_CR4_FSGSBASE },
-		{ false, 7, X86_CR4_SMEP },
-		{ false, 20, X86_CR4_SMAP },
-		{ true, 2, X86_CR4_UMIP },
+	const struct {
+		u32 word, bit;
+		u64 cr4, efer;
+	} features[] = {
+		{ p->basic[1].ecx, 17, X86_CR4_PCIDE, 0 },
+		{ p->basic[1].ecx, 26, X86_CR4_OSXSAVE, 0 },
+		{ p->leaf7[0].ebx, 0, X86_CR4_FSGSBASE, 0 },
+		{ p->leaf7[0].ebx, 7, X86_CR4_SMEP, 0 },
+		{ p->leaf7[0].ebx, 20, X86_CR4_SMAP, 0 },
+		{ p->leaf7[0].ecx, 2, X86_CR4_UMIP, 0 },
+		{ p->ext[1].edx, 11, 0, EFER_SCE },
+		{ p->ext[1].edx, 20, 0, EFER_NXE },
+		{ p->ext[1].edx, 29, 0, EFER_LME | EFER_LMA },
 	};
-	u32 ecx = p->basic[1].ecx, edx81 = p->ext[1].edx;
 
-	p->cr4 = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
-		 X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
 	/* MCE is the host's affair, but a guest that sets it does no harm; PCE makes RDPMC no less
 	 * of a #GP. */
-	p->cr4 |= X86_CR4_MCE | X86_CR4_PCE;
-	p->cr4 |= ecx & BIT(17) ? X86_CR4_PCIDE : 0;
-	p->cr4 |= ecx & F1C_XSAVE ? X86_CR4_OSXSAVE : 0;
-	for (u32 i = 0; i < ARRAY_SIZE(bits7); i++) {
-		u32 word = bits7[i].in_7_ecx ? p->leaf7[0].ecx : p->leaf7[0].ebx;
-
-		p->cr4 |= word & BIT(bits7[i].feature) ? bits7[i].cr4 : 0;
+	p->cr4 = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
+		 X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_MCE | X86_CR4_PCE;
+	for (u32 i = 0; i < ARRAY_SIZE(features); i++) {
+		if (!(features[i].word & BIT(features[i].bit)))
+			continue;
+		p->cr4 |= features[i].cr4;
+		p->efer |= features[i].efer;
 	}
-	p->efer = edx81 & BIT(11) ? EFER_SCE : 0;
-	p->efer |= edx81 & BIT(20) ? EFER_NXE : 0;
-	p->efer |= edx81 & BIT(29) ? EFER_LME | EFER_LMA : 0;
-	p->has_gib_pages = edx81 & F81D_GIB_PAGES;
+	p->has_gib_pages = p->ext[1].edx & F81D_GIB_PAGES;
 }
 
 void cpuid_policy_init(struct cpuid_policy *policy, const struct cpuid_params *params)
@@ -286,58 +289,11 @@ void cpuid_policy_init(struct cpuid_policy *policy, const struct cpuid_params *p
 	p->tsc_khz = params->tsc_khz;
 	p->apic_khz = params->apic_khz ? params->apic_khz : default_apic_khz(params->tsc_khz);
 	p->phys_bits = (u8)MIN(params->caps->value[CAP_PHYS_BITS], 52ull);
+	copy_words(p, params->caps);
 	set_basic(p, params);
 	set_extended(p, params);
 	set_hypervisor(p, params);
 	set_registers(p);
-}
-
-static NOINLINE void sub_lookup(const struct cpuid_policy *p, u32 leaf, u32 sub,
-				struct cpuid_regs *out)
-{
-	*out = (struct cpuid_regs){ 0 };
-	switch (leaf) {
-	case 4:
-		if (sub < CAP_CACHE_LEAVES)
-			*out = p->cache[sub];
-		break;
-	case 7:
-		if (sub < ARRAY_SIZE(p->leaf7))
-			*out = p->leaf7[sub];
-		break;
-	case 0xb:
-		if (sub < ARRAY_SIZE(p->topology))
-			*out = p->topology[sub];
-		else
-			out->ecx =
-				sub & 0xff; /* SDM: ECX tells the subleaf, type 0: no such level */
-		break;
-	case 0xd:
-		if (sub < CPUID_XSAVE_SUBS)
-			*out = p->xsave[sub];
-		break;
-	}
-}
-
-bool cpuid_lookup(const struct cpuid_policy *policy, u32 leaf, u32 subleaf, struct cpuid_regs *out)
-{
-	if (leaf < CPUID_BASIC) {
-		if (unlikely(CPUID_SUBLEAVES >> leaf & 1))
-			sub_lookup(policy, leaf, subleaf, out);
-		else
-			*out = policy->basic[leaf];
-		return true;
-	}
-	if (leaf - CPUID_EXT_BASE < CPUID_EXT) {
-		*out = policy->ext[leaf - CPUID_EXT_BASE];
-		return true;
-	}
-	if (leaf - CPUID_HV_BASE < CPUID_HV) {
-		*out = policy->hv[leaf - CPUID_HV_BASE];
-		return true;
-	}
-	*out = (struct cpuid_regs){ 0 };
-	return false;
 }
 
 /* Size of the XSAVE area for these XCR0 bits (SDM "XSAVE-Managed Features: layout"). */
@@ -368,7 +324,8 @@ static NOINLINE void execute_dynamic(struct vcpu *v, u32 leaf, u32 sub, struct c
 		if (out->ecx & F1C_XSAVE && virt_ops->get_reg(v, VR_CR4) & X86_CR4_OSXSAVE)
 			out->ecx |= F1C_OSXSAVE;
 		break;
-	case 0xb:
+	case 0xb: /* SDM: ECX tells the subleaf, type 0: no such level */
+		out->ecx |= sub & 0xff;
 		out->edx = v->index;
 		break;
 	case 0xd:
@@ -382,7 +339,9 @@ static NOINLINE void execute_dynamic(struct vcpu *v, u32 leaf, u32 sub, struct c
 
 void cpuid_execute(struct vcpu *v, u32 leaf, u32 subleaf, struct cpuid_regs *out)
 {
-	cpuid_lookup(v->vm->cpuid, leaf, subleaf, out);
+	const struct cpuid_regs *r = answer(v->vm->cpuid, leaf, subleaf);
+
+	*out = r ? *r : (struct cpuid_regs){ 0 };
 	if (leaf < CPUID_BASIC && CPUID_DYNAMIC >> leaf & 1)
 		execute_dynamic(v, leaf, subleaf, out);
 }

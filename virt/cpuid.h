@@ -54,12 +54,6 @@ struct cpuid_params {
 /* Fill the policy. Pure: any context. */
 void cpuid_policy_init(struct cpuid_policy *policy, const struct cpuid_params *params);
 
-/*
- * The static part of a leaf. False, and zeros in *out, for a leaf outside the three ranges. (Intel
- * CPUs would repeat their highest basic leaf there; nobody can rely on that, AMD gives zeros.)
- */
-bool cpuid_lookup(const struct cpuid_policy *policy, u32 leaf, u32 subleaf, struct cpuid_regs *out);
-
 #define CPUID_SUBLEAVES (BIT(4) | BIT(7) | BIT(0xb) | BIT(0xd))
 #define CPUID_DYNAMIC	(BIT(1) | BIT(0xb) | BIT(0xd)) /* not the same for each vCPU at any time */
 
@@ -71,7 +65,11 @@ static inline const struct cpuid_regs *cpuid_fixed(const struct cpuid_policy *po
 	return &policy->basic[leaf];
 }
 
-/* What this vCPU sees right now: APIC ids, OSXSAVE, XSAVE sizes by XCR0. On the runner. */
+/*
+ * What this vCPU sees right now: APIC ids, OSXSAVE, XSAVE sizes by XCR0; zeros for a leaf outside
+ * of the three ranges. (Intel CPUs would repeat their highest basic leaf there; nobody can rely on
+ * that, AMD gives zeros.) On the runner.
+ */
 void cpuid_execute(struct vcpu *v, u32 leaf, u32 subleaf, struct cpuid_regs *out);
 
 /*
