@@ -78,39 +78,34 @@ static u32 best_level(u64 va, u64 hpa, u64 size)
 	return !((va | hpa) & (2 * MIB - 1)) && size >= 2 * MIB ? 2 : 1;
 }
 
-/* bits: leaf bits in the layout of a 4 KiB leaf; those of a large one. */
-static u64 large_bits(u64 bits)
-{
-	return (bits & ~PTE_PAT4) | PTE_PS | (bits & PTE_PAT4 ? PTE_PATL : 0);
-}
-
-/* What is mapped already stays as it is. */
+/* bits: leaf bits in the layout of a 4 KiB leaf. What is mapped already stays as it is. */
 static int map(u64 va, u64 hpa, u64 size, u64 bits)
 {
 	while (size) {
 		u32 level = best_level(va, hpa, size);
-		u64 *e = entry_at(va, level), page;
+		u64 page = 1ull << (12 + 9 * (level - 1)), *e = entry_at(va, level), leaf = bits;
 
-		if (level > 1 && (!e || (*e & (PTE_P | PTE_PS)) == PTE_P)) {
-			/* Partly mapped in smaller pages: go on in those. */
-			level = 1;
-			e = entry_at(va, level);
-		}
-		if (!e)
+		if (!e && level == 1)
 			return trace_error(-ENOMEM);
-		if (!(*e & PTE_P))
-			*e = hpa | (level > 1 ? large_bits(bits) : bits) | PTE_P;
-		page = 1ull << (12 + 9 * (level - 1));
+		if (e && !(*e & PTE_P)) {
+			if (level > 1)
+				leaf = (bits & ~PTE_PAT4) | PTE_PS |
+				       (bits & PTE_PAT4 ? PTE_PATL : 0);
+			*e = hpa | leaf | PTE_P;
+		} else if (level > 1 && (!e || !(*e & PTE_PS))) {
+			/* Partly mapped in smaller pages: go on in those. */
+			page = 4096;
+			e = entry_at(va, 1);
+			if (!e)
+				return trace_error(-ENOMEM);
+			if (!(*e & PTE_P))
+				*e = hpa | bits | PTE_P;
+		}
 		va += page;
 		hpa += page;
 		size -= page;
 	}
 	return 0;
-}
-
-static int map_image(const u8 *start, const u8 *end, u64 bits)
-{
-	return map((u64)start, image_hpa(start), (u64)(end - start), bits);
 }
 
 int hostmap_init(u64 image_at)
@@ -122,11 +117,13 @@ int hostmap_init(u64 image_at)
 	have_1g = cpuid(0x80000000, 0).eax >= 0x80000001 && (cpuid(0x80000001, 0).edx & BIT(26));
 	width = cpuid(0x80000000, 0).eax >= 0x80000008 ? cpuid(0x80000008, 0).eax & 0xff : 36;
 	max_hpa = MIN(1ull << width, HOST_STACKS - HOST_IO_BASE);
-	err = map_image(image_start, text_end, PTE_G);
+	err = map((u64)image_start, image_at, (u64)(text_end - image_start), PTE_G);
 	if (!err)
-		err = map_image(text_end, rodata_end, PTE_G | PTE_NX);
+		err = map((u64)text_end, image_hpa(text_end), (u64)(rodata_end - text_end),
+			  PTE_G | PTE_NX);
 	if (!err)
-		err = map_image(rodata_end, image_end, PTE_G | PTE_NX | PTE_W);
+		err = map((u64)rodata_end, image_hpa(rodata_end), (u64)(image_end - rodata_end),
+			  PTE_G | PTE_NX | PTE_W);
 	/*
 	 * With five levels, the first and the last entry of the root lead to the same four-level
 	 * tables.

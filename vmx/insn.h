@@ -21,22 +21,23 @@ enum vmx_result {
 
 /*
  * The one place that turns flags into a result: `op` with its operands, and a path for a fault if
- * `fixup` names one.
+ * `fixup` names one. A test may ask by `inject` for a result without the instruction.
  */
-#define VMX_INSN(op, fixup, ...)                                                          \
-	({                                                                                \
-		bool invalid_, valid_;                                                    \
-		enum vmx_result result_ = VMX_OK;                                         \
-		asm volatile("1:\t" op "\n"                                               \
-			     "2:\n\t" fixup                                               \
-			     : [result] "+r"(result_), "=@ccc"(invalid_), "=@ccz"(valid_) \
-			     : __VA_ARGS__                                                \
-			     : "memory");                                                 \
-		if (unlikely(invalid_ && result_ == VMX_OK))                              \
-			result_ = VMX_FAIL_INVALID;                                       \
-		else if (unlikely(valid_ && result_ == VMX_OK))                           \
-			result_ = VMX_FAIL_VALID;                                         \
-		result_;                                                                  \
+#define VMX_INSN(inject, op, fixup, ...)                                                          \
+	({                                                                                        \
+		bool invalid_ = false, valid_ = false;                                            \
+		enum vmx_result result_ = (enum vmx_result)(inject);                              \
+		if (likely(!result_))                                                             \
+			asm volatile("1:\t" op "\n"                                               \
+				     "2:\n\t" fixup                                               \
+				     : [result] "+r"(result_), "=@ccc"(invalid_), "=@ccz"(valid_) \
+				     : __VA_ARGS__                                                \
+				     : "memory");                                                 \
+		if (unlikely(invalid_ && result_ == VMX_OK))                                      \
+			result_ = VMX_FAIL_INVALID;                                               \
+		else if (unlikely(valid_ && result_ == VMX_OK))                                   \
+			result_ = VMX_FAIL_VALID;                                                 \
+		result_;                                                                          \
 	})
 
 /*
@@ -55,23 +56,23 @@ _Static_assert(VMX_FAULT == 3, "the fixup loads this number");
 
 MUST_CHECK static inline enum vmx_result vmxon(hpa_t region)
 {
-	return fault_here(FAULT_VMXON, 0, NULL)
-		       ?: VMX_INSN("vmxon %[region]", VMX_FIXUP, [region] "m"(region.v));
+	return VMX_INSN(fault_here(FAULT_VMXON, 0, NULL), "vmxon %[region]",
+			VMX_FIXUP, [region] "m"(region.v));
 }
 
 MUST_CHECK static inline enum vmx_result vmxoff(void)
 {
-	return fault_here(FAULT_VMXOFF, 0, NULL) ?: VMX_INSN("vmxoff", "");
+	return VMX_INSN(fault_here(FAULT_VMXOFF, 0, NULL), "vmxoff", "");
 }
 
 MUST_CHECK static inline enum vmx_result vmclear(hpa_t vmcs)
 {
-	return VMX_INSN("vmclear %[vmcs]", "", [vmcs] "m"(vmcs.v));
+	return VMX_INSN(VMX_OK, "vmclear %[vmcs]", "", [vmcs] "m"(vmcs.v));
 }
 
 MUST_CHECK static inline enum vmx_result vmptrld(hpa_t vmcs)
 {
-	return VMX_INSN("vmptrld %[vmcs]", "", [vmcs] "m"(vmcs.v));
+	return VMX_INSN(VMX_OK, "vmptrld %[vmcs]", "", [vmcs] "m"(vmcs.v));
 }
 
 /* SDM "INVEPT", "INVVPID": types of invalidation */
@@ -82,18 +83,16 @@ MUST_CHECK static inline enum vmx_result invept(u64 type, u64 eptp)
 {
 	u64 descriptor[2] = { eptp, 0 };
 
-	return fault_here(FAULT_INVEPT, 0, NULL)
-		       ?: VMX_INSN("invept %[descriptor], %[type]",
-				   "", [descriptor] "m"(descriptor), [type] "r"(type));
+	return VMX_INSN(fault_here(FAULT_INVEPT, 0, NULL), "invept %[descriptor], %[type]",
+			"", [descriptor] "m"(descriptor), [type] "r"(type));
 }
 
 MUST_CHECK static inline enum vmx_result invvpid(u64 type, u16 vpid)
 {
 	u64 descriptor[2] = { vpid, 0 };
 
-	return fault_here(FAULT_INVVPID, 0, NULL)
-		       ?: VMX_INSN("invvpid %[descriptor], %[type]",
-				   "", [descriptor] "m"(descriptor), [type] "r"(type));
+	return VMX_INSN(fault_here(FAULT_INVVPID, 0, NULL), "invvpid %[descriptor], %[type]",
+			"", [descriptor] "m"(descriptor), [type] "r"(type));
 }
 
 /*

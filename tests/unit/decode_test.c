@@ -585,8 +585,8 @@ static void test_random(void **state)
 		for (u64 i = 0; i < rounds; i++)
 			one_round(mode, &t);
 		print_message(
-			"%s-bit: %lu strings, %lu valid, %lu vector, %lu with operands compared; Zydis refuses "
-			"%lu that get a length, and %lu that don't\n",
+			"%s-bit: %lu strings, %lu valid, %lu vector, %lu with operands compared; "
+			"Zydis refuses %lu that get a length, and %lu that don't\n",
 			mode_names[mode], t.total, t.both, t.vector, t.operands, t.reserved,
 			t.refused);
 		assert_true(t.operands > rounds / 100 && t.vector > rounds / 10000);
