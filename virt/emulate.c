@@ -94,17 +94,19 @@ static u64 carry_flags(u64 carries, u32 size)
 	       (carries & BIT(3) ? X86_EFLAGS_AF : 0);
 }
 
-static u64 add(u64 a, u64 b, u64 carry, u32 size, u64 *flags)
+static u64 add(u64 a, u64 b, u64 carry, u64 *carries)
 {
 	u64 result = a + b + carry;
-	*flags = result_flags(result, size) | carry_flags((a & b) | ((a | b) & ~result), size);
+
+	*carries = (a & b) | ((a | b) & ~result);
 	return result;
 }
 
-static u64 sub(u64 a, u64 b, u64 borrow, u32 size, u64 *flags)
+static u64 sub(u64 a, u64 b, u64 borrow, u64 *carries)
 {
 	u64 result = a - b - borrow;
-	*flags = result_flags(result, size) | carry_flags((~a & b) | ((~a | b) & result), size);
+
+	*carries = (~a & b) | ((~a | b) & result);
 	return result;
 }
 
@@ -113,48 +115,42 @@ static u64 compute(enum mem_op op, u64 a, u64 b, u32 size, struct insn_values *v
 {
 	u64 carry = v->rflags & X86_EFLAGS_CF ? 1 : 0;
 	u64 affected = FLAGS_STATUS;
-	u64 flags, result;
+	u64 carries = 0, result;
 
+	if (op == MEM_OP_INC || op == MEM_OP_DEC) {
+		b = 1;
+		affected &= ~(u64)X86_EFLAGS_CF;
+	}
 	switch (op) {
 	case MEM_OP_ADD:
 	case MEM_OP_XADD:
-		result = add(a, b, 0, size, &flags);
+	case MEM_OP_INC:
+		result = add(a, b, 0, &carries);
 		break;
 	case MEM_OP_ADC:
-		result = add(a, b, carry, size, &flags);
+		result = add(a, b, carry, &carries);
 		break;
 	case MEM_OP_SBB:
-		result = sub(a, b, carry, size, &flags);
-		break;
-	case MEM_OP_INC:
-		result = add(a, 1, 0, size, &flags);
-		affected &= ~(u64)X86_EFLAGS_CF;
-		break;
-	case MEM_OP_DEC:
-		result = sub(a, 1, 0, size, &flags);
-		affected &= ~(u64)X86_EFLAGS_CF;
+		result = sub(a, b, carry, &carries);
 		break;
 	case MEM_OP_NEG:
-		result = sub(0, a, 0, size, &flags);
+		result = sub(0, a, 0, &carries);
 		break;
 	case MEM_OP_AND:
 	case MEM_OP_TEST:
 		result = a & b;
-		flags = result_flags(result, size);
 		break;
 	case MEM_OP_OR:
 		result = a | b;
-		flags = result_flags(result, size);
 		break;
 	case MEM_OP_XOR:
 		result = a ^ b;
-		flags = result_flags(result, size);
 		break;
-	default: /* SUB, CMP, CMPXCHG, CMPS, SCAS */
-		result = sub(a, b, 0, size, &flags);
+	default: /* SUB, DEC, CMP, CMPXCHG, CMPS, SCAS */
+		result = sub(a, b, 0, &carries);
 		break;
 	}
-	set_flags(v, affected, flags);
+	set_flags(v, affected, result_flags(result, size) | carry_flags(carries, size));
 	return result;
 }
 
