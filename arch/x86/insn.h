@@ -61,41 +61,28 @@ static inline bool rdrand(u64 *value)
 	return valid;
 }
 
-#define READ_CR(n)                                                         \
-	static inline u64 read_cr##n(void)                                 \
+#define REGISTER_ACCESS(reg)                                               \
+	static inline u64 read_##reg(void)                                 \
 	{                                                                  \
 		u64 x;                                                     \
-		asm volatile("mov %%cr" #n ", %0" : "=r"(x) : : "memory"); \
+		asm volatile("mov %%" #reg ", %0" : "=r"(x) : : "memory"); \
 		return x;                                                  \
 	}                                                                  \
-	static inline void write_cr##n(u64 x)                              \
+	static inline void write_##reg(u64 x)                              \
 	{                                                                  \
-		asm volatile("mov %0, %%cr" #n : : "r"(x) : "memory");     \
+		asm volatile("mov %0, %%" #reg : : "r"(x) : "memory");     \
 	}
-READ_CR(0)
-READ_CR(2)
-READ_CR(3)
-READ_CR(4)
-#undef READ_CR
-
-#define DR_ACCESS(n)                                          \
-	static inline u64 read_dr##n(void)                    \
-	{                                                     \
-		u64 x;                                        \
-		asm volatile("mov %%dr" #n ", %0" : "=r"(x)); \
-		return x;                                     \
-	}                                                     \
-	static inline void write_dr##n(u64 x)                 \
-	{                                                     \
-		asm volatile("mov %0, %%dr" #n : : "r"(x));   \
-	}
-DR_ACCESS(0)
-DR_ACCESS(1)
-DR_ACCESS(2)
-DR_ACCESS(3)
-DR_ACCESS(6)
-DR_ACCESS(7)
-#undef DR_ACCESS
+REGISTER_ACCESS(cr0)
+REGISTER_ACCESS(cr2)
+REGISTER_ACCESS(cr3)
+REGISTER_ACCESS(cr4)
+REGISTER_ACCESS(dr0)
+REGISTER_ACCESS(dr1)
+REGISTER_ACCESS(dr2)
+REGISTER_ACCESS(dr3)
+REGISTER_ACCESS(dr6)
+REGISTER_ACCESS(dr7)
+#undef REGISTER_ACCESS
 
 #define PORT_ACCESS(suffix, type)                                  \
 	static inline type in##suffix(u16 port)                    \
