@@ -8,6 +8,7 @@
 #include "virt/cpuid.h"
 #include <asm/kvm_para.h>
 #include "arch/x86/msr.h"
+#include "arch/x86/topology.h"
 #include "lib/string.h"
 #include "virt/ops.h"
 #include "virt/vm.h"
@@ -83,12 +84,6 @@ static u32 low(u64 x)
 static u32 high(u64 x)
 {
 	return (u32)(x >> 32);
-}
-
-/* Number of bits that hold n different ids. */
-static u32 id_bits(u32 n)
-{
-	return n > 1 ? 32 - (u32)__builtin_clz(n - 1) : 0;
 }
 
 /* x87 and SSE, AVX, and AVX-512 as a whole: SDM "XCR0" allows no other combinations. */

@@ -28,12 +28,6 @@ static bool no(char why[120], const char *fmt, ...)
 	return false;
 }
 
-/* Bits that n different ids need. */
-static u32 order(u32 n)
-{
-	return n < 2 ? 0 : 32 - (u32)__builtin_clz(n - 1);
-}
-
 static u32 level_type(const struct cpuid_regs *level)
 {
 	return (level->ecx >> 8) & 0xff;
@@ -71,13 +65,13 @@ static bool check_package(u32 cpu, const struct topo_record *r, u32 package_shif
 			return no(why, "CPU %u: leaf %#x has level type %u above type %u", cpu,
 				  r->leaf, level_type(l), level_type(below));
 		if (level_shift(l) < level_shift(below) || level_cpus(l) < level_cpus(below) ||
-		    order(level_cpus(l)) > level_shift(l))
+		    id_bits(level_cpus(l)) > level_shift(l))
 			return no(why, "CPU %u: leaf %#x level %u: %u CPUs, shift %u", cpu, r->leaf,
 				  i, level_cpus(l), level_shift(l));
 	}
 	if (r->levels == TOPO_LEVELS)
 		return no(why, "CPU %u: the levels of leaf %#x do not end", cpu, r->leaf);
-	if (has_many(r) && order(package_cpus(r)) > package_shift)
+	if (has_many(r) && id_bits(package_cpus(r)) > package_shift)
 		return no(why, "CPU %u: leaf 1 has %u CPUs in a package, but shift %u", cpu,
 			  package_cpus(r), package_shift);
 	return true;
@@ -99,7 +93,7 @@ static bool shape_of(u32 cpu, const struct topo_record *r, struct shape *s, char
 	 * Cores with one thread, of hybrid processors or with SMT switched off, keep the shift that
 	 * the others need. Otherwise a shift that does not fit would tear cores apart or join them.
 	 */
-	if (!s->threads || (s->threads > 1 && order(s->threads) != s->smt_shift))
+	if (!s->threads || (s->threads > 1 && id_bits(s->threads) != s->smt_shift))
 		return no(why, "CPU %u: leaf %#x: %u threads in a core, but shift %u", cpu, r->leaf,
 			  s->threads, s->smt_shift);
 	if (level_type(&r->leaf_b) == LEVEL_SMT && level_shift(&r->leaf_b) != s->smt_shift)

@@ -37,6 +37,12 @@ struct topology {
 	} cpu[MAX_CPUS];
 };
 
+/* Bits that n different ids need. */
+static inline u32 id_bits(u32 n)
+{
+	return n < 2 ? 0 : 32 - (u32)__builtin_clz(n - 1);
+}
+
 /* Pure. Records 0..n-1 are those of CPUs 0..n-1. */
 void topo_group(const struct topo_record *records, u32 n, struct topology *t);
 
