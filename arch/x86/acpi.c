@@ -75,11 +75,7 @@ static const struct sdt *table_at(const struct reader *r, u64 address)
 
 static void read_gas(const void *p, u32 offset, struct acpi_gas *gas)
 {
-	gas->space = (u8)get(p, offset, 1);
-	gas->bits = (u8)get(p, offset + 1, 1);
-	gas->offset = (u8)get(p, offset + 2, 1);
-	gas->access = (u8)get(p, offset + 3, 1);
-	gas->address = get(p, offset + 4, 8);
+	memcpy(gas, (const u8 *)p + offset, sizeof(*gas));
 }
 
 static void add_cpu(const struct reader *r, u32 apic_id, u32 flags)

@@ -12,8 +12,8 @@
 #define ACPI_MAX_IOAPICS   16
 #define ACPI_MAX_OVERRIDES 32
 
-struct acpi_gas { /* Generic Address Structure */
-	u8 space; /* 0 memory, 1 I/O ports */
+struct PACKED acpi_gas { /* Generic Address Structure, as it is in the tables */
+	u8 space;	 /* 0 memory, 1 I/O ports */
 	u8 bits, offset, access;
 	u64 address;
 };
