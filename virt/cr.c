@@ -99,33 +99,28 @@ static int write_cr(struct vcpu *v, u8 cr, u64 value)
 	}
 }
 
-static int read_cr(struct vcpu *v, u8 cr, u64 *value)
+static u64 read_cr(struct vcpu *v, u8 cr)
 {
 	static const u8 regs[5] = { [0] = VR_CR0, [3] = VR_CR3, [4] = VR_CR4 };
 
-	if (cr == 8) {
-		*value = v->vm->irqchip ? v->vm->irqchip->get_tpr(v) >> 4 : 0;
-		return 0;
-	}
-	*value = virt_ops->get_reg(v, regs[cr]);
-	return 0;
+	if (cr == 8)
+		return v->vm->irqchip ? v->vm->irqchip->get_tpr(v) >> 4 : 0;
+	return virt_ops->get_reg(v, regs[cr]);
 }
 
 static int execute(struct vcpu *v, bool wide)
 {
-	u64 value = 0, cr0 = virt_ops->get_reg(v, VR_CR0);
+	u64 value, cr0 = virt_ops->get_reg(v, VR_CR0);
 	u8 cr = v->exit.cr.cr;
-	int err = 0;
 
 	switch (v->exit.cr.op) {
 	case CR_WRITE:
 		value = vcpu_gpr(v, v->exit.cr.gpr);
 		return write_cr(v, cr, wide ? value : (u32)value);
 	case CR_READ:
-		err = read_cr(v, cr, &value);
-		if (!err)
-			vcpu_set_gpr(v, v->exit.cr.gpr, wide ? value : (u32)value);
-		return err;
+		value = read_cr(v, cr);
+		vcpu_set_gpr(v, v->exit.cr.gpr, wide ? value : (u32)value);
+		return 0;
 	case CR_CLTS:
 		return guest_set_cr0(v, cr0 & ~X86_CR0_TS);
 	case CR_LMSW: /* PE can be set, never cleared */
