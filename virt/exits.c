@@ -203,11 +203,6 @@ static void exit_xsetbv(struct vcpu *v)
 	vcpu_skip(v);
 }
 
-static void exit_skip(struct vcpu *v)
-{
-	vcpu_skip(v);
-}
-
 static void exit_gp(struct vcpu *v)
 {
 	vcpu_gp(v);
@@ -282,7 +277,7 @@ static void exit_failed(struct vcpu *v)
 	X(PAUSE, "pause", exit_yield)                      \
 	X(MONITOR, "monitor", exit_ud)                     \
 	X(MWAIT, "mwait", exit_ud)                         \
-	X(INVD, "invd", exit_skip)                         \
+	X(INVD, "invd", vcpu_skip)                         \
 	X(RDPMC, "rdpmc", exit_gp)                         \
 	X(VIRT_INSN, "virt-insn", exit_ud)                 \
 	X(TASK_SWITCH, "task-switch", exit_task_switch)    \
