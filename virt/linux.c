@@ -150,21 +150,14 @@ static void write_zero_page(struct loading *l, struct bzimage *z)
 		 e820_count * sizeof(*l->img->e820), what);
 }
 
-#define PTE_PW	 0x3ull	 /* present, writable */
-#define PTE_PWL	 0x83ull /* and large */
-#define PT_CHUNK 64u	 /* entries at a time, for the stack's sake */
+#define PTE_PW	0x3ull	/* present, writable */
+#define PTE_PWL 0x83ull /* and large */
 
 /* count entries: first, first + step, ... */
 static void write_entries(struct loading *l, u64 gpa, u64 first, u64 step, u32 count)
 {
-	u64 entries[PT_CHUNK];
-
-	for (u32 done = 0, n; done < count; done += n) {
-		n = MIN(PT_CHUNK, count - done);
-		for (u32 i = 0; i < n; i++)
-			entries[i] = first + (done + i) * step;
-		load_put(l, gpa + done * 8ull, entries, n * 8ull, "page tables");
-	}
+	for (u32 i = 0; i < count; i++, first += step)
+		load_put(l, gpa + i * sizeof(first), &first, sizeof(first), "page tables");
 }
 
 /* PML4[0] -> PDPT[0..3] -> four directories of 2 MiB pages: gpa = linear address below 4 GiB. */
