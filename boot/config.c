@@ -635,20 +635,14 @@ static void begin_vm(struct parser *p, struct text name)
 	struct config_vm *vm = find_vm(config, name);
 
 	p->skip = true;
-	if (!is_vm_name(name)) {
-		complain(p, p->line, "vm", "%s is not a name (1 to 31 of a-z A-Z 0-9 - _)",
-			 quote(name).s);
-		return;
-	}
-	if (vm) {
-		complain(p, p->line, "vm", "%s is there already, in line %u", quote(name).s,
-			 vm->line);
-		return;
-	}
-	if (config->nr_vms == CONFIG_MAX_VMS) {
-		complain(p, p->line, "vm", "%s is one too many: at most 16", quote(name).s);
-		return;
-	}
+	if (!is_vm_name(name))
+		return complain(p, p->line, "vm", "%s is not a name (1 to 31 of a-z A-Z 0-9 - _)",
+				quote(name).s);
+	if (vm)
+		return complain(p, p->line, "vm", "%s is there already, in line %u", quote(name).s,
+				vm->line);
+	if (config->nr_vms == CONFIG_MAX_VMS)
+		return complain(p, p->line, "vm", "%s is one too many: at most 16", quote(name).s);
 	p->skip = false;
 	vm = &config->vms[config->nr_vms++];
 	text_copy(vm->name, name);
