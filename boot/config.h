@@ -33,6 +33,7 @@
 
 enum config_serial { CONFIG_SERIAL_AUTO, CONFIG_SERIAL_PORT, CONFIG_SERIAL_NONE };
 enum config_idle { CONFIG_IDLE_MONITOR, CONFIG_IDLE_POWEROFF };
+/* in the order of enum virt_mixed */
 enum config_mixed { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE, CONFIG_MIXED_COMMON };
 enum config_exit { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART, CONFIG_EXIT_POWEROFF };
 

@@ -27,10 +27,7 @@
 #include "debug/screen.h"
 #include "dev/clock.h"
 #include "lib/assert.h"
-#include "lib/error.h"
 #include "lib/log.h"
-#include "lib/printf.h"
-#include "lib/string.h"
 #include "mm/hostmap.h"
 #include "mm/phys.h"
 #include "svm/ops.h"
@@ -328,12 +325,10 @@ static void vm_run(struct task *t)
 
 static void enable_virtualization(void)
 {
-	static const u8 mixed[] = { [CONFIG_MIXED_EXCLUDE] = VIRT_MIXED_EXCLUDE,
-				    [CONFIG_MIXED_REFUSE] = VIRT_MIXED_REFUSE,
-				    [CONFIG_MIXED_COMMON] = VIRT_MIXED_COMMON };
 	u32 setup = config.setup_cpu == CONFIG_SETUP_BOOT ? 0 : (u32)config.setup_cpu;
 	u64 began = rdtsc(), decided;
-	int err = virt_setup(backends, ARRAY_SIZE(backends), setup, mixed[config.mixed_cpus]);
+	int err = virt_setup(backends, ARRAY_SIZE(backends), setup,
+			     (enum virt_mixed)config.mixed_cpus);
 
 	decided = rdtsc();
 	if (!err)

@@ -7,7 +7,6 @@
 #include "dev/platform.h"
 #include "lib/error.h"
 #include "lib/log.h"
-#include "lib/printf.h"
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"

@@ -51,7 +51,7 @@ static void print_cpu(u32 id)
 static void print_topology(u32 id)
 {
 	const struct topology *t = topo_current();
-	u32 package_shift = t->package_why[0] ? 32 : t->package_shift;
+	u32 package_shift = t->packages_known ? t->package_shift : 32;
 	u64 apic = cpus[id].apic_id;
 	struct cpumask siblings;
 
@@ -59,9 +59,7 @@ static void print_topology(u32 id)
 	if (!topo_siblings(id, &siblings)) {
 		command_text("topology_unknown", t->why[0] ? t->why : "this CPU never came up");
 	} else {
-		if (t->package_why[0])
-			command_text("package_unknown", t->package_why);
-		else
+		if (t->packages_known)
 			monitor_printf(" package=%lu", apic >> package_shift);
 		monitor_printf(" core=%lu thread=%lu siblings=",
 			       (apic & (BIT(package_shift) - 1)) >> t->smt_shift,

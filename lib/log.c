@@ -2,7 +2,6 @@
 #include "lib/log.h"
 #include "lib/printf.h"
 #include "lib/spinlock.h"
-#include "lib/string.h"
 
 #define LOG_RING 65536u /* a power of two: the index is a free-running count */
 

@@ -50,13 +50,3 @@ char *strchr(const char *s, int c)
 			return NULL;
 	return (char *)s;
 }
-
-char *strstr(const char *s, const char *word)
-{
-	size_t n = strlen(word);
-
-	for (; *s; s++)
-		if (!strncmp(s, word, n))
-			return (char *)s;
-	return n ? NULL : (char *)s;
-}

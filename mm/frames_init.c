@@ -4,7 +4,6 @@
  * nothing here sorts it: what a place is, and how far down that holds, is asked of the whole map
  * each time it may have changed.
  */
-#include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/string.h"
 #include "mm/extent.h"

@@ -4,7 +4,6 @@
  * reverse.
  */
 #include "arch/x86/cpu.h"
-#include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "lib/error.h"
 #include "lib/log.h"

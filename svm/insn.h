@@ -10,17 +10,12 @@
 struct vcpu;
 
 /*
- * Save or load FS, GS, TR, LDTR (hidden parts included), KernelGSBase, STAR, LSTAR, CSTAR, SFMASK,
+ * Save FS, GS, TR, LDTR (hidden parts included), KernelGSBase, STAR, LSTAR, CSTAR, SFMASK,
  * SYSENTER_*.
  */
 static inline void svm_vmsave(hpa_t vmcb)
 {
 	asm volatile("vmsave %%rax" : : "a"(vmcb.v) : "memory");
-}
-
-static inline void svm_vmload(hpa_t vmcb)
-{
-	asm volatile("vmload %%rax" : : "a"(vmcb.v) : "memory");
 }
 
 static inline void svm_stgi(void)

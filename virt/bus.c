@@ -125,11 +125,3 @@ int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value)
 		return -ENXIO;
 	return r->write(v, r->dev, addr - r->base, size, value);
 }
-
-bool io_claimed(struct vm *vm, enum io_space space, u64 addr)
-{
-	const struct io_bus *bus = &vm->bus;
-	u32 i = bus_search(bus, space, addr);
-
-	return i < bus->count[space] && region_has(&bus->region[space][i], addr, 1);
-}

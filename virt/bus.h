@@ -47,5 +47,3 @@ int io_register(struct vm *vm, enum io_space space, const struct io_region *regi
  */
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value);
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value);
-/* Does anybody claim this address? */
-bool io_claimed(struct vm *vm, enum io_space space, u64 addr);

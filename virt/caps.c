@@ -4,7 +4,6 @@
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/timer.h"
-#include "lib/error.h"
 
 struct common_field {
 	struct cap_field field;

@@ -31,28 +31,30 @@
 
 #define XSAVE_LEGACY 576 /* FXSAVE area and XSAVE header */
 
-/* Where the policy keeps the answer; NULL: zeros. */
+/* Where the policy keeps the answer. */
 static const struct cpuid_regs *answer(const struct cpuid_policy *p, u32 leaf, u32 sub)
 {
+	static const struct cpuid_regs nothing;
+
 	if (leaf - CPUID_EXT_BASE < CPUID_EXT)
 		return &p->ext[leaf - CPUID_EXT_BASE];
 	if (leaf - CPUID_HV_BASE < CPUID_HV)
 		return &p->hv[leaf - CPUID_HV_BASE];
 	switch (leaf) {
 	case 4:
-		return sub < ARRAY_SIZE(p->cache) ? &p->cache[sub] : NULL;
+		return sub < ARRAY_SIZE(p->cache) ? &p->cache[sub] : &nothing;
 	case 7:
-		return sub < ARRAY_SIZE(p->leaf7) ? &p->leaf7[sub] : NULL;
+		return sub < ARRAY_SIZE(p->leaf7) ? &p->leaf7[sub] : &nothing;
 	case 0xb:
-		return sub < ARRAY_SIZE(p->topology) ? &p->topology[sub] : NULL;
+		return sub < ARRAY_SIZE(p->topology) ? &p->topology[sub] : &nothing;
 	case 0xd:
-		return sub < ARRAY_SIZE(p->xsave) ? &p->xsave[sub] : NULL;
+		return sub < ARRAY_SIZE(p->xsave) ? &p->xsave[sub] : &nothing;
 	default:
-		return leaf < CPUID_BASIC ? &p->basic[leaf] : NULL;
+		return leaf < CPUID_BASIC ? &p->basic[leaf] : &nothing;
 	}
 }
 
-/* Likewise, for the same register as the word's of the record. */
+/* Likewise, for the register that this word of the record is of: one that the policy has. */
 static u32 *place(struct cpuid_policy *p, u32 word, bool high)
 {
 	const struct cap_source *from = cap_source(word);
@@ -334,9 +336,7 @@ static NOINLINE void execute_dynamic(struct vcpu *v, u32 leaf, u32 sub, struct c
 
 void cpuid_execute(struct vcpu *v, u32 leaf, u32 subleaf, struct cpuid_regs *out)
 {
-	const struct cpuid_regs *r = answer(v->vm->cpuid, leaf, subleaf);
-
-	*out = r ? *r : (struct cpuid_regs){ 0 };
+	*out = *answer(v->vm->cpuid, leaf, subleaf);
 	if (leaf < CPUID_BASIC && CPUID_DYNAMIC >> leaf & 1)
 		execute_dynamic(v, leaf, subleaf, out);
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-#include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "lib/error.h"
-#include "lib/log.h"
 #include "virt/cpuid.h"
 #include "virt/exits.h"
 #include "virt/fpu.h"

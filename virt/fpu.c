@@ -2,7 +2,6 @@
 #include "arch/x86/insn.h"
 #include "lib/error.h"
 #include "lib/string.h"
-#include "mm/frames.h"
 #include "virt/fpu.h"
 #include "virt/vcpu.h"
 
@@ -26,11 +25,6 @@ int fpu_init(u64 xcr0)
 	if (cpuid(0xd, 0).ebx > PAGE_SIZE << FPU_ORDER)
 		return trace_error(-ENOSPC);
 	return 0;
-}
-
-u64 fpu_components(void)
-{
-	return components;
 }
 
 void fpu_reset(void *area)

@@ -17,8 +17,6 @@ struct vcpu;
  * -ENOSPC: more than FPU_ORDER holds.
  */
 int fpu_init(u64 xcr0);
-/* Components of the machine. */
-u64 fpu_components(void);
 /* A power-on image. */
 void fpu_reset(void *area);
 /* On the runner, interrupts off. */

@@ -32,14 +32,6 @@ static u64 after_ms(u64 ms)
 	return rdtsc() + ms * tsc_khz;
 }
 
-static void go_on_in(u32 us)
-{
-	u64 flags = irq_save();
-
-	timer_arm(&op.timer, rdtsc() + (u64)us * tsc_khz / 1000);
-	irq_restore(flags);
-}
-
 static void timer_fired(struct timer *t)
 {
 	(void)t;
@@ -85,8 +77,11 @@ static void leave(struct task *t)
 
 static void step_on(enum step next, u32 us)
 {
+	u64 flags = irq_save();
+
 	op.step = next;
-	go_on_in(us);
+	timer_arm(&op.timer, rdtsc() + (u64)us * tsc_khz / 1000);
+	irq_restore(flags);
 }
 
 static void start_round(void)
@@ -128,7 +123,7 @@ static void check_arrival(void)
 	int err = smp_check(op.cpu, rdtsc() > op.deadline);
 
 	if (err == -EAGAIN)
-		go_on_in(POLL_US);
+		step_on(op.step, POLL_US);
 	else if (err)
 		give_up("stays offline");
 	if (err)
@@ -152,7 +147,7 @@ static void run(struct task *t)
 		else if (rdtsc() > op.deadline)
 			give_up("not offline after 5 s: it is still busy, and will be later");
 		else
-			go_on_in(POLL_US);
+			step_on(op.step, POLL_US);
 		break;
 	case INIT_SENT:
 		smp_sipi(op.cpu);

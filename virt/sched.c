@@ -6,7 +6,6 @@
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/list.h"
-#include "lib/log.h"
 #include "virt/enable.h"
 #include "virt/exit_cost.h"
 #include "virt/sched.h"

@@ -9,7 +9,6 @@
  */
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
-#include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/string.h"
 #include "vmx/insn.h"

@@ -7,7 +7,6 @@
  */
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
-#include "lib/assert.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 

@@ -16,8 +16,7 @@ u32 tsc_khz = 1000000;
 bool clock_has_deadline;
 u64 clock_apic_mult = 1ull << 32;
 const char *clock_source = "nothing (1 GHz assumed)";
-static u64 ns_mult = 1ull << 32;  /* nanoseconds per TSC tick, times 2^32 */
-static u64 tsc_mult = 1ull << 32; /* TSC ticks per nanosecond, times 2^32 */
+static u64 ns_mult = 1ull << 32; /* nanoseconds per TSC tick, times 2^32 */
 
 static volatile u32 *pm_mmio;
 
@@ -138,7 +137,6 @@ void clock_calibrate(void)
 	      measure(measure_pit, PIT_HZ, "PIT")))
 		log_warn("clock: neither the ACPI PM timer nor the PIT ticks: time is a guess");
 	ns_mult = (1000000ull << 32) / tsc_khz;
-	tsc_mult = ((u64)tsc_khz << 32) / 1000000;
 	log_info("clock: TSC %u.%03u MHz by %s, timer %s", tsc_khz / 1000, tsc_khz % 1000,
 		 clock_source, clock_has_deadline ? "TSC deadline" : "one-shot");
 }
@@ -146,11 +144,6 @@ void clock_calibrate(void)
 u64 tsc_to_ns(u64 ticks)
 {
 	return (u64)((unsigned __int128)ticks * ns_mult >> 32);
-}
-
-u64 ns_to_tsc(u64 ns)
-{
-	return (u64)((unsigned __int128)ns * tsc_mult >> 32);
 }
 
 u64 clock_ns(void)

@@ -5,7 +5,7 @@
  *
  * Per-CPU variables: DEFINE_PERCPU(type, name) in a .c file; this_cpu(name) is the running CPU's
  * copy as an lvalue (stable only while interrupts are off or on a CPU's own task loop: nothing
- * migrates in Corbel), per_cpu(name, cpu) any CPU's.
+ * migrates in Corbel).
  */
 #pragma once
 
@@ -51,9 +51,8 @@ extern struct cpumask cpus_online; /* atomic bits */
 #define DEFINE_PERCPU(type, name)  __attribute__((section(".percpu"))) __seg_gs typeof(type) name
 #endif
 #define this_cpu(name) (name)
-/* Pointer to a CPU's own copy of a variable, usable from any CPU; type is the variable's. */
-#define per_cpu_ptr(type, name, cpu) ((type *)((u64)(uintptr_t) & (name) + cpus[cpu].percpu_offset))
-#define this_cpu_ptr(type, name)     ((type *)((u64)(uintptr_t) & (name) + this_cpu(percpu_offset)))
+/* Pointer to the running CPU's copy, usable from any CPU; type is the variable's. */
+#define this_cpu_ptr(type, name) ((type *)((u64)(uintptr_t) & (name) + this_cpu(percpu_offset)))
 
 DECLARE_PERCPU(u32, cpu_id);	    /* the running CPU's number */
 DECLARE_PERCPU(u64, percpu_offset); /* its cpus[].percpu_offset */

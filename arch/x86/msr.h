@@ -15,14 +15,12 @@
 #define APIC_BASE_ENABLE	BIT(11)
 #define MSR_FEATURE_CONTROL	0x3a
 #define FEATURE_CONTROL_LOCK	BIT(0)
-#define FEATURE_CONTROL_VMX_SMX BIT(1)
 #define FEATURE_CONTROL_VMX	BIT(2)
 #define MSR_ARCH_CAPABILITIES	0x10a
 #define MSR_SYSENTER_CS		0x174
 #define MSR_SYSENTER_ESP	0x175
 #define MSR_SYSENTER_EIP	0x176
 #define MSR_MISC_ENABLE		0x1a0
-#define MSR_DEBUGCTL		0x1d9
 #define MSR_PAT			0x277
 #define MSR_VMX_BASIC		0x480
 #define MSR_VMX_PINBASED_CTLS	0x481 /* then of the processor, of exits, of entries */
@@ -39,14 +37,12 @@
 #define MSR_VMX_PROCBASED_CTLS3 0x492
 #define MSR_TSC_DEADLINE	0x6e0
 #define MSR_X2APIC_BASE		0x800
-#define MSR_XSS			0xda0
 #define MSR_EFER		0xc0000080
 #define EFER_SCE		BIT(0)
 #define EFER_LME		BIT(8)
 #define EFER_LMA		BIT(10)
 #define EFER_NXE		BIT(11)
 #define EFER_SVME		BIT(12)
-#define EFER_LMSLE		BIT(13)
 #define EFER_FFXSR		BIT(14)
 #define MSR_STAR		0xc0000081
 #define MSR_LSTAR		0xc0000082

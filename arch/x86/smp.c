@@ -9,7 +9,6 @@
 #include "arch/x86/msr.h"
 #include "arch/x86/smp.h"
 #include "arch/x86/topology.h"
-#include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/log.h"
 #include "lib/string.h"

@@ -26,4 +26,3 @@ void timer_cancel(struct timer *t);
  */
 extern u32 tsc_khz;
 u64 tsc_to_ns(u64 ticks);
-u64 ns_to_tsc(u64 ns);

@@ -4,7 +4,6 @@
 #include "arch/x86/topology.h"
 #include "lib/log.h"
 #include "lib/printf.h"
-#include "lib/string.h"
 
 #define LEVEL_SMT  1
 #define LEAF_1_HTT BIT(28)
@@ -55,26 +54,18 @@ static u32 package_cpus(const struct topo_record *r)
 	return (r->leaf_1.ebx >> 16) & 0xff;
 }
 
-/* Levels above the threads: the highest one's shift is the package's. */
-static bool check_package(u32 cpu, const struct topo_record *r, u32 package_shift, char *why)
+/* Levels above the threads: the highest one's shift is the package's, if they make sense. */
+static bool package_known(const struct topo_record *r, u32 package_shift)
 {
 	for (u32 i = 1; i < r->levels; i++) {
 		const struct cpuid_regs *l = &r->level[i], *below = l - 1;
 
-		if (level_type(l) <= level_type(below))
-			return no(why, "CPU %u: leaf %#x has level type %u above type %u", cpu,
-				  r->leaf, level_type(l), level_type(below));
-		if (level_shift(l) < level_shift(below) || level_cpus(l) < level_cpus(below) ||
-		    id_bits(level_cpus(l)) > level_shift(l))
-			return no(why, "CPU %u: leaf %#x level %u: %u CPUs, shift %u", cpu, r->leaf,
-				  i, level_cpus(l), level_shift(l));
+		if (level_type(l) <= level_type(below) || level_shift(l) < level_shift(below) ||
+		    level_cpus(l) < level_cpus(below) || id_bits(level_cpus(l)) > level_shift(l))
+			return false;
 	}
-	if (r->levels == TOPO_LEVELS)
-		return no(why, "CPU %u: the levels of leaf %#x do not end", cpu, r->leaf);
-	if (has_many(r) && id_bits(package_cpus(r)) > package_shift)
-		return no(why, "CPU %u: leaf 1 has %u CPUs in a package, but shift %u", cpu,
-			  package_cpus(r), package_shift);
-	return true;
+	return r->levels < TOPO_LEVELS &&
+	       !(has_many(r) && id_bits(package_cpus(r)) > package_shift);
 }
 
 static bool shape_of(u32 cpu, const struct topo_record *r, struct shape *s, char *why)
@@ -121,8 +112,6 @@ static bool read_shapes(const struct topo_record *r, u32 n, struct topology *t)
 			continue;
 		if (!shape_of(i, &r[i], &s, t->why))
 			return false;
-		if (!t->package_why[0])
-			(void)check_package(i, &r[i], s.package_shift, t->package_why);
 		if (first == n) {
 			first = i;
 			t->smt_shift = s.smt_shift;
@@ -132,9 +121,8 @@ static bool read_shapes(const struct topo_record *r, u32 n, struct topology *t)
 		if (s.smt_shift != t->smt_shift)
 			return no(t->why, "the threads' shift is %u on CPU %u, but %u on CPU %u",
 				  t->smt_shift, first, s.smt_shift, i);
-		if (s.package_shift != t->package_shift && !t->package_why[0])
-			(void)no(t->package_why, "their shift is %u on CPU %u, but %u on CPU %u",
-				 t->package_shift, first, s.package_shift, i);
+		t->packages_known &= s.package_shift == t->package_shift &&
+				     package_known(&r[i], s.package_shift);
 	}
 	return first < n || no(t->why, "no CPU has read it");
 }
@@ -179,7 +167,7 @@ static bool group_cpu(const struct topo_record *r, u32 n, u32 i, struct topology
 
 void topo_group(const struct topo_record *r, u32 n, struct topology *t)
 {
-	*t = (struct topology){ .threads_min = MAX_CPUS };
+	*t = (struct topology){ .packages_known = true, .threads_min = MAX_CPUS };
 	if (!read_shapes(r, n, t))
 		return;
 	for (u32 i = 0; i < n; i++)
@@ -214,19 +202,14 @@ void topo_read(u32 cpu)
 
 static void log_topology(const struct topology *t)
 {
-	char each[32];
-
 	if (t->why[0])
 		return log_warn("topology unknown: %s", t->why);
-	fmt_snprintf(each, sizeof(each), t->threads_min < t->threads_max ? "%u to %u" : "%u",
-		     t->threads_min, t->threads_max);
-	if (t->package_why[0])
-		log_info("topology: %u cores, %s threads each; packages unknown: %s", t->cores,
-			 each, t->package_why);
+	if (t->packages_known)
+		log_info("topology: %u packages, %u cores, up to %u threads each", t->packages,
+			 t->cores, t->threads_max);
 	else
-		log_info("topology: %u package%s, %u core%s, %s thread%s each", t->packages,
-			 t->packages == 1 ? "" : "s", t->cores, t->cores == 1 ? "" : "s", each,
-			 t->threads_max == 1 ? "" : "s");
+		log_info("topology: %u cores, up to %u threads each; packages unknown", t->cores,
+			 t->threads_max);
 }
 
 void topo_evaluate(void)

@@ -26,8 +26,8 @@ struct topo_record {
 };
 
 struct topology {
-	/* Why the cores, or only the packages, are unknown; "": they are known. */
-	char why[120], package_why[120];
+	char why[120]; /* the cores are unknown; "": they are known */
+	bool packages_known;
 	u32 smt_shift, package_shift; /* of APIC ids: the bits below are the thread, the CPU */
 	u32 packages, cores;	      /* of the CPUs that were read */
 	u32 threads_min, threads_max; /* of a core */

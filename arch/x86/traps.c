@@ -4,9 +4,7 @@
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "arch/x86/trap.h"
-#include "lib/assert.h"
 #include "lib/error.h"
-#include "lib/log.h"
 
 struct extable_entry {
 	u64 insn, fixup;

@@ -400,7 +400,8 @@ void fake_open(void)
 	cpus[3].why = "no answer to SIPI";
 	cpus_online = (struct cpumask){ { 7 } };
 	fake_cpu_stuck = CPU_ID_NONE;
-	fake_topology = (struct topology){ .smt_shift = 2, .package_shift = 3 };
+	fake_topology =
+		(struct topology){ .packages_known = true, .smt_shift = 2, .package_shift = 3 };
 	memset(&fake_uart, 0, sizeof(fake_uart));
 	fake_typed_len = 0;
 	fake_uart_room = 4096;

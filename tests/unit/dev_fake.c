@@ -58,11 +58,6 @@ u64 tsc_to_ns(u64 ticks)
 	return (u64)((unsigned __int128)ticks * 1000000 / tsc_khz);
 }
 
-u64 ns_to_tsc(u64 ns)
-{
-	return (u64)((unsigned __int128)ns * tsc_khz / 1000000);
-}
-
 void timer_init(struct timer *t, void (*fire)(struct timer *t))
 {
 	t->fire = fire;
