@@ -589,6 +589,9 @@ def topology():
 import faults  # noqa: E402  pylint: disable=wrong-import-position
 
 
+# Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
+LONG = {"network-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4", "start-ipis-4on4-bochs",
+        "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
@@ -610,3 +613,5 @@ TESTS = [
     *smp(),
     *start_ipis(),
 ]
+for long_test in TESTS:
+    long_test.soak |= long_test.name in LONG
