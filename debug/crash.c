@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
+#include "arch/x86/desc.h"
 #include "arch/x86/insn.h"
 #include "debug/backtrace.h"
 #include "debug/crash.h"
@@ -89,11 +90,26 @@ static void dump_frame(const struct trap_frame *f)
 		read_cr4());
 }
 
+/*
+ * An exception may come where GS base is a guest's, between #VMEXIT and VMLOAD: whose stack this is
+ * tells the CPU. (Interrupts and NMIs don't: GIF is 0 there.)
+ */
+static void own_percpu(const struct trap_frame *f)
+{
+	for (u32 i = 0; i < nr_cpus; i++) {
+		u64 top = (u64)(uintptr_t)cpus[i].stack_top;
+
+		if ((u64)(uintptr_t)f - (top - STACK_SIZE) < STACK_SIZE)
+			cpu_set_percpu(i);
+	}
+}
+
 void crash_trap(struct trap_frame *f)
 {
 	const char *name = f->vector < 32 && exception_names[f->vector] ? exception_names[f->vector]
 									: "exception";
 
+	own_percpu(f);
 	crash_begin();
 	log_err("corbel: PANIC: %s on CPU %u", name, this_cpu(cpu_id));
 	dump_frame(f);
