@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The ACPI tables of a guest, at a fixed place below 640 KiB that the memory map given to the guest
- *calls ACPI:
+ * calls ACPI:
  *
  *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, virtio devices, power-off)
  *	             -> MADT (CPUs, IOAPIC)

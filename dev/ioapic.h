@@ -8,8 +8,8 @@
  *	EOI of the vector (broadcast, or by the EOI register) ---- clears remote IRR
  *
  * No lock: `lines` and the entries change by atomic operations; whoever makes a level-triggered pin
- *ready looks at the other conditions after that, and the one who sets remote IRR sends. Devices may
- *call ioapic_line under their own locks.
+ * ready looks at the other conditions after that, and the one who sets remote IRR sends. Devices
+ *may call ioapic_line under their own locks.
  */
 #pragma once
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * kvmclock: the guest computes its time from its TSC by factors that Corbel writes into guest
- *memory once.
+ * memory once.
  *
  *	ns since the VM's start = scale(guest TSC - tsc_timestamp) + system_time
  *
  * Corbel's guests see TSC 0 at the VM's start, so both offsets are 0, on every vCPU and for ever:
- *no page ever grows stale, and no two vCPUs differ by rounding.
+ * no page ever grows stale, and no two vCPUs differ by rounding.
  */
 #pragma once
 

@@ -7,8 +7,8 @@
  *	                (atomic bits, then REQ_EVENT)
  *
  * Only IRR, TMR and `errors` are written by other CPUs, atomically; everything else
- *belongs to the runner, and others read single words of it (id, LDR, DFR, SVR, PPR). There is no
- *lock.
+ * belongs to the runner, and others read single words of it (id, LDR, DFR, SVR, PPR). There is no
+ * lock.
  */
 #pragma once
 

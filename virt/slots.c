@@ -8,14 +8,14 @@
  *	         b: [0 ................ 2M)
  *
  * Extents count from the slot's gpa rounded down to 2 MiB, and each stands for the guest's aligned
- *2 MiB: a 2 MiB leaf is possible wherever the slot covers one wholly. No two slots share an extent;
- *what sticks out at a slot's edges is wasted (at most 4 MiB a slot less two pages), for a rule
- *without exceptions: a slot's memory is its own.
+ * 2 MiB: a 2 MiB leaf is possible wherever the slot covers one wholly. No two slots share an
+ *extent; what sticks out at a slot's edges is wasted (at most 4 MiB a slot less two pages), for a
+ *rule without exceptions: a slot's memory is its own.
  *
  * An extent is cleared when it is first touched, by whoever comes first: `claimed` says that
- *somebody is at it, `touched` that it is done. Two bits instead of a lock, so that faults on
- *different extents never meet. (Clearing 2 MiB takes in the order of 100 microseconds: the largest
- *piece of work that a fault does.)
+ * somebody is at it, `touched` that it is done. Two bits instead of a lock, so that faults on
+ * different extents never meet. (Clearing 2 MiB takes in the order of 100 microseconds: the largest
+ * piece of work that a fault does.)
  */
 #include "lib/error.h"
 #include "lib/string.h"
