@@ -306,7 +306,7 @@ def start_ipis():
     # Stopped and restarted while vCPUs wait for their SIPI.
     yield from on_both("waiting-vcpus", **tiny("idle-forever", vcpus=3), emu=["--cpus", "2"], says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait vcpu=1\n"
-                              "wait state=wait-for-sipi\nwait state=wait-for-sipi\nsend vm idle-forever reset\n"
+                              "wait state=wait-for-sipi\nsend vm idle-forever reset\n"
                               "wait by the operator\nsend vm idle-forever info\nwait resets=1\n"
                               "wait state=wait-for-sipi\nsend vm idle-forever stop\n")
     for vcpus, cpus in (4, 4), (5, 2), (3, 1):
