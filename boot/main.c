@@ -201,9 +201,7 @@ static int halt_here(void *arg)
 	(void)arg;
 	virt_disable_here();
 	__atomic_add_fetch(&halted, 1, __ATOMIC_SEQ_CST);
-	for (;;)
-		asm volatile("cli; hlt");
-	return 0;
+	halt_forever();
 }
 
 /*
@@ -242,8 +240,7 @@ static void poweroff(void)
 	stop_cpus();
 	acpi_poweroff();
 	serial_drain();
-	for (;;)
-		asm volatile("cli; hlt");
+	halt_forever();
 }
 
 static void reboot(void)

@@ -12,12 +12,6 @@ void (*crash_output_hook)(void);
 DEFINE_PERCPU(u32, nmi_count);
 static u32 crashing = CPU_ID_NONE; /* the CPU that crashes */
 
-static void NORETURN halt_forever(void)
-{
-	for (;;)
-		asm volatile("cli; hlt");
-}
-
 /*
  * The first CPU to come here reports; others stop; the same CPU again (a fault in the report)
  * halts.

@@ -61,6 +61,13 @@ static inline bool rdrand(u64 *value)
 	return valid;
 }
 
+/* This CPU does nothing any more, until INIT or a reset. */
+static inline void NORETURN halt_forever(void)
+{
+	for (;;)
+		asm volatile("cli; hlt");
+}
+
 #define REGISTER_ACCESS(reg)                                               \
 	static inline u64 read_##reg(void)                                 \
 	{                                                                  \

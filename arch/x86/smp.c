@@ -42,13 +42,6 @@ void smp_boot_cpu_online(void)
 	set_state(0, CPU_ONLINE);
 }
 
-/* Given up, or parked: until the next INIT. */
-static void NORETURN stay_out(void)
-{
-	for (;;)
-		asm volatile("cli; hlt");
-}
-
 static void give_up(u32 id, const char *why)
 {
 	set_state(id, CPU_DEAD);
@@ -75,13 +68,13 @@ void ap_start(u32 id)
 	if (fault_of(id, FAULT_START, NULL) ||
 	    !__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		stay_out();
+		halt_forever();
 	if (fault_of(id, FAULT_FINISH, NULL))
-		stay_out();
+		halt_forever();
 	cpu_set_percpu(id);
 	if (cpu_unfit()) {
 		(void)give_up_in(id, CPU_STARTED, cpu_unfit());
-		stay_out();
+		halt_forever();
 	}
 	cpu_init_control();
 	desc_load(boot->ist(id));
@@ -93,7 +86,7 @@ void ap_start(u32 id)
 	if (!__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_ONLINE, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
 		ipi_leave();
-		stay_out();
+		halt_forever();
 	}
 	boot->ap_main();
 	__builtin_unreachable();
@@ -209,5 +202,5 @@ void smp_park(void)
 	irq_disable();
 	ipi_leave();
 	set_state(this_cpu(cpu_id), CPU_OFFLINE);
-	stay_out();
+	halt_forever();
 }
