@@ -115,26 +115,24 @@ static int enter_vmx(struct virt_cpu_state *state)
 /* ops->cpu_enable. vmx_setup has run. */
 int vmx_cpu_enable(struct virt_cpu_state *state)
 {
-	state->steps = 0;
-	state->why[0] = 0;
-	state->error = 0;
+	int err = 0;
+
 	if (!vmx_present()) {
 		fmt_snprintf(state->why, sizeof(state->why), "this CPU has no VMX");
-		state->error = trace_error(-EOPNOTSUPP);
+		err = trace_error(-EOPNOTSUPP);
 	}
-	if (!state->error)
-		state->error = feature_control(state);
-	if (!state->error)
-		state->error = set_vmxe(state);
-	if (!state->error)
-		state->error = enter_vmx(state);
-	if (state->error) {
+	if (!err)
+		err = feature_control(state);
+	if (!err)
+		err = set_vmxe(state);
+	if (!err)
+		err = enter_vmx(state);
+	if (err) {
 		vmx_cpu_disable(state);
-		return state->error;
+		return err;
 	}
 	this_cpu(vmx_current) = NULL;
 	this_cpu(vmx_epoch) = __atomic_add_fetch(&last_epoch, 1, __ATOMIC_RELAXED);
-	state->enabled = true;
 	return 0;
 }
 
