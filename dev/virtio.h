@@ -115,6 +115,13 @@ bool virtq_write(struct virtio *d, struct virtq *q, u64 offset, const void *buf,
 		 size_t len) MUST_CHECK;
 /* The chain at hand goes back to the guest, with that many bytes written to it. Locked. */
 void virtq_done(struct virtio *d, struct virtq *q, u32 written);
+/*
+ * A whole notify for a queue of requests: `serve` does what can be done at once of the chain at
+ * hand, locked, and returns what that cost; this calls it until the queue is empty (false) or the
+ * slice is used up (true). Not locked.
+ */
+bool virtq_serve(struct virtio *d, struct virtq *q,
+		 u32 (*serve)(struct virtio *d, struct virtq *q));
 /* What the guest has put into this queue can't be: printf style. Returns false. Locked. */
 bool virtio_broken(struct virtio *d, const struct virtq *q, const char *fmt, ...) PRINTF(3, 4);
 

@@ -152,8 +152,9 @@ static void finish(struct virtio_blk *b, struct virtq *q)
 }
 
 /* What can be done at once of the request at hand; what it cost. */
-static u32 step(struct virtio_blk *b, struct virtq *q)
+static u32 step(struct virtio *d, struct virtq *q)
 {
+	struct virtio_blk *b = (struct virtio_blk *)d;
 	u32 moved = 0;
 
 	if (q->fresh && !begin(b, q))
@@ -170,16 +171,7 @@ static u32 step(struct virtio_blk *b, struct virtq *q)
 
 static bool blk_notify(struct virtio *d, u32 queue)
 {
-	struct virtio_blk *b = (struct virtio_blk *)d;
-	struct virtq *q = &d->q[queue];
-	u64 cost = 0;
-	bool more;
-
-	spin_lock(&d->lock);
-	while ((more = virtq_next(d, q)) && cost < VIRTIO_SLICE)
-		cost += step(b, q);
-	spin_unlock(&d->lock);
-	return more;
+	return virtq_serve(d, &d->q[queue], step);
 }
 
 static const struct virtio_kind kind = {

@@ -28,15 +28,7 @@ static u32 serve(struct virtio *d, struct virtq *q)
 
 static bool rng_notify(struct virtio *d, u32 queue)
 {
-	struct virtq *q = &d->q[queue];
-	u64 cost = 0;
-	bool more;
-
-	spin_lock(&d->lock);
-	while ((more = virtq_next(d, q)) && cost < VIRTIO_SLICE)
-		cost += serve(d, q);
-	spin_unlock(&d->lock);
-	return more;
+	return virtq_serve(d, &d->q[queue], serve);
 }
 
 static const struct virtio_kind kind = {

@@ -92,6 +92,18 @@ bool virtq_next(struct virtio *d, struct virtq *q)
 	return fetch_chain(d, q);
 }
 
+bool virtq_serve(struct virtio *d, struct virtq *q, u32 (*serve)(struct virtio *d, struct virtq *q))
+{
+	u64 cost = 0;
+	bool more;
+
+	spin_lock(&d->lock);
+	while ((more = virtq_next(d, q)) && cost < VIRTIO_SLICE)
+		cost += serve(d, q);
+	spin_unlock(&d->lock);
+	return more;
+}
+
 /* Walk the part of the chain that is [first, end). Exactly one of `to` and `from` is there. */
 static bool copy(struct virtio *d, struct virtq *q, u32 first, u64 offset, u8 *to, const u8 *from,
 		 size_t len)
