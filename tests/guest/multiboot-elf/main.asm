@@ -10,11 +10,4 @@ org LOAD_AT
 	elf32_header
 header:
 	dd	0x1badb002, 3, -(0x1badb002 + 3)
-%include "print32.inc"
-start:
 %include "multiboot/body.inc"
-image_end:
-absolute image_end
-bss:	resb	0x3000
-stack_top:
-bss_end:

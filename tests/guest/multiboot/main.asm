@@ -6,11 +6,4 @@ org 0x200000
 header:
 	dd	0x1badb002, 0x10003, -(0x1badb002 + 0x10003)
 	dd	header, 0x200000, image_end, bss_end, start
-%include "print32.inc"
-start:
 %include "multiboot/body.inc"
-image_end:
-absolute image_end
-bss:	resb	0x3000
-stack_top:
-bss_end:
