@@ -9,7 +9,7 @@
  *
  * No lock: `lines` and the entries change by atomic operations; whoever makes a level-triggered pin
  * ready looks at the other conditions after that, and the one who sets remote IRR sends. Devices
- *may call ioapic_line under their own locks.
+ * may call ioapic_line under their own locks.
  */
 #pragma once
 

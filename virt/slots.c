@@ -9,8 +9,8 @@
  *
  * Extents count from the slot's gpa rounded down to 2 MiB, and each stands for the guest's aligned
  * 2 MiB: a 2 MiB leaf is possible wherever the slot covers one wholly. No two slots share an
- *extent; what sticks out at a slot's edges is wasted (at most 4 MiB a slot less two pages), for a
- *rule without exceptions: a slot's memory is its own.
+ * extent; what sticks out at a slot's edges is wasted (at most 4 MiB a slot less two pages), for a
+ * rule without exceptions: a slot's memory is its own.
  *
  * An extent is cleared when it is first touched, by whoever comes first: `claimed` says that
  * somebody is at it, `touched` that it is done. Two bits instead of a lock, so that faults on

@@ -4,7 +4,7 @@ import os
 import re
 import statistics
 
-from tree import LAYERS, RANK, assembly, code, code_lines, files, layer_of, line_of, read, select
+from tree import C_TOKEN, LAYERS, RANK, assembly, code, code_lines, files, layer_of, line_of, read, select
 
 TRUSTED = ("boot", "lib", "arch/x86", "mm", "virt", "vmx", "svm")
 AROUND = ("dev", "debug")
@@ -16,6 +16,7 @@ STANDARD = {"stdarg.h", "stdbool.h", "stddef.h", "stdint.h"}
 SOURCES = (".asm", ".py", ".sh", ".mk", ".ld", ".asl", "Makefile", ".suppress", ".clang-format", ".clang-tidy")
 KERNEL_API = ("asm/", "linux/", "asm-generic/")  # linux-libc-dev
 LOADER = "boot/efi_main.c"  # alone sees UEFI's headers
+COMMENT_LINE = re.compile(r"^[ \t]*\*[^ \t/\n]", re.M)  # clang-format leaves such ones behind
 INCLUDE = re.compile(r'^[ \t]*[#%][ \t]*include[ \t]*([<"])([^>"\n]*)[>"]', re.M)
 
 # Without hardware: these link on the build host, and say nothing in assembly. (lib/memory.c is not for the host.)
@@ -76,6 +77,10 @@ def check_text(_options):
             match = UNWANTED.search(line)
             if match and path != "tests/check/sources.py":
                 bad.append(f"{path}:{number}: {match[0]!r} has no place here")
+        if c_file:
+            bad += [f"{path}:{line_of(text, m.start())}: no blank behind the * of a comment's line"
+                    for comment in C_TOKEN.finditer(text) if comment[0].startswith("/*")
+                    for m in COMMENT_LINE.finditer(text, *comment.span())]
         if path.endswith(".c"):
             bad += [f"{path}:{line_of(text, m.start())}: no {m[1]} in a .c file"
                     for m in re.finditer(r"^[ \t]*#[ \t]*(ifdef|ifndef|if)\b", text, re.M)]
