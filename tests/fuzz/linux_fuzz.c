@@ -3,15 +3,10 @@
  * Any file as a kernel, with any memory map: never a crash; an error has a sentence, and what is
  * accepted lies in the VM's memory. The input is XORed over a good setup: zeros are a good one.
  */
-#include <stdlib.h>
 #include <string.h>
 
-#include "lib/error.h"
-#include "lib/string.h"
-#include "tests/unit/fake_vm.h"
-#include "virt/loader.h"
+#include "tests/fuzz/load.h"
 
-#define TOP	   (32 * MIB)
 #define KERNEL_MAX 4096u
 #define HDR_AT	   0x1f1 /* of the header in the file */
 
@@ -22,9 +17,6 @@ struct PACKED input {
 	struct boot_e820_entry e820[3];
 	struct setup_header hdr;
 };
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
 static const struct input good = {
 	.kernel_size = 2 * 512 + 2000,
@@ -50,38 +42,6 @@ static const struct input good = {
 		 .pref_address = 16 * MIB,
 		 .init_size = MIB },
 };
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc, (void)argv;
-	fake_vm_open(96 * MIB);
-	if (vm_add_memory(&fake_vm, GPA(0), 0xa0000, S2_RWX) ||
-	    vm_add_memory(&fake_vm, GPA(MIB), TOP - MIB, S2_RWX))
-		abort();
-	return 0;
-}
-
-static void check(int err, const struct boot_entry *entry, const char *why, size_t why_len)
-{
-	size_t len = strnlen(why, why_len);
-
-	if (fake_bugs || fake_vm.dead)
-		abort();
-	if (err) {
-		if (err != -ENOEXEC)
-			abort();
-		if (why_len > 1 && (!len || len >= why_len))
-			abort();
-		for (size_t i = 0; i < len; i++) {
-			if (why[i] < ' ' || why[i] > '~')
-				abort();
-		}
-		return;
-	}
-	/* Only the first byte of what the map calls RAM needs to be there: the end may be a lie. */
-	if (entry->mode != BOOT_LONG || entry->rip < MIB + 0x200 || entry->rip % PAGE_SIZE != 0x200)
-		abort();
-}
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
@@ -121,7 +81,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	why = calloc(1, why_len);
 
 	err = boot_load(&fake_vm, &img, &entry, why, why_len);
-	check(err, &entry, why, why_len);
+	check_result(err, why, why_len);
+	/* Only the first byte of what the map calls RAM needs to be there: the end may be a lie. */
+	if (!err &&
+	    (entry.mode != BOOT_LONG || entry.rip < MIB + 0x200 || entry.rip % PAGE_SIZE != 0x200))
+		abort();
 	free(kernel);
 	free(initrd);
 	free(e820);

@@ -4,15 +4,8 @@
  * error has a sentence, and what is accepted begins in the VM's memory. The input's first byte is
  * the kind of image and how it is asked for; the rest is XORed over a good setup.
  */
-#include <stdlib.h>
-
-#include "lib/error.h"
-#include "lib/string.h"
+#include "tests/fuzz/load.h"
 #include "tests/unit/boot_images.h"
-#include "tests/unit/fake_vm.h"
-#include "virt/loader.h"
-
-#define TOP (32 * MIB)
 
 struct input {
 	struct image image;
@@ -23,36 +16,6 @@ struct input {
 	char args[16];
 	struct boot_e820_entry e820[3];
 };
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc, (void)argv;
-	fake_vm_open(96 * MIB);
-	if (vm_add_memory(&fake_vm, GPA(0), 0xa0000, S2_RWX) ||
-	    vm_add_memory(&fake_vm, GPA(MIB), TOP - MIB, S2_RWX))
-		abort();
-	return 0;
-}
-
-static void check(int err, const struct boot_entry *entry, const char *why, size_t why_len)
-{
-	size_t len = strnlen(why, why_len);
-
-	if (fake_bugs || fake_vm.dead)
-		abort();
-	if (!err && (entry->mode == BOOT_LONG || entry->rip >= TOP || entry->rbx >= TOP))
-		abort();
-	if (err && err != -ENOEXEC)
-		abort();
-	if (err && why_len > 1 && (!len || len >= why_len))
-		abort();
-	for (size_t i = 0; err && i < len; i++)
-		if (why[i] < ' ' || why[i] > '~')
-			abort();
-}
 
 static void *copy(const void *from, size_t size)
 {
@@ -72,6 +35,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	struct boot_entry entry;
 	size_t why_len;
 	char *why;
+	int err;
 
 	memset(&in, 0, sizeof(in));
 	image_make(&in.image, kind);
@@ -99,7 +63,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	why_len = in.why_len + 1u;
 	why = calloc(1, why_len);
 
-	check(boot_load(&fake_vm, &img, &entry, why, why_len), &entry, why, why_len);
+	err = boot_load(&fake_vm, &img, &entry, why, why_len);
+	check_result(err, why, why_len);
+	if (!err && (entry.mode == BOOT_LONG || entry.rip >= TOP || entry.rbx >= TOP))
+		abort();
 	free((void *)img.kernel.data);
 	free((void *)img.e820);
 	free(why);

@@ -1,35 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Loading made-up bzImages, good ones and damaged ones. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 #include "arch/x86/msr.h"
-#include "lib/error.h"
 #include "mm/phys.h"
-#include "tests/unit/fake_vm.h"
-#include "tests/unit/host.h"
-#include "virt/guestmem.h"
 #include "virt/linux.h"
-#include "virt/loader.h"
 
 #define TOP (32 * MIB)
+#include "tests/unit/load.h"
 
-static const struct boot_e820_entry map[] = {
-	{ 0, 0x90000, E820_RAM },
-	{ 0x90000, 0x10000, E820_ACPI },
-	{ MIB, TOP - MIB, E820_RAM },
-};
-
-static struct vm *const vm = &fake_vm;
-static struct boot_image img;
 static struct boot_file module;
-static struct boot_entry entry;
-static char why[128];
 static u8 *file; /* exactly kernel.size bytes on the heap, so that ASan sees every byte too many */
 static u8 *initrd;
 
@@ -50,9 +28,7 @@ static void new_file(u64 size)
 static int good_image(void **state)
 {
 	(void)state;
-	fake_vm_open(96 * MIB);
-	for (u32 i = 0; i < ARRAY_SIZE(map); i++)
-		assert_int_equal(vm_add_memory(vm, GPA(map[i].addr), map[i].size, S2_RWX), 0);
+	load_open(96 * MIB);
 	memset(&img, 0, sizeof(img));
 	new_file(4 * 512 + 0x10000);
 	for (u64 i = 4 * 512; i < img.kernel.size; i++)
@@ -84,22 +60,6 @@ static int good_image(void **state)
 	img.e820_count = ARRAY_SIZE(map);
 	img.rsdp = GPA(0x90000);
 	return 0;
-}
-
-static int load(void)
-{
-	memset(why, 0, sizeof(why));
-	return boot_load(vm, &img, &entry, why, sizeof(why));
-}
-
-static void fails(const char *text)
-{
-	int err = load();
-
-	if (err != -ENOEXEC || strcmp(why, text))
-		print_message("got %d: %s\n", err, why);
-	assert_int_equal(err, -ENOEXEC);
-	assert_string_equal(why, text);
 }
 
 static u64 read8(u64 gpa)

@@ -1,36 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Loading made-up Multiboot, PVH and flat images, good ones and damaged ones. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-#include "lib/error.h"
 #include "tests/unit/boot_images.h"
-#include "tests/unit/fake_vm.h"
-#include "tests/unit/host.h"
-#include "virt/guestmem.h"
-#include "virt/loader.h"
 
 #define TOP (16 * MIB)
+#include "tests/unit/load.h"
 
-static const struct boot_e820_entry map[] = {
-	{ 0, 0x90000, E820_RAM },
-	{ 0x90000, 0x10000, E820_ACPI },
-	{ MIB, TOP - MIB, E820_RAM },
-};
 static const char two[] = "the second module";
 
-static struct vm *const vm = &fake_vm;
 static struct vcpu *const v = &fake_vcpu.v;
 static struct image *image; /* on the heap, in its own size: ASan sees every byte too many */
 static struct boot_file modules[3];
-static struct boot_image img;
-static struct boot_entry entry;
-static char why[128];
 
 static void make(enum image_kind kind)
 {
@@ -43,9 +22,7 @@ static void make(enum image_kind kind)
 static int setup(void **state)
 {
 	(void)state;
-	fake_vm_open(64 * MIB);
-	for (u32 i = 0; i < ARRAY_SIZE(map); i++)
-		assert_int_equal(vm_add_memory(vm, GPA(map[i].addr), map[i].size, S2_RWX), 0);
+	load_open(64 * MIB);
 	image = realloc(image, sizeof(*image));
 	modules[0] = (struct boot_file){ "one", 3, "" };
 	modules[1] = (struct boot_file){ two, sizeof(two), "its words" };
@@ -55,22 +32,6 @@ static int setup(void **state)
 				   .e820_count = ARRAY_SIZE(map),
 				   .rsdp = GPA(0x90000) };
 	return 0;
-}
-
-static int load(void)
-{
-	memset(why, 0, sizeof(why));
-	return boot_load(vm, &img, &entry, why, sizeof(why));
-}
-
-static void fails(const char *text)
-{
-	int err = load();
-
-	if (err != -ENOEXEC || strcmp(why, text))
-		print_message("got %d: %s\n", err, why);
-	assert_int_equal(err, -ENOEXEC);
-	assert_string_equal(why, text);
 }
 
 static void read_at(u64 gpa, void *to, size_t size)
