@@ -2,7 +2,7 @@
 #include <asm/processor-flags.h>
 #include "arch/x86/msr.h"
 #include "debug/dump.h"
-#include "lib/log.h"
+#include "virt/dump.h"
 #include "virt/ops.h"
 #include "virt/vm.h"
 
@@ -32,13 +32,6 @@ static void read_state(struct vcpu *v, struct state *s)
 static bool canonical(u64 address)
 {
 	return (u64)((s64)(address << 16) >> 16) == address;
-}
-
-/* Say it if it is wrong; what the guest's state must not be. */
-static void wrong(bool is, const char *what)
-{
-	if (is)
-		log_err("  invalid: %s", what);
 }
 
 /* SDM "Checks on Guest Control Registers, Debug Registers, and MSRs" */

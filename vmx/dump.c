@@ -6,7 +6,7 @@
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
 #include "lib/assert.h"
-#include "lib/log.h"
+#include "virt/dump.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 
@@ -28,13 +28,6 @@ static const char *instruction_error(u64 number)
 	};
 
 	return number < ARRAY_SIZE(texts) && texts[number] ? texts[number] : "?";
-}
-
-/* Say it if it is wrong; what the guest's state must not be. */
-static void wrong(bool is, const char *what)
-{
-	if (is)
-		log_err("  invalid: %s", what);
 }
 
 /*
