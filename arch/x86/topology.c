@@ -4,6 +4,7 @@
 #include "arch/x86/topology.h"
 #include "lib/log.h"
 #include "lib/printf.h"
+#include "lib/string.h"
 
 #define LEVEL_SMT  1
 #define LEAF_1_HTT BIT(28)
@@ -202,14 +203,23 @@ void topo_read(u32 cpu)
 
 static void log_topology(const struct topology *t)
 {
+	static char said[sizeof(t->why) + 32];
+	char now[sizeof(said)];
+
 	if (t->why[0])
-		return log_warn("topology unknown: %s", t->why);
-	if (t->packages_known)
-		log_info("topology: %u packages, %u cores, up to %u threads each", t->packages,
-			 t->cores, t->threads_max);
+		fmt_snprintf(now, sizeof(now), "topology unknown: %s", t->why);
+	else if (t->packages_known)
+		fmt_snprintf(now, sizeof(now),
+			     "topology: %u packages, %u cores, up to %u threads each", t->packages,
+			     t->cores, t->threads_max);
 	else
-		log_info("topology: %u cores, up to %u threads each; packages unknown", t->cores,
-			 t->threads_max);
+		fmt_snprintf(now, sizeof(now),
+			     "topology: %u cores, up to %u threads each; packages unknown",
+			     t->cores, t->threads_max);
+	if (!strcmp(now, said))
+		return;
+	memcpy(said, now, sizeof(said));
+	log_at(t->why[0] ? LOG_WARN : LOG_INFO, "%s", said);
 }
 
 void topo_evaluate(void)

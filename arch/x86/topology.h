@@ -52,8 +52,8 @@ void topo_group(const struct topo_record *records, u32 n, struct topology *t);
  */
 void topo_read(u32 cpu);
 /*
- * Group all CPUs that were read so far, and log the result. On the boot CPU: after bring-up, and
- * again whenever a CPU has come online that was not there before.
+ * Group all CPUs that were read so far, and log the result if it says something new. On the boot
+ * CPU: after bring-up, and again whenever a CPU has come online that was not there before.
  */
 void topo_evaluate(void);
 

@@ -14,6 +14,7 @@
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/topology.h"
+#include "lib/log.h"
 
 enum { SMT = 1, CORE, MODULE, TILE, DIE };
 
@@ -464,6 +465,14 @@ static void never_wrong(void **state)
 
 /* ---- What the rest of Corbel asks ---- */
 
+static u32 said;
+
+static void count(enum log_level level, const char *line, size_t len)
+{
+	(void)level, (void)len;
+	said += !!strstr(line, "topology");
+}
+
 static void evaluate(void **state)
 {
 	struct cpumask mask;
@@ -472,10 +481,18 @@ static void evaluate(void **state)
 	assert_int_equal(topo_core(0), CPU_ID_NONE); /* before it is evaluated */
 	nr_cpus = 2;
 	cpus[1].apic_id = 1;
+	log_sink = count;
 	topo_evaluate();
+	assert_int_equal(said, 1);
+	topo_evaluate(); /* nothing new */
+	assert_int_equal(said, 1);
 	assert_string_equal(topo_current()->why, "no CPU has read it");
 	assert_false(topo_siblings(0, &mask));
 	assert_int_equal(bitmap_weight(mask.bits, MAX_CPUS), 0);
+	topo_read(0);
+	topo_evaluate(); /* whatever this machine is: something else than before */
+	assert_int_equal(said, 2);
+	log_sink = NULL;
 }
 
 #define TEST(name) cmocka_unit_test_setup(name, nothing)
