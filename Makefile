@@ -28,7 +28,8 @@ CFLAGS := -std=gnu17 -g -ffreestanding -mcmodel=kernel -mno-red-zone -mgeneral-r
 LDFLAGS := -n -nostdlib -static --gc-sections -z noexecstack -z max-page-size=4096 --no-warn-rwx-segments -T linker.ld
 
 # The hypervisor proper, by layer.
-OBJS := boot/entry.asm boot/trampoline.asm boot/config.c boot/config_files.c boot/machine.c boot/main.c \
+CONFIG := boot/config.c boot/config_files.c boot/config_keys.c boot/config_text.c
+OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c \
 	boot/vms.c \
 	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_system.c \
 	debug/commands_vm.c debug/console.c debug/crash.c debug/dump.c debug/escape.c debug/lineedit.c debug/monitor.c \
@@ -142,7 +143,7 @@ EFI_CFLAGS := -std=gnu17 -Os -fpic -fvisibility=hidden -fno-asynchronous-unwind-
 	-fno-stack-protector -mno-red-zone -maccumulate-outgoing-args -fcf-protection=none -fno-strict-aliasing \
 	-DGNU_EFI_USE_MS_ABI -DPROVE_MMU=0 -I. \
 	-isystem $(EFI_INC) -isystem $(EFI_INC)/x86_64 -Wall -Wextra -Werror
-EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c boot/config.c boot/config_files.c \
+EFI_OBJS := $(patsubst %,$(B)/efi/%.o,boot/efi_main.c boot/handover.c $(CONFIG) \
 	lib/memory.c lib/printf.c lib/string.c)
 $(B)/efi/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -177,7 +178,7 @@ $(B)/tsan/%.c.o: %.c
 	@mkdir -p $(@D)
 	@echo "  HOSTCC  $<"
 	$Q$(CC) $(HOST_CFLAGS) $(TSAN) -MMD -MP -c $< -o $@
-CONFCHECK := $(patsubst %,$(B)/host/%.o,tools/confcheck.c boot/config.c boot/config_files.c lib/printf.c)
+CONFCHECK := $(patsubst %,$(B)/host/%.o,tools/confcheck.c $(CONFIG) lib/printf.c)
 $(B)/host/confcheck: $(CONFCHECK)
 	$Q$(CC) $(ASAN) $^ -o $@
 

@@ -17,6 +17,7 @@
 
 #define CONFIG_MAX_VMS	   16
 #define CONFIG_NAME_MAX	   31	/* characters of a VM's name */
+#define CONFIG_WORD_MAX	   15	/* characters of a word that is kept as it is */
 #define CONFIG_FILE_MAX	   127	/* characters of a file name */
 #define CONFIG_CMDLINE_MAX 2047 /* what Linux takes */
 #define CONFIG_FAULTS_MAX  1023
@@ -42,8 +43,8 @@ struct config_vm {
 	char kernel[CONFIG_FILE_MAX + 1]; /* never empty, unless broken */
 	char initrd[CONFIG_FILE_MAX + 1]; /* empty: none */
 	char cmdline[CONFIG_CMDLINE_MAX + 1];
-	const char *protocol; /* a word of that key */
-	u64 address;	      /* of a flat image, below 4 GiB */
+	char protocol[CONFIG_WORD_MAX + 1]; /* a word of that key */
+	u64 address;			    /* of a flat image, below 4 GiB */
 	bool test_devices;
 	char disk[CONFIG_FILE_MAX + 1]; /* empty: none */
 	bool disk_readonly;

@@ -20,7 +20,7 @@ COMMENT_LINE = re.compile(r"^[ \t]*\*[^ \t/\n]", re.M)  # clang-format leaves su
 INCLUDE = re.compile(r'^[ \t]*[#%][ \t]*include[ \t]*([<"])([^>"\n]*)[>"]', re.M)
 
 # Without hardware: these link on the build host, and say nothing in assembly. (lib/memory.c is not for the host.)
-PURE = re.compile(r"lib/(?!memory\.c)|boot/config\.|mm/stage2\.|mm/pt_format\.|vmx/ept\.|svm/npt\.|virt/decode")
+PURE = re.compile(r"lib/(?!memory\.c)|boot/config|mm/stage2\.|mm/pt_format\.|vmx/ept\.|svm/npt\.|virt/decode")
 
 VMX = "vmxon vmxoff vmclear vmptrld vmptrst vmread vmwrite vmlaunch vmresume invept invvpid vmfunc"
 SVM = "vmrun vmload vmsave stgi clgi invlpga skinit vmgexit"
@@ -49,6 +49,8 @@ WORDS = (
 # A header that is private to some files.
 PRIVATE = {
     "virt/slotmem.h": ("virt/slots.c", "virt/guestmem.c", "virt/guestwalk.c", "virt/guestlinear.c"),
+    "boot/config_parser.h": ("boot/config",),
+    "boot/config_text.h": ("boot/config",),
     "vmx/insn.h": ("vmx/",),
     "svm/insn.h": ("svm/",),
 }

@@ -26,7 +26,8 @@ static void check_vm(const struct config_vm *vm)
 		abort();
 	if (!vm->name[0] || (!vm->broken && !vm->kernel[0]))
 		abort();
-	if (!vm->protocol || vm->address > 0xffffffff)
+	if (!memchr(vm->protocol, 0, sizeof(vm->protocol)) || !vm->protocol[0] ||
+	    vm->address > 0xffffffff)
 		abort();
 	if (vm->memory < CONFIG_MEMORY_MIN || vm->memory > CONFIG_MEMORY_MAX || vm->memory % 4096)
 		abort();

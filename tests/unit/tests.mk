@@ -17,7 +17,7 @@ T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_sy
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
-test_config := boot/config.c boot/config_files.c lib/printf.c
+test_config := $(CONFIG) lib/printf.c
 test_console := $(T_DEBUG)
 test_cpuid := virt/caps.c virt/cpuid.c virt/cpuid_allow.c $(U)/host.c $(T_LIB)
 test_decode := virt/decode.c virt/decode_tables.c
