@@ -14,9 +14,9 @@
 struct boot_module {
 	char name[BOOT_NAME_MAX]; /* as the configuration names it */
 	u64 base, size;
-	/* the firmware's error if it could not be read (base 0 then), 0 if all is well */
-	u64 status;
+	u64 status; /* 0, or why base is 0: the firmware's error, as UEFI numbers them */
 };
+#define BOOT_NOT_FOUND 14
 
 struct boot_framebuffer {
 	u64 base, size;

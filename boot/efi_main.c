@@ -141,7 +141,7 @@ static void read_files(EFI_HANDLE device)
 			continue;
 		m = &info->modules[info->module_count++];
 		memcpy(m->name, file.name, strnlen(file.name, BOOT_NAME_MAX - 1));
-		m->status = read_file(root, file.name, &m->base, &m->size);
+		m->status = read_file(root, file.name, &m->base, &m->size) & ~EFI_ERROR_MASK;
 	}
 }
 

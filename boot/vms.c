@@ -143,7 +143,12 @@ static bool file_there(const struct config_sink *sink, const struct config_file 
 
 	if (m && m->base)
 		return true;
-	config_error_at(sink, file->line, file->key, "no file '%s' in \\corbel", file->name);
+	if (m && m->status != BOOT_NOT_FOUND)
+		config_error_at(sink, file->line, file->key, "'%s' can't be read: EFI error %lu",
+				file->name, m->status);
+	else
+		config_error_at(sink, file->line, file->key, "no file '%s' in \\corbel",
+				file->name);
 	return false;
 }
 

@@ -89,6 +89,8 @@ def bad_configurations():
     yield from bad("config-bad-size", "memory = 25M6", r"corbel\.conf:6: memory: '25M6' is not a size")
     yield from bad("config-unknown-key", "dusk = x", r"corbel\.conf:6: 'dusk' is not a key of \[vm\]")
     yield from bad("config-no-file", "initrd = absent", r"corbel\.conf:6: initrd: no file 'absent'")
+    yield Test("config-unreadable-file-qemu", "qemu", conf(initrd="big"), files={**GUEST, "big": bytes(96 << 20)},
+               emu=["--memory", "128"], status=1, says=[r"corbel\.conf:6: initrd: 'big' can't be read: EFI error 9"])
     yield from on_both("config-empty", "", files={}, script="wait corbel>\nsend poweroff\n")
     yield from on_both("config-no-vm-poweroff", "[corbel]\nwhen_idle = poweroff\n", files={})
 
