@@ -424,7 +424,9 @@ static void main_on_stack(void)
 	smp.trampoline = fault_of(0, FAULT_TRAMPOLINE, NULL) ? 0 : boot->trampoline;
 	smp.trampoline_ptr = hpa_ptr(HPA(boot->trampoline));
 	smp.cr3 = host_cr3();
-	online = smp_start(&smp);
+	smp_prepare(&smp);
+	WARN_ON(!hostmap_seal(HPA(boot->trampoline)));
+	online = smp_start();
 	log_info("CPUs: %u of %u online, %s", online, nr_cpus, apic_x2 ? "x2APIC" : "xAPIC");
 	topo_evaluate();
 	fault_ready();

@@ -124,6 +124,10 @@ int hostmap_init(u64 image_at)
 	if (!err)
 		err = map((u64)rodata_end, image_hpa(rodata_end), (u64)(image_end - rodata_end),
 			  PTE_G | PTE_NX | PTE_W);
+	/* What must not change must not through the direct map either; map() lets it be so. */
+	if (!err)
+		err = map(DIRECTMAP_BASE + image_at, image_at, (u64)(rodata_end - image_start),
+			  PTE_G | PTE_NX);
 	/*
 	 * With five levels, the first and the last entry of the root lead to the same four-level
 	 * tables.
@@ -142,6 +146,23 @@ int hostmap_add_ram(hpa_t base, u64 size)
 int hostmap_add_trampoline(hpa_t page)
 {
 	return map(page.v, page.v, PAGE_SIZE, 0);
+}
+
+bool hostmap_seal(hpa_t trampoline)
+{
+	u64 *e;
+
+	if (trampoline.v) {
+		e = entry_at(DIRECTMAP_BASE + trampoline.v, 1);
+		*e &= ~PTE_W;
+		invlpg(hpa_ptr(trampoline));
+	}
+	for (const u8 *p = image_start; p < rodata_end; p += PAGE_SIZE) {
+		e = entry_at(DIRECTMAP_BASE + image_hpa(p), 1);
+		if (!e || *e & PTE_W)
+			return false;
+	}
+	return true;
 }
 
 void *hostmap_add_stack(u64 offset, u64 size)

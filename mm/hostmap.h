@@ -4,12 +4,13 @@
  * is not executable.
  *
  *	0 .. trampoline page		one to one, for CPUs that start (read-only, executable)
- *	DIRECTMAP_BASE + hpa		RAM, write-back
+ *	DIRECTMAP_BASE + hpa		RAM, write-back; read-only where code and constants lie
  *	HOST_IO_BASE + hpa		what host_map() was asked for
  *	HOST_STACKS			per CPU: stack and IST stacks, guard pages between them
  *	0xffffffff80000000		the image
  *
- * The root is shared by all CPUs. Mappings are only added, so no TLB flush is ever owed.
+ * The root is shared by all CPUs. Mappings are only added, and hostmap_seal() comes before there is
+ * a second CPU, so no TLB flush is ever owed.
  */
 #pragma once
 
@@ -32,6 +33,11 @@ void *host_map(hpa_t hpa, u64 size, enum host_cache cache);
 int hostmap_init(u64 image_hpa);
 int hostmap_add_ram(hpa_t base, u64 size);
 int hostmap_add_trampoline(hpa_t page);
+/*
+ * The trampoline (0: none) is written: make it read-only. On the boot CPU, alone. False: Corbel's
+ * code or constants can be written through the direct map.
+ */
+bool hostmap_seal(hpa_t trampoline) MUST_CHECK;
 /*
  * A stack of `size` bytes for a CPU at HOST_STACKS + offset; frames from the allocator. Returns its
  * top, or NULL.

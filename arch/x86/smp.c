@@ -98,10 +98,14 @@ static void *in_page(const u8 *symbol)
 	return (u8 *)boot->trampoline_ptr + (symbol - trampoline_start);
 }
 
-static void prepare_trampoline(void)
+void smp_prepare(const struct smp_boot *b)
 {
-	struct trampoline_data *data = in_page(trampoline_data);
+	struct trampoline_data *data;
 
+	boot = b;
+	if (!b->trampoline)
+		return;
+	data = in_page(trampoline_data);
 	memcpy(boot->trampoline_ptr, trampoline_start, (size_t)(trampoline_end - trampoline_start));
 	*(u32 *)in_page(trampoline_fix_gdt) += (u32)boot->trampoline;
 	*(u32 *)in_page(trampoline_fix_32) += (u32)boot->trampoline;
@@ -175,13 +179,10 @@ static u64 for_all(void (*send)(u32 id))
 	return rdtsc() - began;
 }
 
-u32 smp_start(const struct smp_boot *b)
+u32 smp_start(void)
 {
 	u64 deadline, sent, last;
 
-	boot = b;
-	if (b->trampoline)
-		prepare_trampoline();
 	sent = for_all(init);
 	clock_delay_us(SMP_INIT_US);
 	sent += for_all(smp_sipi);

@@ -15,18 +15,20 @@
 struct smp_boot {
 	/* physical, below 640 KiB, mapped one to one and executable; 0: no CPU can be started */
 	u64 trampoline;
-	void *trampoline_ptr; /* where it can be written */
+	void *trampoline_ptr; /* where smp_prepare() can write it */
 	u64 cr3;	      /* root of the hypervisor's tables, below 4 GiB */
 	/* where a CPU goes once it is online; interrupts off; never returns */
 	void (*ap_main)(void);
 	const u64 *(*ist)(u32 cpu); /* tops of a CPU's IST stacks, as desc_load() wants them */
 };
 
+/* Write the trampoline, once and for all; *boot stays. */
+void smp_prepare(const struct smp_boot *boot);
 /*
- * cpus[] is filled in, with stacks and per-CPU areas; *boot stays. Returns the number of CPUs that
- * are online, the caller included.
+ * cpus[] is filled in, with stacks and per-CPU areas. Returns the number of CPUs that are online,
+ * the caller included.
  */
-u32 smp_start(const struct smp_boot *boot);
+u32 smp_start(void);
 /* The boot CPU itself is online. */
 void smp_boot_cpu_online(void);
 
