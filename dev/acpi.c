@@ -5,6 +5,7 @@
 #include <asm-generic/errno.h>
 #include "dev/ioapic.h"
 #include "dev/lapic_regs.h"
+#include "dev/pit.h"
 #include "dev/power.h"
 #include "lib/assert.h"
 #include "lib/string.h"
@@ -100,9 +101,16 @@ struct PACKED madt_ioapic {
 	u8 type, length, id, reserved;
 	u32 address, gsi_base;
 };
-enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_X2APIC = 9 };
-#define MADT_ENABLED 1
-#define LAPIC_MAX_ID 254
+
+struct PACKED madt_override {
+	u8 type, length, bus, irq;
+	u32 gsi;
+	u16 flags;
+};
+enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_X2APIC = 9 };
+#define MADT_PCAT_COMPAT 1 /* there are 8259As */
+#define MADT_ENABLED	 1
+#define LAPIC_MAX_ID	 254
 
 /*
  * One CPU in AML: Device (CXXX) { Name (_HID, "ACPI0007") Name (_UID, n) }, ACPI "AML
@@ -221,14 +229,19 @@ static void add_madt_cpu(struct blob *b, u32 id)
 static u64 build_madt(struct blob *b, u32 cpus)
 {
 	const struct madt madt = { .h = header_make("APIC", 5),
-				   .lapic_address = (u32)APIC_BASE_GPA };
+				   .lapic_address = (u32)APIC_BASE_GPA,
+				   .flags = MADT_PCAT_COMPAT };
 	const struct madt_ioapic ioapic = { .type = MADT_IOAPIC,
 					    .length = sizeof(ioapic),
 					    .address = (u32)IOAPIC_GPA };
+	const struct madt_override timer = {
+		.type = MADT_OVERRIDE, .length = sizeof(timer), .irq = 0, .gsi = PIT_GSI
+	};
 	size_t at = append(b, &madt, sizeof(madt), 16);
 	for (u32 i = 0; i < cpus; i++)
 		add_madt_cpu(b, i);
 	append(b, &ioapic, sizeof(ioapic), 1);
+	append(b, &timer, sizeof(timer), 1);
 	return finish(b, at);
 }
 

@@ -4,7 +4,7 @@
  * calls ACPI:
  *
  *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, virtio devices, power-off)
- *	             -> MADT (CPUs, IOAPIC)
+ *	             -> MADT (CPUs, IOAPIC, IRQ 0)
  *	             -> SSDT (the CPUs' devices)
  */
 #pragma once

@@ -182,6 +182,16 @@ void lapic_local(struct lapic *l, u32 lvt)
 	}
 }
 
+/* The PIC's output is wired to LINT0, which is the CPU's INTR where the LAPIC is disabled. */
+bool lapic_takes_extint(struct lapic *l)
+{
+	u32 lint0 = lapic_peek(l, APIC_LVT_LINT0) & (APIC_LVT_MASKED | APIC_MODE);
+
+	if (!lapic_on(l))
+		return !l->v->index;
+	return lint0 == APIC_EXTINT << APIC_MODE_SHIFT || READ_ONCE(l->extint);
+}
+
 /* By mode: in x2APIC mode the id is the whole register, and the LDR follows from it. */
 void lapic_set_id(struct lapic *l)
 {
@@ -198,6 +208,7 @@ void lapic_reset_regs(struct lapic *l)
 {
 	memset(l->regs, 0, sizeof(l->regs));
 	l->isr_words = l->errors = 0;
+	l->extint = false;
 	lapic_set_id(l);
 	*lapic_reg(l, APIC_VERSION) = APIC_VERSION_VALUE;
 	*lapic_reg(l, APIC_DFR) = ~0u;

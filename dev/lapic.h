@@ -31,6 +31,7 @@ struct lapic {
 	u64 base;      /* MSR IA32_APIC_BASE */
 	u32 isr_words; /* which ISR words are non-zero */
 	u32 errors;    /* atomic; errors since the last write of ESR */
+	bool extint;   /* atomic; the IOAPIC said that the PIC has an interrupt for this vCPU */
 
 	struct {
 		bool running;	    /* counts towards deadline; one-shot: not expired yet */
@@ -102,6 +103,8 @@ bool lapic_on(struct lapic *l);				   /* globally enabled, in any mode */
 void lapic_accept(struct lapic *l, u8 vector, bool level); /* any CPU */
 void lapic_error(struct lapic *l, u32 bits);		   /* any CPU */
 void lapic_local(struct lapic *l, u32 lvt);
+/* Is the PIC's output this vCPU's affair? Any CPU. */
+bool lapic_takes_extint(struct lapic *l);
 void lapic_eoi(struct lapic *l);
 void lapic_reset_regs(struct lapic *l);
 void lapic_set_id(struct lapic *l);

@@ -63,6 +63,8 @@ static void write_lvt(struct lapic *l, u32 offset, u32 value)
 	WRITE_ONCE(*lapic_reg(l, offset), value);
 	if (offset == APIC_LVT_TIMER)
 		lapic_timer_lvt(l);
+	else if (offset == APIC_LVT_LINT0 && lapic_takes_extint(l)) /* the PIC may wait for it */
+		vcpu_request(l->v, REQ_EVENT);
 }
 
 /*
@@ -238,6 +240,8 @@ static int base_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 		enter_x2apic(l);
 	else if (from != to && to == 0)
 		lapic_reset_regs(l);
+	if (lapic_takes_extint(l))
+		vcpu_request(v, REQ_EVENT);
 	return 0;
 }
 

@@ -58,7 +58,11 @@ static u32 deliver_to(struct lapic *l, const struct apic_msg *msg)
 	case APIC_SIPI:
 		vcpu_send_sipi(l->v, msg->vector);
 		return 1;
-	default: /* no SMM, no PIC behind ExtINT, no remote read */
+	case APIC_EXTINT:
+		WRITE_ONCE(l->extint, true);
+		vcpu_request(l->v, REQ_EVENT);
+		return 1;
+	default: /* no SMM, no remote read */
 		return 0;
 	}
 }
@@ -123,6 +127,8 @@ void lapic_icr(struct lapic *l, u32 low, u32 dest, bool dest8)
 		lapic_error(l, APIC_ESR_SEND_ILLEGAL);
 		return;
 	}
+	if (mode == APIC_EXTINT)
+		return; /* reserved here */
 	if (mode == APIC_FIXED && shorthand == APIC_TO_SELF) {
 		if (enabled(l))
 			lapic_accept(l, vector, false);

@@ -17,9 +17,47 @@ _Static_assert(sizeof(struct platform) <= PAGE_SIZE, "a platform is one frame");
 
 struct dev_time dev_time;
 
+/* ISA interrupts are GSIs of the same number, but for the timer's. */
 static void irq_line(struct vm *vm, u32 gsi, bool level)
 {
 	ioapic_set_line(&platform_of(vm)->ioapic, gsi, level);
+	pic_set_line(&platform_of(vm)->pic, gsi == PIT_GSI ? 0 : gsi, level);
+}
+
+void pic_output(struct vm *vm, bool level)
+{
+	ioapic_set_line(&platform_of(vm)->ioapic, 0, level);
+	for (u32 i = 0; level && i < vm->nr_vcpus; i++)
+		if (lapic_takes_extint(lapic_of(vm->vcpus[i])))
+			vcpu_request(vm->vcpus[i], REQ_EVENT);
+}
+
+static int irq_pending(struct vcpu *v)
+{
+	if (unlikely(READ_ONCE(platform_of(v->vm)->pic.output)) && lapic_takes_extint(lapic_of(v)))
+		return IRQ_EXTINT;
+	return lapic_pending(v);
+}
+
+/* Beside the PIC's interrupt the LAPIC may have one, which nobody would ask for again. */
+static u8 irq_ack(struct vcpu *v, int pending)
+{
+	if (likely(pending != IRQ_EXTINT)) {
+		lapic_ack(v, (u8)pending);
+		return (u8)pending;
+	}
+	vcpu_request(v, REQ_EVENT);
+	WRITE_ONCE(lapic_of(v)->extint, false);
+	return pic_ack(&platform_of(v->vm)->pic);
+}
+
+static void timer(struct vcpu *v)
+{
+	struct pit *pit = &platform_of(v->vm)->pit;
+
+	lapic_timer_expired(v);
+	if (unlikely((READ_ONCE(pit->next) || v->device_timer.armed) && !v->index))
+		pit_timer(pit);
 }
 
 void lapic_eoi_broadcast(struct vm *vm, u8 vector)
@@ -35,6 +73,8 @@ void platform_reset(struct vm *vm)
 		vm->vcpus[i]->kvmclock_msr = 0;
 	}
 	ioapic_reset(&p->ioapic);
+	pic_reset(&p->pic);
+	pit_reset(&p->pit);
 	uart_reset(&p->uart);
 	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
 		if (p->virtio[i])
@@ -43,9 +83,9 @@ void platform_reset(struct vm *vm)
 
 static const struct irqchip_ops irqchip = {
 	.reset = platform_reset,
-	.pending = lapic_pending,
-	.ack = lapic_ack,
-	.timer = lapic_timer_expired,
+	.pending = irq_pending,
+	.ack = irq_ack,
+	.timer = timer,
 	.init = lapic_init,
 	.line = irq_line,
 	.get_tpr = lapic_get_tpr,
@@ -76,6 +116,10 @@ static int create_devices(struct vm *vm, struct platform *p, const struct platfo
 		err = lapic_register(vm);
 	if (!err)
 		err = ioapic_create(&p->ioapic, vm);
+	if (!err)
+		err = pic_create(&p->pic, vm);
+	if (!err)
+		err = pit_create(&p->pit, vm);
 	if (!err)
 		err = uart_create(&p->uart, vm, PLATFORM_UART_PORT, PLATFORM_UART_IRQ);
 	if (!err)
@@ -160,9 +204,21 @@ static int write_reset_stub(struct vm *vm)
 	return guest_write(vm, GPA(PLATFORM_RESET_STUB), stub, sizeof(stub));
 }
 
+/* "Virtual Wire Mode via Local APIC" (MP specification): the PIC's interrupts reach the boot CPU.
+ */
+static void wire_pic(struct vm *vm)
+{
+	struct lapic *l = lapic_of(vm->vcpus[0]);
+
+	*lapic_reg(l, APIC_SVR) |= APIC_SVR_ENABLE;
+	*lapic_reg(l, APIC_LVT_LINT0) = APIC_EXTINT << APIC_MODE_SHIFT;
+	*lapic_reg(l, APIC_LVT_LINT1) = APIC_NMI << APIC_MODE_SHIFT;
+}
+
 int platform_write_firmware(struct vm *vm)
 {
 	int err = write_acpi(vm);
 
+	wire_pic(vm);
 	return err ? err : write_reset_stub(vm);
 }

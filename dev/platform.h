@@ -4,6 +4,8 @@
 
 #include "dev/ioapic.h"
 #include "dev/kvmclock.h"
+#include "dev/pic.h"
+#include "dev/pit.h"
 #include "dev/rtc.h"
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
@@ -18,6 +20,8 @@
 
 struct platform {
 	struct ioapic ioapic;
+	struct pic pic;
+	struct pit pit;
 	struct uart uart;
 	struct rtc rtc;
 	struct kvmclock kvmclock;
@@ -43,9 +47,9 @@ void platform_destroy(struct vm *vm);
 /* Power-on state: see struct irqchip_ops. */
 void platform_reset(struct vm *vm);
 /*
- * Write what the guest believes its firmware left in memory: the ACPI tables at ACPI_GPA, with a
- * second RSDP where a BIOS has it, and the reset stub. 0, -ENOMEM, -EFAULT: no memory there. Again
- * after each reset.
+ * What the guest believes its firmware left: in memory the ACPI tables at ACPI_GPA, with a second
+ * RSDP where a BIOS has it, and the reset stub; vCPU 0's LAPIC in virtual wire mode. 0, -ENOMEM,
+ * -EFAULT: no memory there. Again after each reset.
  */
 int platform_write_firmware(struct vm *vm);
 

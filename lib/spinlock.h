@@ -22,6 +22,7 @@ enum lock_rank {
 	RANK_EXTENT,
 	RANK_FRAMES,
 	RANK_DEVICE,
+	RANK_IRQCHIP, /* devices raise their lines under their own locks */
 	RANK_RUNQ,
 	RANK_LOG,     /* one may log under any lock above */
 	RANK_CONSOLE, /* the log's sink takes it; its holder must not log */

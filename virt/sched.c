@@ -157,8 +157,9 @@ int sched_move(struct vcpu *v)
 	if (to == CPU_NONE)
 		return -ENODEV; /* the caller says whose */
 	flags = irq_save();
-	timed = v->timer.armed;
+	timed = v->timer.armed || v->device_timer.armed;
 	timer_cancel(&v->timer);
+	timer_cancel(&v->device_timer);
 	q = lock_queue(v);
 	queued = !list_empty(&v->run_node);
 	if (queued)
@@ -168,7 +169,7 @@ int sched_move(struct vcpu *v)
 	irq_restore(flags);
 	if (queued)
 		sched_enqueue(v);
-	if (timed) /* its runner arms it there, for the same deadline */
+	if (timed) /* its runner arms them there, for the same deadlines */
 		vcpu_request(v, REQ_TIMER);
 	return 0;
 }
@@ -206,6 +207,7 @@ static void vcpu_at_rest(struct vcpu *v)
 	struct vm *vm = v->vm;
 
 	timer_cancel(&v->timer);
+	timer_cancel(&v->device_timer);
 	WRITE_ONCE(v->state, VCPU_STOPPED);
 	if (__atomic_sub_fetch(&vm->running_vcpus, 1, __ATOMIC_SEQ_CST))
 		return;

@@ -158,7 +158,7 @@ static void deliver_events(struct vcpu *v)
 {
 	const struct irqchip_ops *chip = v->vm->irqchip;
 	bool shadow = virt_ops->get_reg(v, VR_INTR_SHADOW) && !v->clear_shadow;
-	int vector;
+	int pending;
 
 	v->want_irq_window = v->want_nmi_window = false;
 	if (v->nmi_pending) {
@@ -170,14 +170,13 @@ static void deliver_events(struct vcpu *v)
 			v->want_nmi_window = true;
 		}
 	}
-	vector = chip ? chip->pending(v) : -1;
-	if (vector < 0)
+	pending = chip ? chip->pending(v) : -1;
+	if (pending < 0)
 		return;
 	if (!v->event.valid && !shadow && (v->rflags & X86_EFLAGS_IF)) {
-		chip->ack(v, (u8)vector);
 		v->event = (struct event){ .valid = true,
 					   .type = EVENT_EXT_INT,
-					   .vector = (u8)vector };
+					   .vector = chip->ack(v, pending) };
 		v->activity = VCPU_ACTIVE;
 	} else {
 		v->want_irq_window = v->activity == VCPU_ACTIVE || (v->rflags & X86_EFLAGS_IF);

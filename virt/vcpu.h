@@ -151,8 +151,9 @@ struct vcpu {
 	/* guestwalk.c: slot of the last table that was read; any slot at first */
 	struct memslot *slot_hint;
 
-	void *lapic;	    /* dev/lapic.c's state */
-	struct timer timer; /* the LAPIC timer's host side */
+	void *lapic;		   /* dev/lapic.c's state */
+	struct timer timer;	   /* the LAPIC timer's host side */
+	struct timer device_timer; /* vCPU 0's: that of the PIT */
 	u64 kvmclock_msr;
 
 	void *fpu; /* XSAVE area, page aligned */

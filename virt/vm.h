@@ -54,6 +54,9 @@ enum stop_reason {
 	STOP_REASONS
 };
 
+/* An interrupt whose vector a controller outside of the LAPIC says once it is acknowledged. */
+#define IRQ_EXTINT 256
+
 struct irqchip_ops {
 	/*
 	 * All devices to power-on state; before memory is cleared for a start: what a device of
@@ -61,10 +64,15 @@ struct irqchip_ops {
 	 * armed.
 	 */
 	void (*reset)(struct vm *vm);
-	/* The highest vector that the guest's priorities allow, or -1. On the runner. */
+	/*
+	 * The highest vector that the guest's priorities allow, IRQ_EXTINT, or -1. On the runner.
+	 */
 	int (*pending)(struct vcpu *v);
-	/* That vector is being delivered: IRR -> ISR. On the runner. */
-	void (*ack)(struct vcpu *v, u8 vector);
+	/*
+	 * What `pending` said is being delivered: IRR -> ISR, or INTA. Returns the vector. On the
+	 * runner.
+	 */
+	u8 (*ack)(struct vcpu *v, int pending);
 	/* REQ_TIMER was taken: the timer is due, or the guest's TSC was moved. On the runner. */
 	void (*timer)(struct vcpu *v);
 	/* The guest's INIT reached this vCPU. On the runner. */

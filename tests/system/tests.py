@@ -304,6 +304,13 @@ def guest_ends():
                               "send vm idle-forever stop\n")
 
 
+# 8259A and 8254, as kernels without paravirtual help use them; and with vCPU 0 on another CPU than the boot CPU.
+def legacy_timers():
+    for cpus in 1, 2:
+        yield from on_both(f"legacy-timer-{cpus}cpu", **tiny("legacy-timer", cpus=cpus - 1), emu=["--cpus", str(cpus)],
+                           says=["legacy-timer: all is well"])
+
+
 def start_ipis():
     # Stopped and restarted while vCPUs wait for their SIPI.
     yield from on_both("waiting-vcpus", **tiny("idle-forever", vcpus=3), emu=["--cpus", "2"], says=["ended: operator"],
@@ -362,6 +369,13 @@ def others_kernels():
                        script="wait No bootstrap code loaded\nkey ctrl-]\nsend vm mach stop\n",
                        says=["GNU Mach 1.8", "00000000000090000, available", "00000000000a0000, ACPI",
                              "000000000004000000, available", "ended: operator"])
+    # A first pass, in which it waits for 80 seconds to see bits fade.
+    for on in "qemu", "bochs":
+        yield Test(f"memtest-{on}", on, conf(name="memtest", kernel="memtest.bin", initrd=None, memory="16M",
+                                             cmdline="console=ttyS0,115200"),
+                   files={"memtest.bin": "guest/memtest.bin"}, soak=True, timeout=1800,
+                   script="wait Pass:  1        Errors: 0\nkey ctrl-]\nsend vm memtest stop\n",
+                   says=["ended: operator"], never_says=["corbel: PANIC", "this should not be", "Errors: [1-9]"])
 
 
 # Broken kernels of all kinds in one boot: each VM has its line, and the machine goes on.
@@ -617,6 +631,7 @@ TESTS = [
     *others_kernels(),
     *smp(),
     *start_ipis(),
+    *legacy_timers(),
 ]
 for long_test in TESTS:
     long_test.soak |= long_test.name in LONG

@@ -84,8 +84,8 @@ static void test_madt(void **state)
 	const u8 *xsdt = table(get64(buf + 24), used, "XSDT");
 	const u8 *madt = table(get64(xsdt + 44), used, "APIC");
 	assert_int_equal(get32(madt + 36), 0xfee00000);
-	assert_int_equal(get32(madt + 40), 0); /* no PIC */
-	u32 cpus = 0, ioapics = 0;
+	assert_int_equal(get32(madt + 40), 1); /* there are 8259As */
+	u32 cpus = 0, ioapics = 0, overrides = 0;
 	const u8 *end = madt + get32(madt + 4), *p = madt + 44;
 	for (; p < end; p += p[1]) {
 		if (p[0] == 0) {
@@ -96,6 +96,9 @@ static void test_madt(void **state)
 			assert_true(cpus > 254);
 			assert_int_equal(p[1], 16);
 			assert_int_equal(get32(p + 4), cpus++);
+		} else if (p[0] == 2) { /* IRQ 0 is GSI 2, edge-triggered as on ISA */
+			assert_memory_equal(p, "\2\12\0\0\2\0\0\0\0\0", 10);
+			overrides++;
 		} else {
 			assert_int_equal(p[0], 1);
 			assert_int_equal(get32(p + 4), 0xfec00000);
@@ -105,6 +108,7 @@ static void test_madt(void **state)
 	assert_ptr_equal(p, end);
 	assert_int_equal(cpus, 300);
 	assert_int_equal(ioapics, 1);
+	assert_int_equal(overrides, 1);
 }
 
 static void test_no_space(void **state)

@@ -242,8 +242,9 @@ void fake_vm_free(struct vm *vm)
 static struct timer *next_timer(struct vm *vm, u64 until)
 {
 	struct timer *next = NULL;
-	for (u32 i = 0; i < vm->nr_vcpus; i++) {
-		struct timer *t = &vm->vcpus[i]->timer;
+	for (u32 i = 0; i < 2 * vm->nr_vcpus; i++) {
+		struct vcpu *v = vm->vcpus[i / 2];
+		struct timer *t = i % 2 ? &v->device_timer : &v->timer;
 		if (t->armed && t->deadline <= until && (!next || t->deadline < next->deadline))
 			next = t;
 	}
@@ -274,9 +275,7 @@ int fake_take(struct vcpu *v)
 	if (!fake_requested(v, REQ_EVENT))
 		return -1; /* nobody asked: the run loop would not look */
 	int vector = v->vm->irqchip->pending(v);
-	if (vector >= 0)
-		v->vm->irqchip->ack(v, (u8)vector);
-	return vector;
+	return vector < 0 ? vector : v->vm->irqchip->ack(v, vector);
 }
 
 int fake_take_eoi(struct vcpu *v)

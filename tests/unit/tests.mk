@@ -7,8 +7,9 @@ T_LIB := lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c mm/stage2.c $(T_FRAMES)
 
-T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer platform power \
-	rtc testdev uart16550 virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
+T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer pic pit \
+	platform power rtc testdev uart16550 \
+	virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
 	lib/printf.c lib/assert.c
 
 test_acpi := $(T_DEV)
@@ -33,6 +34,9 @@ test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
 test_monitor := $(T_DEBUG)
+test_pic := $(T_DEV)
+test_pit := $(T_DEV)
+test_pic_threads := dev/pic.c $(U)/host.c $(T_LIB)
 test_screen := debug/screen.c debug/escape.c $(B)/font.c
 test_spinlock := $(U)/host.c $(T_LIB)
 test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
@@ -45,7 +49,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor screen stage2 stage2_model topology uart vcpu_reset virtio \
+	linux loader monitor pic pit screen stage2 stage2_model topology uart vcpu_reset virtio \
 	virtio_devices
-TSAN_TESTS := ipi spinlock stage2_threads
+TSAN_TESTS := ipi pic_threads spinlock stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore
