@@ -12,6 +12,7 @@ const struct msr_policy msr_policy[] = {
 	{ MSR_SYSENTER_CS, MSR_PASS, "guest state; the host doesn't use SYSENTER" },
 	{ MSR_SYSENTER_ESP, MSR_PASS, "guest state; the host doesn't use SYSENTER" },
 	{ MSR_SYSENTER_EIP, MSR_PASS, "guest state; the host doesn't use SYSENTER" },
+	{ MSR_UCODE_REV, MSR_TRAP, "Intel guests note the microcode's revision; 0: not known" },
 	{ MSR_MISC_ENABLE, MSR_TRAP,
 	  "Intel guests read it before they have an IDT; fast strings are on" },
 	{ MSR_PAT, MSR_TRAP, "guest state; each byte must be a memory type" },
@@ -24,6 +25,7 @@ const struct msr_policy msr_policy[] = {
 	{ MSR_GS_BASE, MSR_PASS, "guest state, switched with the segment" },
 	{ MSR_KERNEL_GS_BASE, MSR_PASS, "guest state; the host doesn't use SWAPGS" },
 	{ MSR_TSC_AUX, MSR_PASS, "guest state; the host doesn't use RDTSCP's CPU number" },
+	{ MSR_K8_INT_PENDING, MSR_TRAP, "AMD guests of an old family ask whether C1E is on; no" },
 };
 const u32 msr_policy_count = ARRAY_SIZE(msr_policy);
 
@@ -45,6 +47,10 @@ int guest_rdmsr(struct vcpu *v, u32 msr, u64 *value)
 	case MSR_MISC_ENABLE:
 		*value = 1; /* fast strings */
 		return 0;
+	case MSR_UCODE_REV:
+	case MSR_K8_INT_PENDING:
+		*value = 0;
+		return 0;
 	case MSR_PAT:
 		*value = virt_ops->get_reg(v, VR_PAT);
 		return 0;
@@ -63,6 +69,9 @@ int guest_wrmsr(struct vcpu *v, u32 msr, u64 value)
 		virt_ops->set_reg(v, VR_TSC_OFFSET, value - rdtsc());
 		vcpu_request(v, REQ_TIMER); /* its deadline is one of the guest's TSC */
 		return 0;
+	case MSR_UCODE_REV: /* CPUID, then a read, gives the revision: a 0 before that clears it */
+	case MSR_K8_INT_PENDING:
+		return value ? -EINVAL : 0;
 	case MSR_MISC_ENABLE:
 		return value & ~1ull ? -EINVAL : 0;
 	case MSR_PAT:
