@@ -202,9 +202,11 @@ check: $(B)/corbel.efi
 	@tests/check/run --build $(B) --cflags '$(CFLAGS)' -j $(JOBS) --results $(B)/check.results
 
 # Images and emulators.
-.PHONY: guest bochs usb run gdb system test
+.PHONY: guest guest-newest bochs usb run gdb system test
 guest:
 	@tools/get-guest $(B)/guest
+guest-newest: guest
+	@tools/get-guest --kernel newest $(B)/guest
 bochs:
 	@tools/get-bochs $(B)/bochs
 $(B)/run.conf: FORCE
@@ -249,7 +251,7 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 
-soak: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
+soak: $(B)/corbel.efi faults guest guest-newest bochs $(TINY_GUESTS)
 	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results
 .PHONY: soak
 

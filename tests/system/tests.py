@@ -36,6 +36,7 @@ def conf(vm="", corbel="", name="linux", **keys):
     return f"[corbel]\nwhen_idle = poweroff\nattach = {name}\n{corbel}[vm {name}]\n{lines}{vm}"
 
 
+COMPLAINTS = "WARNING: CPU|BUG:|rcu: INFO|soft lockup|check_tsc_sync|timekeeping watchdog|Oops|not responding"
 SHELL = r"""
 wait corbel-guest: ready
 wait guest#
@@ -166,6 +167,23 @@ send poweroff
                status=1, says=["corbel.conf:\\d+: disk: 'disk.img' has 1000 bytes: not whole sectors of 512"])
 
 
+# The newest kernel that Debian has: it finds its disk, and has nothing to complain about.
+def newest_kernel():
+    script = f"""
+wait corbel-guest: ready
+wait guest#
+send uname -r; test $(nproc) = 2 && echo nproc-o''k; md5sum /dev/vda
+wait nproc-ok
+wait /dev/vda
+wait guest#
+send reboot
+{SHELL}"""
+    yield from on_both("kernel-newest", conf("disk = disk.img\n", memory="256M", vcpus=2, cmdline=CMDLINE.replace(
+        "quiet", "")), emu=["--cpus", "2"], script=script, soak=True, says=["Linux version", "nproc-ok", DISK_SUM],
+        files={"vmlinuz": "guest/vmlinuz-newest", "initrd.gz": "guest/initrd-newest.gz", "disk.img": DISK},
+        never_says=["corbel: PANIC", "this should not be", COMPLAINTS, "unchecked MSR"])
+
+
 # virtio-net: two VMs on one switch ping each other and move 256 KiB; a third on another switch hears nothing.
 def networks():
     one = f"kernel = vmlinuz\ninitrd = initrd.gz\nmemory = 96M\ncmdline = {CMDLINE}\n"
@@ -238,7 +256,6 @@ send poweroff
                says=["^none"])
 # Several vCPUs: all come up by INIT and SIPI, take turns, go off and on again; each has its own timer and gets IPIs.
 # The kernel has nothing to complain about.
-COMPLAINTS = "WARNING: CPU|BUG:|rcu: INFO|soft lockup|check_tsc_sync|timekeeping watchdog|Oops|not responding"
 
 
 def smp_script(vcpus, loops):
@@ -618,6 +635,7 @@ TESTS = [
     *monitor(),
     *guest_restarts(),
     *disks(),
+    *newest_kernel(),
     *networks(),
     *consoles(),
     *guest_ends(),
