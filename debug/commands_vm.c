@@ -132,6 +132,14 @@ static int stop(struct vm *vm)
 	return 0;
 }
 
+static int press(struct vm *vm, enum power_button button)
+{
+	if (vm->state != VM_RUNNING)
+		return -ESRCH;
+	power_press(&platform_of(vm)->power, button);
+	return 0;
+}
+
 bool cmd_vm(u32 argc, char **argv)
 {
 	struct vm *vm;
@@ -152,6 +160,10 @@ bool cmd_vm(u32 argc, char **argv)
 		err = stop(vm);
 	else if (!strcmp(argv[2], "reset"))
 		err = monitor_actions->vm_reset(vm);
+	else if (!strcmp(argv[2], "powerbutton"))
+		err = press(vm, POWER_BUTTON);
+	else if (!strcmp(argv[2], "sleepbutton"))
+		err = press(vm, SLEEP_BUTTON);
 	else
 		return false;
 	if (err)

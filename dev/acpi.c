@@ -73,6 +73,7 @@ _Static_assert(sizeof(struct fadt) == 276, "FADT layout");
 
 #define FADT_WBINVD	  BIT(0)
 #define FADT_PWR_BUTTON	  BIT(4) /* no fixed power button */
+#define FADT_SLP_BUTTON	  BIT(5) /* nor a sleep button: both are in the DSDT */
 #define FADT_RESET_REG	  BIT(10)
 #define FADT_HW_REDUCED	  BIT(20)
 #define BOOT_ARCH_NO_VGA  BIT(2)
@@ -197,7 +198,8 @@ static u64 build_fadt(struct blob *b, u64 dsdt)
 		.h = header_make("FACP", 6),
 		.dsdt = (u32)dsdt,
 		.boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM | BOOT_ARCH_NO_RTC,
-		.flags = FADT_WBINVD | FADT_PWR_BUTTON | FADT_RESET_REG | FADT_HW_REDUCED,
+		.flags = FADT_WBINVD | FADT_PWR_BUTTON | FADT_SLP_BUTTON | FADT_RESET_REG |
+			 FADT_HW_REDUCED,
 		.reset_reg = port(POWER_RESET),
 		.reset_value = POWER_RESET_VALUE,
 		.minor = 4,

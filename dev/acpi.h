@@ -3,7 +3,7 @@
  * The ACPI tables of a guest, at a fixed place below 640 KiB that the memory map given to the guest
  * calls ACPI:
  *
- *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, virtio devices, power-off)
+ *	RSDP -> XSDT -> FADT -> DSDT (dsdt.asl: serial port, virtio devices, power-off, buttons)
  *	             -> MADT (CPUs, IOAPIC, IRQ 0)
  *	             -> SSDT (the CPUs' devices)
  */

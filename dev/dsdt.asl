@@ -19,6 +19,27 @@ DefinitionBlock ("", "DSDT", 2, "CORBEL", "CORBELVM", 1)
 			})
 		}
 
+		Device (PWRB) { Name (_HID, EisaId ("PNP0C0C")) }
+		Device (SLPB) { Name (_HID, EisaId ("PNP0C0E")) }
+
+		// Says which of them was pressed: dev/power.h.
+		Device (GED)
+		{
+			Name (_HID, "ACPI0013")
+			Name (_CRS, ResourceTemplate ()
+			{
+				Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { 9 }
+			})
+			OperationRegion (BTNS, SystemIO, 0x602, 1)
+			Field (BTNS, ByteAcc, NoLock, Preserve) { PRES, 8 }
+			Method (_EVT, 1)
+			{
+				Local0 = PRES
+				If (Local0 & 1) { Notify (PWRB, 0x80) }
+				If (Local0 & 2) { Notify (SLPB, 0x80) }
+			}
+		}
+
 		// The virtio devices that this VM has, a bit each: dev/acpi.c writes it here.
 		Name (VDEV, 0xff)
 		Method (VSTA, 1)

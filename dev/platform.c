@@ -5,7 +5,6 @@
 #include "dev/acpi.h"
 #include "dev/clock.h"
 #include "dev/lapic.h"
-#include "dev/power.h"
 #include "dev/virtio_console.h"
 #include "dev/virtio_rng.h"
 #include "lib/string.h"
@@ -75,6 +74,7 @@ void platform_reset(struct vm *vm)
 	ioapic_reset(&p->ioapic);
 	pic_reset(&p->pic);
 	pit_reset(&p->pit);
+	power_reset(&p->power);
 	uart_reset(&p->uart);
 	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
 		if (p->virtio[i])
@@ -127,7 +127,7 @@ static int create_devices(struct vm *vm, struct platform *p, const struct platfo
 	if (!err)
 		err = kvmclock_create(&p->kvmclock, vm, dev_time.wall_base_ns, dev_time.tsc_stable);
 	if (!err)
-		err = power_create(vm);
+		err = power_create(&p->power, vm);
 	if (!err)
 		err = create_virtio(vm, p, devices);
 	return err;

@@ -6,6 +6,7 @@
 #include "dev/kvmclock.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
+#include "dev/power.h"
 #include "dev/rtc.h"
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
@@ -25,6 +26,7 @@ struct platform {
 	struct uart uart;
 	struct rtc rtc;
 	struct kvmclock kvmclock;
+	struct power power;
 	struct testdev testdev;		     /* not of platform_create: testdev_create() */
 	struct virtio *virtio[VIRTIO_SLOTS]; /* NULL: not in this VM */
 };

@@ -50,7 +50,35 @@ static int kbd_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value)
 	return 0;
 }
 
-int power_create(struct vm *vm)
+static int buttons_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value)
+{
+	struct power *p = dev;
+
+	(void)v, (void)offset, (void)size;
+	spin_lock(&p->lock);
+	*value = p->pressed;
+	p->pressed = 0;
+	vm_irq_line(p->vm, POWER_BUTTONS_GSI, false);
+	spin_unlock(&p->lock);
+	return 0;
+}
+
+void power_press(struct power *p, enum power_button button)
+{
+	spin_lock(&p->lock);
+	p->pressed |= button;
+	vm_irq_line(p->vm, POWER_BUTTONS_GSI, true);
+	spin_unlock(&p->lock);
+}
+
+void power_reset(struct power *p)
+{
+	u64 pressed;
+
+	buttons_read(NULL, p, 0, 1, &pressed);
+}
+
+int power_create(struct power *p, struct vm *vm)
 {
 	const struct io_region regions[] = {
 		{ .name = "sleep",
@@ -58,6 +86,11 @@ int power_create(struct vm *vm)
 		  .size = 2,
 		  .read = sleep_read,
 		  .write = sleep_write },
+		{ .name = "buttons",
+		  .base = POWER_BUTTONS,
+		  .size = 1,
+		  .read = buttons_read,
+		  .dev = p },
 		{ .name = "reset",
 		  .base = POWER_RESET,
 		  .size = 1,
@@ -70,6 +103,9 @@ int power_create(struct vm *vm)
 		  .write = kbd_write },
 	};
 	int err = 0;
+
+	p->vm = vm;
+	spin_init(&p->lock, RANK_DEVICE);
 	for (u32 i = 0; !err && i < ARRAY_SIZE(regions); i++)
 		err = io_register(vm, IO_PORT, &regions[i]);
 	return err;

@@ -96,7 +96,8 @@ def bad_configurations():
     yield from on_both("config-no-vm-poweroff", "[corbel]\nwhen_idle = poweroff\n", files={})
 
 
-# The console: Ctrl-] leaves the guest, the monitor knows its commands.
+# The console: Ctrl-] leaves the guest, the monitor knows its commands. Its buttons reach the guest, which switches
+# itself off.
 def monitor():
     script = """
 wait guest#
@@ -109,9 +110,20 @@ wait console
 send console linux
 send echo ba''ck
 wait back
-send poweroff
+send insmod /lib/modules/button.ko; insmod /lib/modules/evdev.ko; cd /dev/input; exec 3<event0 4<event1
+send pressed() { head -c 24 >/dev/null; cat /sys/class/input/event$1/device/name; }
+send { pressed 1 <&4; pressed 0 <&3; poweroff -f; } & echo list''ening
+wait listening
+key ctrl-]
+send vm linux sleepbutton
+wait sleepbutton=ok
+send console linux
+wait Sleep Button
+key ctrl-]
+send vm linux powerbutton
+wait powerbutton=ok
 """
-    yield from on_both("monitor-and-back", conf(), script=script)
+    yield from on_both("monitor-and-back", conf(), script=script, says=["sleepbutton=ok", "ended: power-off"])
 
 
 # The ways in which a guest restarts itself: ACPI reset register, deliberate triple fault, jump to the reset vector.

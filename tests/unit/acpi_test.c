@@ -65,7 +65,7 @@ static void test_structure(void **state)
 	const u8 *fadt = table(get64(xsdt + 36), used, "FACP");
 	assert_int_equal(fadt[8], 6);
 	assert_int_equal(get32(fadt + 4), 276);
-	assert_int_equal(get32(fadt + 112), 1 | 1 << 4 | 1 << 10 | 1 << 20);
+	assert_int_equal(get32(fadt + 112), 1 | 1 << 4 | 1 << 5 | 1 << 10 | 1 << 20);
 	assert_int_equal(fadt[109] | fadt[110] << 8, 0x34);
 	assert_int_equal(get64(fadt + 120), POWER_RESET);
 	assert_int_equal(fadt[128], POWER_RESET_VALUE);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "arch/x86/topology.h"
+#include "dev/power.h"
 #include "dev/uart16550.h"
 #include "virt/vm.h"
 

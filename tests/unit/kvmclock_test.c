@@ -201,6 +201,26 @@ static void test_power(void **state)
 	assert_int_equal(in(v, POWER_SLEEP_STATUS), 0);
 }
 
+/* The interrupt stays until somebody looks; then nothing is pressed any more. */
+static void test_buttons(void **state)
+{
+	(void)state;
+	struct platform *p = platform_of(vm);
+
+	assert_int_equal(in(v, POWER_BUTTONS), 0);
+	power_press(&p->power, SLEEP_BUTTON);
+	power_press(&p->power, POWER_BUTTON);
+	assert_int_equal(p->ioapic.lines, 1 << POWER_BUTTONS_GSI);
+	assert_int_equal(in(v, POWER_BUTTONS), 3);
+	assert_int_equal(p->ioapic.lines, 0);
+	assert_int_equal(in(v, POWER_BUTTONS), 0);
+	power_press(&p->power, POWER_BUTTON);
+	assert_int_equal(p->ioapic.lines, 1 << POWER_BUTTONS_GSI);
+	platform_reset(vm);
+	assert_int_equal(p->ioapic.lines, 0);
+	assert_int_equal(in(v, POWER_BUTTONS), 0);
+}
+
 static u64 item(u16 number, u32 size)
 {
 	u64 value = 0;
@@ -247,7 +267,7 @@ int main(void)
 		TEST(test_scale),	  TEST(test_version_and_flags),
 		TEST(test_bad_addresses), TEST(test_wall_clock),
 		TEST(test_rtc),		  TEST(test_power),
-		TEST(test_testdev),
+		TEST(test_buttons),	  TEST(test_testdev),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

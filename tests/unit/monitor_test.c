@@ -281,8 +281,9 @@ static void errors(void **state)
 	expect("exits foo", "exits foo: no such VM (see vms)\r\n");
 	expect("console foo", "console foo: no such VM (see vms)\r\n");
 	expect("console lab", "console lab: it has no console\r\n");
-	expect("vm linux", "usage: vm NAME start|stop|reset|info\r\n");
-	expect("vm linux dance", "usage: vm NAME start|stop|reset|info\r\n");
+	expect("vm linux", "usage: vm NAME start|stop|reset|info|powerbutton|sleepbutton\r\n");
+	expect("vm linux dance",
+	       "usage: vm NAME start|stop|reset|info|powerbutton|sleepbutton\r\n");
 	expect("vms x", "usage: vms\r\n");
 	expect("cpus x", "usage: cpus [-v]\r\n");
 	expect("help a b", "usage: help [CMD]\r\n");
@@ -308,9 +309,9 @@ static void help(void **state)
 {
 	(void)state;
 	expect_part("help", "\r\nvms                                  one line for each VM\r\n");
-	expect("help vm",
-	       "usage: vm NAME start|stop|reset|info\r\ncontrol a VM, or show all about it\r\n"
-	       "example: vm linux info\r\n");
+	expect("help vm", "usage: vm NAME start|stop|reset|info|powerbutton|sleepbutton\r\n"
+			  "control a VM, or show all about it\r\n"
+			  "example: vm linux info\r\n");
 	expect("help vmz", "vmz: no such command; did you mean 'vms'? (see help)\r\n");
 	expect("version", "version=1.2.3\r\n");
 }
@@ -358,6 +359,11 @@ static void vm_info(void **state)
 	assert_false(fake_said("\x1b[2J"));
 	assert_false(fake_said("device="));
 	fake_linux.platform = &platform;
+	expect("vm linux powerbutton", "vm=linux powerbutton=ok\r\n");
+	assert_string_equal(fake_called, "press 1");
+	expect("vm linux sleepbutton", "vm=linux sleepbutton=ok\r\n");
+	assert_string_equal(fake_called, "press 2");
+	expect("vm lab powerbutton", "vm lab powerbutton: it is not running\r\n");
 	expect_part("vm linux info", "vm=linux device=virtio-blk requests=5 bytes=4096 dropped=4 "
 				     "errors=3 broken=2 status=0x4f\r\n");
 	fake_linux.platform = NULL;
