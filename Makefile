@@ -43,7 +43,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c \
 	virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c \
 	virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c virt/multiboot.c virt/pvh.c \
-	virt/sched.c virt/slots.c virt/start.c virt/vcpu.c virt/vcpu_reset.c virt/vm.c \
+	virt/sched.c virt/share.c virt/slots.c virt/start.c virt/vcpu.c virt/vcpu_reset.c virt/vm.c \
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
