@@ -17,6 +17,13 @@
 #define VECTOR_MC 18
 
 /*
+ * APM vol. 2 "Pause Intercept Filtering": so many PAUSEs in a row, each within so many cycles of
+ * the one before, are a loop that exits. (Without a threshold: so many since the entry.)
+ */
+#define PAUSE_COUNT	3000
+#define PAUSE_THRESHOLD 128
+
+/*
  * What every vCPU is stopped for. CR8 both ways (its TPR lives in the LAPIC), CR0 writes that
  * matter, CR4 writes.
  */
@@ -36,6 +43,8 @@ static void init_control(struct svm_vcpu *s)
 			      INTERCEPT2_VMSAVE | INTERCEPT2_STGI | INTERCEPT2_CLGI |
 			      INTERCEPT2_SKINIT | INTERCEPT2_WBINVD | INTERCEPT2_MONITOR |
 			      INTERCEPT2_MWAIT | INTERCEPT2_MWAIT_ARMED | INTERCEPT2_XSETBV);
+	c->pause_count = PAUSE_COUNT;
+	c->pause_threshold = PAUSE_THRESHOLD;
 	c->iopm = svm_setup_.iopm.v;
 	c->msrpm = svm_setup_.msrpm.v;
 	c->int_ctl = V_INTR_MASKING;
@@ -115,4 +124,14 @@ void svm_vcpu_put(struct vcpu *v)
 {
 	if (svm_setup_.rdtscp)
 		svm_of(v)->tsc_aux = rdmsr(MSR_TSC_AUX);
+}
+
+/* ops->pause_exits */
+void svm_pause_exits(struct vcpu *v, bool on)
+{
+	struct vmcb *c = svm_of(v)->vmcb;
+
+	c->intercept1 &= (u32)~INTERCEPT_PAUSE;
+	if (on && svm_setup_.pause_filter)
+		c->intercept1 |= (u32)INTERCEPT_PAUSE;
 }

@@ -105,6 +105,11 @@ struct virt_ops {
 	 */
 	void (*get_mmu)(struct vcpu *v, struct guest_mmu *out);
 
+	/*
+	 * Shall a loop of PAUSEs exit (EXIT_PAUSE)? Does nothing where the CPU has no counter for
+	 * such loops. v is loaded; forgotten by vcpu_reset.
+	 */
+	void (*pause_exits)(struct vcpu *v, bool on);
 	/* Forget this CPU's cached stage-2 translations of the VM. */
 	void (*flush)(struct vcpu *v);
 	/*

@@ -25,6 +25,7 @@ const struct virt_ops vmx_ops = {
 	.set_reg = vmx_set_reg,
 	.get_seg = vmx_get_seg,
 	.set_seg = vmx_set_seg,
+	.pause_exits = vmx_pause_exits,
 	.flush = vmx_flush_stage2,
 	.dump = vmx_dump,
 };

@@ -22,6 +22,13 @@
 #define BITMAP_HIGH   8192
 #define BITMAP_WRITES 16384
 
+/*
+ * SDM "Pause-Loop Exiting", in TSC ticks: PAUSEs less than that apart are one loop, and a loop that
+ * lasts longer than a lock is usually held exits.
+ */
+#define PAUSE_GAP    128
+#define PAUSE_WINDOW 4096
+
 static void msr_pass(u64 *bitmap, u32 msr)
 {
 	u32 bit = (msr & 0x1fff) + (msr >= 0xc0000000 ? BITMAP_HIGH : 0);
@@ -115,6 +122,10 @@ static void write_controls(struct vmx_vcpu *x)
 	vmcs_write(VMCS_PROC_CONTROLS2, x->proc2);
 	vmcs_write(VMCS_EXIT_CONTROLS, vmx_controls.exit);
 	vmcs_write(VMCS_ENTRY_CONTROLS, vmx_controls.entry);
+	if (vmx_controls.pause_loop) {
+		vmcs_write(VMCS_PAUSE_GAP, PAUSE_GAP);
+		vmcs_write(VMCS_PAUSE_WINDOW, PAUSE_WINDOW);
+	}
 	x->windows = 0;
 	x->entry_controls = vmx_controls.entry;
 	if (x->vpid)
@@ -278,6 +289,19 @@ void vmx_vcpu_load(struct vcpu *v)
 	}
 	v->loaded_cpu = this_cpu(cpu_id);
 	vmx_switched_load(x);
+}
+
+/* ops->pause_exits */
+void vmx_pause_exits(struct vcpu *v, bool on)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+	u32 proc2 = x->proc2 & ~(u32)PROC2_PAUSE_LOOP;
+
+	if (on && vmx_controls.pause_loop)
+		proc2 |= PROC2_PAUSE_LOOP;
+	if (proc2 != x->proc2)
+		vmcs_write(VMCS_PROC_CONTROLS2, proc2);
+	x->proc2 = proc2;
 }
 
 /* ops->vcpu_put: VMCLEAR writes everything back to memory, so that any CPU may load it next. */

@@ -53,6 +53,8 @@ enum vmcs_field {
 	VMCS_ENTRY_ERROR_CODE = 0x4018,
 	VMCS_ENTRY_INSN_LEN = 0x401a,
 	VMCS_PROC_CONTROLS2 = 0x401e,
+	VMCS_PAUSE_GAP = 0x4020,
+	VMCS_PAUSE_WINDOW = 0x4022,
 
 	/* 32-bit read-only fields */
 	VMCS_INSN_ERROR = 0x4400,
@@ -142,6 +144,7 @@ enum vmcs_field {
 #define PROC2_VPID		 BIT(5)
 #define PROC2_WBINVD		 BIT(6)
 #define PROC2_UNRESTRICTED_GUEST BIT(7)
+#define PROC2_PAUSE_LOOP	 BIT(10)
 #define PROC2_INVPCID		 BIT(12)
 #define PROC2_VMFUNC		 BIT(13)
 

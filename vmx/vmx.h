@@ -21,7 +21,7 @@ struct vmx_controls {
 	u64 cr0_must, cr4_must; /* what a guest's real CR0 and CR4 need; PE and PG are free */
 	u32 revision;		/* of VMCS regions */
 	u8 max_leaf;		/* largest EPT leaf level: 1, 2 or 3 */
-	bool vpid;
+	bool vpid, pause_loop;
 	u8 invvpid_type; /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
 };
 extern struct vmx_controls vmx_controls;
@@ -90,6 +90,7 @@ void vmx_vcpu_destroy(struct vcpu *v);
 void vmx_vcpu_reset(struct vcpu *v);
 void vmx_vcpu_load(struct vcpu *v);
 void vmx_vcpu_put(struct vcpu *v);
+void vmx_pause_exits(struct vcpu *v, bool on);
 
 /* regs.c */
 u64 vmx_get_reg(struct vcpu *v, enum vreg reg);
