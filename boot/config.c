@@ -139,6 +139,7 @@ static bool begin_vm(struct parser *p, struct text name)
 	text_copy(vm->protocol, (struct text){ "auto", 4 });
 	vm->address = MIB;
 	vm->vcpus = 1;
+	vm->weight = 100;
 	memset(&vm->cpus, 0xff, sizeof(vm->cpus));
 	vm->autostart = true;
 	vm->rng = true;

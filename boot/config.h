@@ -24,6 +24,7 @@
 #define CONFIG_LINE_MAX	   2560 /* bytes of a line, without its end */
 #define CONFIG_ERRORS_MAX  40	/* reported in one call; more are only counted */
 #define CONFIG_VCPUS_MAX   64
+#define CONFIG_WEIGHT_MAX  1000
 #define CONFIG_MODULES_MAX 32  /* of all VMs together */
 #define CONFIG_ARGS_MAX	   255 /* characters behind a module's file name */
 #define CONFIG_VM_FILES	   3   /* kernel, initrd, disk */
@@ -55,6 +56,7 @@ struct config_vm {
 	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
 	struct cpumask
 		cpus; /* as written, by CPU number; all bits are set when the key is absent */
+	u32 weight;   /* 1 to CONFIG_WEIGHT_MAX */
 	bool autostart;
 	enum config_exit on_exit;
 	bool broken; /* has an error: not to be started */

@@ -272,7 +272,7 @@ static void exit_failed(struct vcpu *v)
 	X(EXCEPTION, "exception", exit_exception)          \
 	X(CR_ACCESS, "cr-access", cr_access)               \
 	X(XSETBV, "xsetbv", exit_xsetbv)                   \
-	X(PAUSE, "pause", exit_yield)                      \
+	X(PAUSE, "pause", sched_yield)                     \
 	X(MONITOR, "monitor", exit_ud)                     \
 	X(MWAIT, "mwait", exit_ud)                         \
 	X(INVD, "invd", vcpu_skip)                         \

@@ -43,6 +43,7 @@ static bool move_vcpus(void)
 {
 	bool waits = false;
 
+	sched_close();
 	spin_lock(&vm_list_lock);
 	list_for_each(n, &vm_list) {
 		struct vm *vm = list_entry(n, struct vm, node);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Each CPU's loop: tasks of Corbel first, then runnable vCPUs in turn, else wait for an interrupt.
- * Nothing blocks and nothing migrates by itself: a vCPU is queued on one CPU until someone moves
- * it.
+ * Each CPU's loop: tasks of Corbel first, then the runnable vCPU that has had the least of its
+ * share (virt/share.h), else wait for an interrupt. Nothing blocks. A vCPU belongs to one CPU, and
+ * stays there as long as it can run there: only if it would wait while another CPU is idle, it goes
+ * over to that one.
  */
 #pragma once
 
@@ -43,5 +44,35 @@ void sched_forget(struct vcpu *v);
 int sched_move(struct vcpu *v);
 /* How many vCPUs are assigned to a CPU. */
 u32 sched_load(u32 cpu);
-/* Somebody else wants this CPU: a task, a vCPU whose turn it is. Interrupts off. */
+/*
+ * This CPU has left virt_cpus(): from here on no other CPU gives it vCPUs; those that it has it
+ * moves by sched_move(). On one of its tasks.
+ */
+void sched_close(void);
+/*
+ * Somebody else wants this CPU: a task, a vCPU whose turn it is. While it runs a vCPU, interrupts
+ * off. May give vCPUs that wait to idle CPUs.
+ */
 bool sched_work_pending(void);
+/* vCPUs wait for this CPU. */
+bool sched_others_wait(void);
+/* v, which this CPU runs, only spins: if others wait, the next of them goes first. */
+void sched_yield(struct vcpu *v);
+
+#define SCHED_BUCKETS 24
+/* Of one CPU; its own, read by anyone. */
+struct sched_stats {
+	u64 runs;		      /* times that it began to run a vCPU */
+	u64 slices;		      /* that were used up */
+	u64 given;		      /* vCPUs that it gave to idle CPUs */
+	u64 wakeups;		      /* of vCPUs that slept: counted when their turn comes */
+	u64 wakeup_ticks, wakeup_max; /* TSC, sum and longest */
+	/* by duration: [0] below 1 us, [n] below 2^n us, the last one all others */
+	u64 wakeup_us[SCHED_BUCKETS];
+};
+const struct sched_stats *sched_stats(u32 cpu);
+/* The vCPU that it runs, or NULL. VMs are destroyed by the monitor's CPU: valid in its tasks. */
+const struct vcpu *sched_current(u32 cpu);
+u32 sched_waiting(u32 cpu);
+/* TSC ticks that v was on CPUs, up to now; about right while it runs on another CPU. */
+u64 sched_ran(const struct vcpu *v);

@@ -220,6 +220,7 @@ static void load(struct vcpu *v)
 	v->loaded_cpu = this_cpu(cpu_id);
 	fpu_load(v);
 	vcpu_load_dr(v);
+	virt_ops->pause_exits(v, sched_others_wait());
 	if (unlikely(!v->launched_before)) {
 		v->launched_before = true;
 		log_debug("vm %s vcpu %u: first entry at TSC %lu", v->vm->name, v->index, rdtsc());

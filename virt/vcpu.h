@@ -11,6 +11,7 @@
 #include "lib/list.h"
 #include "arch/x86/timer.h"
 #include "virt/exit.h"
+#include "virt/share.h"
 
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPRS };
 
@@ -136,13 +137,15 @@ struct vcpu {
 	struct exit_cost cost;
 	u64 exits[EXIT_KINDS]; /* counters; written by the runner, read by anyone */
 
-	u32 index;	/* 0.. within the VM; also its APIC id */
-	u32 cpu;	/* whose queue it is on when it is runnable; virt/sched.c's */
-	u32 loaded_cpu; /* where vendor state is active, CPU_NONE if nowhere */
-	u8 state;	/* atomic; enum vcpu_state */
-	struct list run_node;
-	u8 activity;	/* enum vcpu_activity */
-	u8 sipi_vector; /* atomic; of the last start-up IPI */
+	u32 index;	    /* 0.. within the VM; also its APIC id */
+	u32 cpu;	    /* whose queue it is on when it is runnable; virt/sched.c's */
+	u32 loaded_cpu;	    /* where vendor state is active, CPU_NONE if nowhere */
+	u8 state;	    /* atomic; enum vcpu_state */
+	struct share share; /* virt/sched.c's: its place in the queue, under that one's lock */
+	u64 woken;	    /* TSC when it was put there because it woke, else 0 */
+	u64 ran;	    /* TSC ticks on CPUs; its runner's, read by anyone */
+	u8 activity;	    /* enum vcpu_activity */
+	u8 sipi_vector;	    /* atomic; of the last start-up IPI */
 	bool nmi_pending;
 	/* it ran at least once since reset (for "first instruction" figures) */
 	bool launched_before;

@@ -131,7 +131,7 @@ static int vcpu_add(struct vm *vm, u32 index)
 	v->index = index;
 	v->slot_hint = vm->slots;
 	v->cpu = v->loaded_cpu = CPU_NONE;
-	list_init(&v->run_node);
+	share_init(&v->share, vm->weight);
 	err = virt_ops->vcpu_create(v);
 	if (err) {
 		frame_free(hpa_pfn(ptr_hpa(v)), FRAME_HEAP, vm->id);
@@ -190,7 +190,7 @@ static bool virt_on_here(void)
 	return false;
 }
 
-int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, struct vm **out)
+int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weight, struct vm **out)
 {
 	pfn_t f;
 	struct vm *vm;
@@ -208,6 +208,7 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, struct vm
 	vm->id = next_id++;
 	memcpy(vm->name, name, strlen(name) + 1);
 	vm->cpus = *cpus;
+	vm->weight = weight;
 	spin_init(&vm->lock, RANK_VM);
 	list_init(&vm->node);
 	err = build(vm, vcpus);

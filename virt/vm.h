@@ -103,6 +103,7 @@ struct vm {
 	u32 nr_vcpus;
 	u32 running_vcpus;	    /* atomic */
 	struct cpumask cpus;	    /* where its vCPUs may run */
+	u32 weight;		    /* of each vCPU: virt/share.h */
 	struct cpuid_policy *cpuid; /* virt/cpuid.h */
 	void *hw;		    /* the vendor's per-VM state (bitmaps) */
 	void *platform;		    /* dev/platform.c's devices */
@@ -121,10 +122,10 @@ extern struct list vm_list;
 extern struct spinlock vm_list_lock;
 
 /*
- * Create a VM with its vCPUs and no memory. vcpus: 1..VM_MAX_VCPUS. Returns 0 and *out, or an
- * error; nothing is left behind then.
+ * Create a VM with its vCPUs and no memory. vcpus: 1..VM_MAX_VCPUS, weight: 1..SHARE_WEIGHT_MAX.
+ * Returns 0 and *out, or an error; nothing is left behind then.
  */
-int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, struct vm **out);
+int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weight, struct vm **out);
 /* Give everything back. The VM must not be running. */
 void vm_destroy(struct vm *vm);
 struct vm *vm_find(const char *name);
