@@ -13,6 +13,8 @@ const struct command commands[] = {
 	  cmd_console },
 	{ "exits", "NAME", "VM exits by kind and vCPU, most frequent first", "exits linux",
 	  cmd_exits },
+	{ "sched", "", "queues, run times and wake-up latency of CPUs and vCPUs", "sched",
+	  cmd_sched },
 	{ "cpus", "[-v]", "one line for each CPU; -v: its capabilities too", "cpus -v", cmd_cpus },
 	{ "cpu", "N diff|offline|online [ROUNDS]",
 	  "how a CPU differs; take it offline, or back online", "cpu 1 offline", cmd_cpu },

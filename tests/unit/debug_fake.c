@@ -352,6 +352,40 @@ u32 sched_load(u32 cpu)
 	return cpu == 1;
 }
 
+const struct sched_stats *sched_stats(u32 cpu)
+{
+	static const struct sched_stats stats = { .runs = 7,
+						  .slices = 3,
+						  .given = 1,
+						  .wakeups = 2,
+						  .wakeup_ticks = 800,
+						  .wakeup_max = 600,
+						  .wakeup_us = { [11] = 1, [13] = 1 } };
+	static const struct sched_stats none;
+
+	return cpu == 1 ? &stats : &none;
+}
+
+const struct vcpu *sched_current(u32 cpu)
+{
+	return cpu == 1 ? &vcpus[0] : NULL;
+}
+
+u32 sched_waiting(u32 cpu)
+{
+	return cpu == 1;
+}
+
+u64 tsc_to_ns(u64 ticks)
+{
+	return ticks * 1000000 / tsc_khz;
+}
+
+u64 sched_ran(const struct vcpu *v)
+{
+	return v->ran;
+}
+
 /* ---- The machine ---- */
 
 static void add_vm(struct vm *vm, u16 id, const char *name)

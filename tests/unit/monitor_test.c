@@ -370,6 +370,25 @@ static void vm_info(void **state)
 	expect_part("vm lab info", "vm=lab id=2 state=created");
 }
 
+/* The clock of fake_open() has 100 kHz: a tick is 10 us. */
+static void sched(void **state)
+{
+	(void)state;
+	fake_linux.vcpus[1]->ran = 1234;
+	fake_linux.vcpus[1]->share.weight = 300;
+	expect("sched", "cpu=0 vcpus=0 waiting=0 current=none runs=0 slices=0 given=0 wakeups=0 "
+			"wakeup_avg_us=0 wakeup_max_us=0\r\n"
+			"cpu=1 vcpus=1 waiting=1 current=linux/0 runs=7 slices=3 given=1 wakeups=2 "
+			"wakeup_avg_us=4000 wakeup_max_us=6000\r\n"
+			"cpu=1 wakeup_below_us=2048 count=1\r\n"
+			"cpu=1 wakeup_below_us=8192 count=1\r\n"
+			"cpu=2 vcpus=0 waiting=0 current=none runs=0 slices=0 given=0 wakeups=0 "
+			"wakeup_avg_us=0 wakeup_max_us=0\r\n"
+			"vm=linux vcpu=0 cpu=0 weight=0 ran_us=0\r\n"
+			"vm=linux vcpu=1 cpu=0 weight=300 ran_us=12340\r\n");
+	expect("sched x", "usage: sched\r\n");
+}
+
 static void vm_control(void **state)
 {
 	(void)state;
@@ -526,6 +545,7 @@ int main(void)
 		TEST(help),
 		TEST(vms),
 		TEST(vm_info),
+		TEST(sched),
 		TEST(vm_control),
 		TEST(console_and_back),
 		TEST(exits),

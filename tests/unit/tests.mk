@@ -13,8 +13,8 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 	lib/printf.c lib/assert.c
 
 test_acpi := $(T_DEV)
-T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_system commands_vm console escape \
-	lineedit monitor terminal vmconsole) $(U)/debug_fake.c $(U)/host.c $(T_LIB)
+T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_sched commands_system commands_vm \
+	console escape lineedit monitor terminal vmconsole) $(U)/debug_fake.c $(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
