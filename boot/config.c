@@ -93,19 +93,6 @@ static void set_key(struct parser *p, struct text name, struct text value)
 	p->seen |= bit;
 }
 
-/* What can only be said once a VM's section is complete. */
-static void end_section(struct parser *p)
-{
-	if (p->vm && !(p->seen & BIT(VM_KEY_KERNEL)))
-		complain(p, p->vm->line, "kernel", "vm %s has none", p->vm->name);
-	if (p->vm && p->vm->address_line && strcmp(p->vm->protocol, "flat"))
-		complain(p, p->vm->address_line, "address", "only protocol = flat takes one");
-	p->vm = NULL;
-	p->section = NULL;
-	p->seen = 0;
-	p->skip = false;
-}
-
 static struct config_vm *find_vm(struct config *config, struct text name)
 {
 	for (u32 i = 0; i < config->nr_vms; i++) {
@@ -113,6 +100,64 @@ static struct config_vm *find_vm(struct config *config, struct text name)
 			return &config->vms[i];
 	}
 	return NULL;
+}
+
+/* Copy number i can be made; if not, that is reported. */
+static void check_copy(struct parser *p, u32 i)
+{
+	u32 line = p->vm->copies_line;
+	char name[CONFIG_NAME_MAX + 1];
+	struct text t = { name, 0 };
+	const struct config_vm *vm;
+
+	t.n = (size_t)fmt_snprintf(name, sizeof(name), "%s-%u", p->vm->name, i);
+	if (t.n > CONFIG_NAME_MAX) {
+		complain(p, line, "copies", "'%s-%u' is longer than 31 characters", p->vm->name, i);
+		return;
+	}
+	vm = find_vm(p->config, t);
+	if (vm)
+		complain(p, line, "copies", "'%s' is there already, in line %u", name, vm->line);
+	else if (p->config->nr_vms + i - 1 > CONFIG_MAX_VMS)
+		complain(p, line, "copies", "'%s' is one too many: at most 16", name);
+}
+
+/* copies = N: NAME becomes NAME-1, and the others are like it. All of them or none. */
+static void make_copies(struct parser *p)
+{
+	static const u8 no_mac[sizeof(p->vm->mac)];
+	struct config_vm *vm = p->vm;
+	char base[CONFIG_NAME_MAX + 1];
+
+	if (memcmp(vm->mac, no_mac, sizeof(no_mac)))
+		complain(p, vm->copies_line, "copies", "mac: each needs its own: leave it out");
+	for (u32 i = 1; i <= vm->copies && !vm->broken; i++)
+		check_copy(p, i);
+	if (vm->broken)
+		return;
+	memcpy(base, vm->name, sizeof(base));
+	for (u32 i = 1; i <= p->vm->copies; i++) {
+		if (i > 1) {
+			vm = &p->config->vms[p->config->nr_vms++];
+			*vm = *p->vm;
+		}
+		fmt_snprintf(vm->name, sizeof(vm->name), "%s-%u", base, i);
+	}
+}
+
+/* What can only be said once a VM's section is complete. */
+static void end_section(struct parser *p)
+{
+	if (p->vm && !(p->seen & BIT(VM_KEY_KERNEL)))
+		complain(p, p->vm->line, "kernel", "vm %s has none", p->vm->name);
+	if (p->vm && p->vm->address_line && strcmp(p->vm->protocol, "flat"))
+		complain(p, p->vm->address_line, "address", "only protocol = flat takes one");
+	if (p->vm && p->vm->copies)
+		make_copies(p);
+	p->vm = NULL;
+	p->section = NULL;
+	p->seen = 0;
+	p->skip = false;
 }
 
 /* "monitor" stands for Corbel's own prompt wherever a VM's name can stand. */
@@ -133,7 +178,8 @@ static bool begin_vm(struct parser *p, struct text name)
 				vm->line);
 	if (config->nr_vms == CONFIG_MAX_VMS)
 		return complain(p, p->line, "vm", "%s is one too many: at most 16", quote(name).s);
-	vm = &config->vms[config->nr_vms++];
+	vm = &config->vms[config->nr_vms];
+	vm->section = config->nr_vms++;
 	text_copy(vm->name, name);
 	vm->memory = 256 * MIB;
 	text_copy(vm->protocol, (struct text){ "auto", 4 });

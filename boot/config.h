@@ -59,19 +59,22 @@ struct config_vm {
 	u32 weight;   /* 1 to CONFIG_WEIGHT_MAX */
 	bool autostart;
 	enum config_exit on_exit;
+	u32 copies;  /* 0: one, with the section's own name */
+	u32 section; /* index into vms[] of the first of its section; modules are that one's */
 	bool broken; /* has an error: not to be started */
-	u32 line;    /* of its section; the next five are 0 when the key is absent */
+	u32 line;    /* of its section; those below are 0 when the key is absent */
 	u32 kernel_line;
 	u32 initrd_line;
 	u32 disk_line;
 	u32 memory_line;
 	u32 address_line;
+	u32 copies_line;
 };
 
 struct config_module {
 	char name[CONFIG_FILE_MAX + 1];
 	char args[CONFIG_ARGS_MAX + 1];
-	u32 vm; /* index into vms[] */
+	u32 vm; /* index into vms[]: the first of the section */
 	u32 line;
 };
 

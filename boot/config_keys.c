@@ -314,6 +314,8 @@ const struct key vm_keys[] = {
 	  .expects = "a list of CPUs like 0-1,3 (0 to 255)" },
 	{ "weight", set_number, VM(u32, weight), .expects = "a weight (1 to 1000)", .min = 1,
 	  .max = CONFIG_WEIGHT_MAX },
+	{ "copies", set_number, VM(u32, copies), .expects = "a number of VMs (1 to 16)", .min = 1,
+	  .max = CONFIG_MAX_VMS, .line = VM(u32, copies_line) },
 	{ "autostart", set_flag, VM(bool, autostart), .expects = "yes or no" },
 	{ "on_exit", set_word, VM(u32, on_exit), .expects = "stop, restart or poweroff" },
 	{ "protocol", copy_word, VM(char *, protocol),

@@ -97,7 +97,7 @@ static u32 find_modules(const struct config_vm *c, struct boot_file files[1 + CO
 	for (u32 i = 0; i < config->nr_modules; i++) {
 		const struct config_module *m = &config->modules[i];
 
-		if (&config->vms[m->vm] == c)
+		if (m->vm == c->section)
 			files[n++] = boot_file(m->name, m->args);
 	}
 	return n;
@@ -159,7 +159,7 @@ static bool files_there(const struct config_vm *c, const struct config_sink *sin
 	bool all = true;
 
 	while (config_next_file(config, &pos, &file))
-		if (&config->vms[file.vm] == c)
+		if (file.vm == c->section)
 			all &= file_there(sink, &file);
 	return all;
 }
@@ -207,13 +207,16 @@ static bool devices_of(const struct config_vm *c, const struct config_sink *sink
 	return true;
 }
 
-/* Locally administered ("CB"), with the VM's number, if the configuration has none. */
-static void set_default_mac(u8 mac[VIRTIO_NET_MAC], u16 id)
+/*
+ * Locally administered ("CB"), with the VM's place in the configuration, if that has none: the same
+ * for one that is created again.
+ */
+static void set_default_mac(u8 mac[VIRTIO_NET_MAC], u16 n)
 {
-	const u8 by_id[VIRTIO_NET_MAC] = { 0x02, 'C', 'B', 0, (u8)(id >> 8), (u8)id };
+	const u8 by_place[VIRTIO_NET_MAC] = { 0x02, 'C', 'B', 0, (u8)(n >> 8), (u8)n };
 
 	if (!mac[0] && !mac[1] && !mac[2] && !mac[3] && !mac[4] && !mac[5])
-		memcpy(mac, by_id, sizeof(by_id));
+		memcpy(mac, by_place, sizeof(by_place));
 }
 
 static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
@@ -240,7 +243,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB,
 				error_name(err));
 	if (!err) {
-		set_default_mac(devices.network.mac, (*vm)->id);
+		set_default_mac(devices.network.mac, (u16)(c - config->vms + 1));
 		err = platform_create(*vm, &devices);
 	}
 	if (!err && c->test_devices)

@@ -154,6 +154,12 @@ static const struct bad bad_vm[] = {
 	{ "kernel = k\nvcpus = 0", "c:4: vcpus: '0' is not a number of vCPUs (1 to 64)\n" },
 	{ "kernel = k\nvcpus = 65", "c:4: vcpus: '65' is not a number of vCPUs (1 to 64)\n" },
 	{ "kernel = k\nvcpus = two", "c:4: vcpus: 'two' is not a number of vCPUs (1 to 64)\n" },
+	{ "kernel = k\nweight = 0", "c:4: weight: '0' is not a weight (1 to 1000)\n" },
+	{ "kernel = k\nweight = 1001", "c:4: weight: '1001' is not a weight (1 to 1000)\n" },
+	{ "kernel = k\ncopies = 0", "c:4: copies: '0' is not a number of VMs (1 to 16)\n" },
+	{ "kernel = k\ncopies = 17", "c:4: copies: '17' is not a number of VMs (1 to 16)\n" },
+	{ "kernel = k\ncopies = 16\nmac = 02:00:00:00:00:01",
+	  "c:4: copies: mac: each needs its own: leave it out\n" },
 	{ "kernel = k\ncpus = 1-0",
 	  "c:4: cpus: '1-0' is not a list of CPUs like 0-1,3 (0 to 255)\n" },
 	{ "kernel = k\ncpus = 0,",
@@ -478,6 +484,66 @@ static void sixteen_vms_fit(void **state)
 	assert_int_equal(config.nr_vms, CONFIG_MAX_VMS);
 }
 
+static void copies_are_alike(void **state)
+{
+	const struct config_vm *vm = config.vms;
+	struct config_file file;
+	u32 pos = 0, n = 0;
+
+	(void)state;
+	parse("[vm a]\ncopies = 3\nkernel = k\nmodule = m args\nweight = 7\nmemory = 32M\n"
+	      "[vm b]\nkernel = l\n[corbel]\nattach = a-2\n");
+	assert_string_equal(said, "");
+	assert_int_equal(config.nr_vms, 4);
+	assert_string_equal(vm[0].name, "a-1");
+	assert_string_equal(vm[1].name, "a-2");
+	assert_string_equal(vm[2].name, "a-3");
+	assert_string_equal(vm[3].name, "b");
+	assert_string_equal(config.attach, "a-2");
+	for (u32 i = 0; i < 3; i++) {
+		assert_string_equal(vm[i].kernel, "k");
+		assert_int_equal(vm[i].weight, 7);
+		assert_int_equal(vm[i].memory, 32 * MIB);
+		assert_int_equal(vm[i].section, 0);
+		assert_int_equal(vm[i].line, 1);
+	}
+	assert_int_equal(vm[3].section, 3);
+	assert_int_equal(vm[3].weight, 100);
+	/* each has its kernel, the first one the module as well */
+	while (config_next_file(&config, &pos, &file))
+		n++;
+	assert_int_equal(n, 5);
+	parse("[vm a]\nkernel = k\ncopies = 1\n");
+	assert_int_equal(config.nr_vms, 1);
+	assert_string_equal(vm[0].name, "a-1");
+}
+
+/* A name that is taken, before or after; too long; too many: none of the copies is made. */
+static void copies_that_cannot_be(void **state)
+{
+	(void)state;
+	parse("[vm a-2]\nkernel = k\n[vm a]\ncopies = 3\nkernel = k\n");
+	assert_string_equal(said, "c:4: copies: 'a-2' is there already, in line 1\n");
+	assert_int_equal(config.nr_vms, 2);
+	assert_true(config.vms[1].broken);
+	assert_false(config.vms[0].broken);
+	parse("[vm a]\ncopies = 3\nkernel = k\n[vm a-2]\nkernel = k\n");
+	assert_string_equal(said, "c:4: vm: 'a-2' is there already, in line 1\n");
+	assert_int_equal(config.nr_vms, 3);
+	assert_false(config.vms[1].broken);
+	parse("[vm a]\ncopies = 2\nkernel = k\n[vm a]\nkernel = k\ncopies=2\n");
+	assert_string_equal(said, "c:6: copies: 'a-1' is there already, in line 1\n");
+	parse("[vm abcdefghijklmnopqrstuvwxyz0123]\ncopies = 2\nkernel = k\n");
+	assert_string_equal(said, "c:2: copies: 'abcdefghijklmnopqrstuvwxyz0123-1' is longer than "
+				  "31 characters\n");
+	parse("[vm a]\nkernel = k\n[vm b]\nkernel = k\ncopies = 16\n");
+	assert_string_equal(said, "c:5: copies: 'b-16' is one too many: at most 16\n");
+	assert_int_equal(config.nr_vms, 2);
+	parse("[vm b]\nkernel = k\ncopies = 16\n");
+	assert_string_equal(said, "");
+	assert_int_equal(config.nr_vms, 16);
+}
+
 static void foreign_encodings(void **state)
 {
 	static const char nul[] = "[corbel]\nbaud = 96\0"
@@ -658,6 +724,8 @@ int main(void)
 		cmocka_unit_test(keys_need_a_section),
 		cmocka_unit_test(a_name_is_given_once),
 		cmocka_unit_test(sixteen_vms_fit),
+		cmocka_unit_test(copies_are_alike),
+		cmocka_unit_test(copies_that_cannot_be),
 		cmocka_unit_test(foreign_encodings),
 		cmocka_unit_test(messages_are_limited),
 		cmocka_unit_test(override_replaces_keys),
