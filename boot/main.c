@@ -285,14 +285,6 @@ static void vm_stopped(struct vm *vm)
 	task_wake(&vm_task);
 }
 
-static u64 ends_seen[CONFIG_MAX_VMS + 1]; /* starts whose end was handled, by VM id */
-
-static bool has_ended(const struct vm *vm)
-{
-	return READ_ONCE(vm->state) == VM_STOPPED && vm->id <= CONFIG_MAX_VMS &&
-	       ends_seen[vm->id] != vm->starts;
-}
-
 /*
  * A VM has come to rest: what its configuration says, then what Corbel's says once none runs. Each
  * VM once: one that ends again wakes the task again, and the monitor gets its turn in between.
@@ -305,16 +297,16 @@ static void vm_run(struct task *t)
 	list_for_each_safe(n, &vm_list) {
 		struct vm *vm = list_entry(n, struct vm, node);
 
-		if (!has_ended(vm))
+		if (!vms_has_ended(vm))
 			continue;
-		ends_seen[vm->id] = vm->starts;
+		vm->ends_seen = vm->starts;
 		vms_ended(vm);
 	}
 	list_for_each(n, &vm_list) {
 		const struct vm *vm = list_entry(n, struct vm, node);
 
 		/* In this order: one that stops in between is seen by the second look. */
-		idle &= READ_ONCE(vm->state) != VM_RUNNING && !has_ended(vm);
+		idle &= READ_ONCE(vm->state) != VM_RUNNING && !vms_has_ended(vm);
 	}
 	if (vms_want_poweroff() || (config.when_idle == CONFIG_IDLE_POWEROFF && idle))
 		poweroff();
@@ -354,6 +346,8 @@ static const struct monitor_actions actions = {
 	.poweroff = poweroff,
 	.reboot = reboot,
 	.vm_reset = vms_reset,
+	.vm_create = vms_make,
+	.vm_destroy = vms_destroy,
 };
 
 static void ap_main(void)
@@ -390,6 +384,7 @@ static void add_tasks(void)
 	if (cpu)
 		log_info("the monitor runs on CPU %u", cpu);
 	hotplug_init(cpu);
+	vms_init(cpu);
 	task_add(&serial_task, cpu, serial_run);
 	task_add(&vm_task, cpu, vm_run);
 	task_add(&start_task, cpu, start_run);

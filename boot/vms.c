@@ -13,6 +13,7 @@
 #include "virt/enable.h"
 #include "virt/loader.h"
 #include "virt/ops.h"
+#include "virt/sched.h"
 
 /*
  * The guest's memory map: [0, ACPI_GPA) RAM, the ACPI tables, a hole up to 1 MiB, RAM to the PCI
@@ -26,7 +27,14 @@ _Static_assert(CONFIG_VCPUS_MAX <= VM_MAX_VCPUS, "the configuration may ask for 
 
 static const struct bootinfo *boot;
 static const struct config *config;
+static const struct config_sink *errors;
 static u32 failed;
+
+#define DESTROY_US 50 /* of work at a time */
+static struct task destroy_task;
+static struct vm *dying; /* one at a time */
+static char dying_name[VM_NAME_MAX];
+static u64 dying_since;
 static bool poweroff_wanted;
 
 u32 vms_failed(void)
@@ -173,12 +181,15 @@ static u64 free_mib(void)
 }
 
 /* The devices before the VM: they live in its memory. */
-static void unmake(struct vm *vm)
+static bool destroy_step(struct vm *vm)
+{
+	return platform_destroy_step(vm) || vm_destroy_step(vm);
+}
+
+static void forget(struct vm *vm)
 {
 	console_vm_remove(vm);
-	if (vm->platform)
-		platform_destroy(vm);
-	vm_destroy(vm);
+	vm_unlist(vm);
 }
 
 /* What the configuration says of the VM's devices; false: reported. */
@@ -250,8 +261,11 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 		err = testdev_create(&platform_of(*vm)->testdev, *vm, c->memory, c->cmdline);
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))
 		log_warn("vm %s: no memory for its console", c->name);
-	if (err)
-		unmake(*vm);
+	if (err) {
+		forget(*vm);
+		while (destroy_step(*vm))
+			;
+	}
 	return err;
 }
 
@@ -262,6 +276,7 @@ void vms_create(const struct bootinfo *info, const struct config *conf,
 
 	boot = info;
 	config = conf;
+	errors = sink;
 	for (u32 i = 0; i < config->nr_vms; i++) {
 		const struct config_vm *c = &config->vms[i];
 
@@ -332,4 +347,64 @@ bool vms_any_running(void)
 		any |= list_entry(n, struct vm, node)->state == VM_RUNNING;
 	spin_unlock(&vm_list_lock);
 	return any;
+}
+
+bool vms_has_ended(const struct vm *vm)
+{
+	return READ_ONCE(vm->state) == VM_STOPPED && vm->ends_seen != vm->starts;
+}
+
+const char *vms_make(const char *name)
+{
+	struct vm *vm;
+
+	if (vm_find(name))
+		return "it is there";
+	if (dying)
+		return "another VM is being destroyed";
+	for (u32 i = 0; i < config->nr_vms; i++) {
+		const struct config_vm *c = &config->vms[i];
+
+		if (strcmp(c->name, name))
+			continue;
+		if (c->broken)
+			return "its configuration has errors";
+		return build(c, errors, &vm) ? "not made: see the log" : NULL;
+	}
+	return "the configuration has no such VM";
+}
+
+/* A slice of work; then vCPUs that wait for this CPU have their turn. */
+static void destroy_run(struct task *t)
+{
+	u64 began = rdtsc();
+
+	while (dying && rdtsc() - began < (u64)DESTROY_US * tsc_khz / 1000) {
+		if (destroy_step(dying))
+			continue;
+		dying = NULL;
+		log_info("vm %s: destroyed (%lu us)", dying_name,
+			 tsc_to_ns(rdtsc() - dying_since) / 1000);
+	}
+	if (dying)
+		task_wake(t);
+}
+
+void vms_init(u32 cpu)
+{
+	task_add(&destroy_task, cpu, destroy_run);
+}
+
+const char *vms_destroy(struct vm *vm)
+{
+	if (dying)
+		return "another VM is being destroyed";
+	if (vm->state == VM_RUNNING || vms_has_ended(vm))
+		return "it is running: stop it first";
+	forget(vm);
+	memcpy(dying_name, vm->name, sizeof(dying_name));
+	dying = vm;
+	dying_since = rdtsc();
+	task_wake(&destroy_task);
+	return NULL;
 }

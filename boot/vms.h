@@ -20,6 +20,21 @@ u32 vms_failed(void);
 /* A VM of the configuration that stopped: says so, and does what on_exit says. */
 void vms_ended(struct vm *vm);
 int vms_reset(struct vm *vm);
+/* It has stopped, and vms_ended() is still to come. */
+bool vms_has_ended(const struct vm *vm);
+
+/* Boot, once; `cpu` is where the tasks of VMs run. */
+void vms_init(u32 cpu);
+/*
+ * Make a VM of the configuration that is not there; it is not started. NULL, or one line that says
+ * why not.
+ */
+const char *vms_make(const char *name);
+/*
+ * Give back all that a VM has, by a task, in slices. Its name is free at once; the log has a line
+ * when all is done, and until then no VM is made or destroyed. NULL, or one line that says why not.
+ */
+const char *vms_destroy(struct vm *vm);
 /* Does any VM run? */
 bool vms_any_running(void);
 /* on_exit = poweroff was reached. */

@@ -7,8 +7,9 @@
 const struct command commands[] = {
 	{ "help", "[CMD]", "list the commands, or explain one", "help vm", cmd_help },
 	{ "vms", "", "one line for each VM", "vms", cmd_vms },
-	{ "vm", "NAME start|stop|reset|info|powerbutton|sleepbutton",
-	  "control a VM, or show all about it", "vm linux info", cmd_vm },
+	{ "vm", "NAME start|stop|reset|info|destroy|create|powerbutton|sleepbutton",
+	  "control a VM, or show all about it; destroy and create: of the configuration",
+	  "vm linux info", cmd_vm },
 	{ "console", "NAME", "go to a VM's console; Ctrl-] comes back", "console linux",
 	  cmd_console },
 	{ "exits", "NAME", "VM exits by kind and vCPU, most frequent first", "exits linux",

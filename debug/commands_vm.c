@@ -140,6 +140,31 @@ static int press(struct vm *vm, enum power_button button)
 	return 0;
 }
 
+/* What start, stop or reset failed with, in the user's words. */
+static const char *why_not(const struct vm *vm, int err)
+{
+	switch (err) {
+	case -ESRCH:
+		return "it is not running";
+	case -EBUSY:
+		return "it is running";
+	case -EPERM:
+		return "it is dead: a bug in Corbel, see the log";
+	case -ENODEV:
+		return "no CPU can run it: see the log";
+	default: /* loading failed, and has said so */
+		return vm->stop_text[0] ? vm->stop_text : error_name(err);
+	}
+}
+
+static void report(const char *name, const char *what, const char *why)
+{
+	if (why)
+		monitor_printf("vm %s %s: %s\n", name, what, why);
+	else
+		monitor_printf("vm=%s %s=ok\n", name, what);
+}
+
 bool cmd_vm(u32 argc, char **argv)
 {
 	struct vm *vm;
@@ -147,11 +172,19 @@ bool cmd_vm(u32 argc, char **argv)
 
 	if (argc != 3)
 		return false;
+	if (!strcmp(argv[2], "create")) {
+		report(argv[1], argv[2], monitor_actions->vm_create(argv[1]));
+		return true;
+	}
 	vm = command_vm(argv[0], argv[1]);
 	if (!vm)
 		return true;
 	if (!strcmp(argv[2], "info")) {
 		info(vm);
+		return true;
+	}
+	if (!strcmp(argv[2], "destroy")) {
+		report(argv[1], argv[2], monitor_actions->vm_destroy(vm));
 		return true;
 	}
 	if (!strcmp(argv[2], "start"))
@@ -166,11 +199,7 @@ bool cmd_vm(u32 argc, char **argv)
 		err = press(vm, SLEEP_BUTTON);
 	else
 		return false;
-	if (err)
-		monitor_printf("vm %s %s: %s\n", vm->name, argv[2],
-			       err == -ESRCH ? "it is not running" : error_name(err));
-	else
-		monitor_printf("vm=%s %s=ok\n", vm->name, argv[2]);
+	report(argv[1], argv[2], err ? why_not(vm, err) : NULL);
 	return true;
 }
 

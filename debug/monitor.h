@@ -17,6 +17,9 @@ struct monitor_actions {
 	void (*reboot)(void);
 	int (*vm_reset)(
 		struct vm *vm); /* stop it if it runs, and start it from power-on; 0 or an error */
+	/* Make one of the configuration; begin to destroy one. NULL, or why not. */
+	const char *(*vm_create)(const char *name);
+	const char *(*vm_destroy)(struct vm *vm);
 };
 
 /* Show the prompt. Once, after console_init(); *actions stays where it is. */

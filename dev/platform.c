@@ -146,20 +146,26 @@ int platform_create(struct vm *vm, const struct platform_devices *devices)
 	return err;
 }
 
-void platform_destroy(struct vm *vm)
+/* The network first, a large disk last. */
+bool platform_destroy_step(struct vm *vm)
 {
 	struct platform *p = platform_of(vm);
 
 	if (!p)
-		return;
-	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
-		if (p->virtio[i])
-			virtio_destroy(p->virtio[i]);
+		return false;
+	for (u32 i = VIRTIO_SLOTS; i--;) {
+		if (!p->virtio[i])
+			continue;
+		if (!virtio_destroy_step(p->virtio[i]))
+			p->virtio[i] = NULL;
+		return true;
+	}
 	vm->irqchip = NULL;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		lapic_destroy(vm->vcpus[i]);
 	frame_free(hpa_pfn(ptr_hpa(p)), FRAME_HEAP, vm->id);
 	vm->platform = NULL;
+	return false;
 }
 
 #define ACPI_ORDER 2 /* 16 KiB of tables: over 300 vCPUs */

@@ -44,8 +44,16 @@ struct platform_devices {
  * is left behind then, except on the bus, whose VM is to be destroyed.
  */
 int platform_create(struct vm *vm, const struct platform_devices *devices);
-/* Before vm_destroy(): other VMs may send to this one's network until this returns. */
-void platform_destroy(struct vm *vm);
+/*
+ * A part of giving everything back, that takes no longer than some 10 us; false: nothing is left.
+ * Before vm_destroy(): other VMs may send to this one's network until its card is gone.
+ */
+bool platform_destroy_step(struct vm *vm);
+static inline void platform_destroy(struct vm *vm)
+{
+	while (platform_destroy_step(vm))
+		;
+}
 /* Power-on state: see struct irqchip_ops. */
 void platform_reset(struct vm *vm);
 /*

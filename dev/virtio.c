@@ -282,9 +282,10 @@ int virtio_create(struct vm *vm, enum virtio_slot slot, const struct virtio_kind
 	return err;
 }
 
-void virtio_destroy(struct virtio *d)
+bool virtio_destroy_step(struct virtio *d)
 {
-	if (d->kind->destroy)
-		d->kind->destroy(d);
+	if (d->kind->destroy && d->kind->destroy(d))
+		return true;
 	frame_free_order(hpa_pfn(ptr_hpa(d)), VIRTIO_ORDER, FRAME_HEAP, d->vm->id);
+	return false;
 }

@@ -61,8 +61,11 @@ struct virtio_kind {
 	u32 queues; /* at most VIRTIO_QUEUES */
 	/* The guest kicked one of the queues. On the runner, no lock held. True: again, please. */
 	bool (*notify)(struct virtio *d, u32 queue);
-	/* Give back what the device has besides itself; may be NULL. */
-	void (*destroy)(struct virtio *d);
+	/*
+	 * Give back what the device has besides itself, or a part of it that takes no longer than
+	 * some 10 us. True: there is more. May be NULL.
+	 */
+	bool (*destroy)(struct virtio *d);
 };
 
 /* The first member of each device. */
@@ -93,7 +96,8 @@ struct virtio {
 #define VIRTIO_SIZE_MAX (PAGE_SIZE << VIRTIO_ORDER)
 int virtio_create(struct vm *vm, enum virtio_slot slot, const struct virtio_kind *kind,
 		  struct virtio **out);
-void virtio_destroy(struct virtio *d);
+/* A part of it. True: there is more; false: d is gone. */
+bool virtio_destroy_step(struct virtio *d);
 /*
  * Power-on state. The VM is not running; after this the device touches no memory of it, also not
  * for others, until the VM runs again.

@@ -11,6 +11,8 @@
 #define ENTRY_SHIFT 9
 #define LEVELS	    3 /* of tables, above the pages */
 
+#define FREED_AT_ONCE 128 /* frames */
+
 struct virtio_blk {
 	struct virtio d;
 	struct virtio_disk disk;
@@ -47,20 +49,28 @@ static u8 *overlay_page(struct virtio_blk *b, u64 page, bool make)
 	return *entry;
 }
 
-static void overlay_free(void *table, u32 level, u16 vm)
+/* Free *entry and what is below it, at most *budget frames. False: there is more. */
+static bool overlay_free(void **entry, u32 level, u16 vm, u32 *budget)
 {
+	void **table = *entry;
+
 	for (u32 i = 0; level && i < ENTRIES; i++)
-		if (((void **)table)[i])
-			overlay_free(((void **)table)[i], level - 1, vm);
+		if (table[i] && !overlay_free(&table[i], level - 1, vm, budget))
+			return false;
+	if (!*budget)
+		return false;
+	--*budget;
 	frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, vm);
+	*entry = NULL;
+	return true;
 }
 
-static void blk_destroy(struct virtio *d)
+static bool blk_destroy(struct virtio *d)
 {
 	struct virtio_blk *b = (struct virtio_blk *)d;
+	u32 budget = FREED_AT_ONCE;
 
-	if (b->overlay)
-		overlay_free(b->overlay, LEVELS, d->vm->id);
+	return b->overlay && !overlay_free(&b->overlay, LEVELS, d->vm->id, &budget);
 }
 
 /* "Device Operation": is it a request at all, and how will it end if nothing else fails? */

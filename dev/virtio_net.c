@@ -114,13 +114,14 @@ static bool net_notify(struct virtio *d, u32 queue)
 	return cost >= VIRTIO_SLICE;
 }
 
-static void net_destroy(struct virtio *d)
+static bool net_destroy(struct virtio *d)
 {
 	struct virtio_net *n = (struct virtio_net *)d;
 
 	spin_lock(&switch_lock);
 	list_del(&n->node);
 	spin_unlock(&switch_lock);
+	return false;
 }
 
 static const struct virtio_kind kind = {

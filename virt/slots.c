@@ -213,14 +213,36 @@ void vm_clear_memory(struct vm *vm)
 	}
 }
 
-void vm_free_memory(struct vm *vm)
+/*
+ * The last GiB of the last slot: an aligned one of the guest, so that no leaf of stage 2 sticks
+ * out, and nothing is split.
+ */
+bool vm_free_memory_step(struct vm *vm)
 {
-	for (u32 i = 0; i < vm->nr_slots; i++) {
-		struct memslot *s = &vm->slots[i];
+	struct flush_debt debt = { 0 };
+	struct memslot *s;
+	u64 from, to, top;
+	u32 i, n;
 
-		extents_release(s, s->nr_extents, vm->id);
+	if (!vm->nr_slots)
+		return false;
+	s = &vm->slots[vm->nr_slots - 1];
+	n = s->nr_extents - vm->freed_extents;
+	to = extent_gpa(s, n);
+	from = MAX(ALIGN_DOWN(to - 1, GIB), extent_gpa(s, 0));
+	i = (u32)((from - extent_gpa(s, 0)) >> EXTENT_SHIFT);
+	top = MIN(to, vm->stage2.max_gfn << PAGE_SHIFT);
+	VM_BUG_ON(vm, stage2_unmap(&vm->stage2, GFN(from >> PAGE_SHIFT), (top - from) >> PAGE_SHIFT,
+				   &debt));
+	vm_pay_flush(vm, &debt);
+	for (u32 k = i; k < n; k++)
+		extent_free(s->extents[k], 1, FRAME_GUEST, vm->id);
+	vm->freed_extents += n - i;
+	if (!i) {
 		slot_arrays_free(s, vm->id);
 		*s = (struct memslot){ 0 };
+		vm->nr_slots--;
+		vm->freed_extents = 0;
 	}
-	vm->nr_slots = 0;
+	return vm->nr_slots;
 }

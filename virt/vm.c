@@ -24,7 +24,22 @@ struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
 void (*vm_stopped_hook)(struct vm *vm);
 const struct virt_ops *virt_ops;
 
-static u16 next_id = 1;
+/*
+ * The number of a new VM: each in turn, so that one is used again as late as can be, and not as
+ * long as anything belongs to a VM of that number. 0: there is none.
+ */
+static u16 new_id(void)
+{
+	static u16 last;
+	static bool again;
+
+	for (u32 i = 0; i < 0xffff; i++) {
+		again |= ++last == 0; /* VM_NONE */
+		if (last && (!again || !frames_of_vm(last)))
+			return last;
+	}
+	return 0;
+}
 
 static const char *const reason_names[STOP_REASONS] = {
 	[STOP_NONE] = "none",
@@ -157,7 +172,7 @@ static void cpuid_init(struct vm *vm)
 	cpuid_policy_init(vm->cpuid, &params);
 }
 
-/* Everything but the name on the list; what was done stays in *vm for vm_destroy. */
+/* Everything but the name on the list; what was done stays in *vm for vm_destroy_step. */
 static int build(struct vm *vm, u32 vcpus)
 {
 	int err;
@@ -194,18 +209,20 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weigh
 {
 	pfn_t f;
 	struct vm *vm;
+	u16 id;
 	int err;
 
 	if (!virt_on_here())
 		return trace_error(-ENODEV);
 	if (!vcpus || vcpus > VM_MAX_VCPUS || strlen(name) >= VM_NAME_MAX || vm_find(name))
 		return trace_error(-EINVAL);
-	f = frame_alloc_order(VM_ORDER, FRAME_HEAP, next_id);
+	id = new_id();
+	f = id ? frame_alloc_order(VM_ORDER, FRAME_HEAP, id) : PFN_NONE;
 	if (!pfn_valid(f))
 		return trace_error(-ENOMEM);
 	vm = pfn_ptr(f);
 	memset(vm, 0, sizeof(*vm));
-	vm->id = next_id++;
+	vm->id = id;
 	memcpy(vm->name, name, strlen(name) + 1);
 	vm->cpus = *cpus;
 	vm->weight = weight;
@@ -213,7 +230,8 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weigh
 	list_init(&vm->node);
 	err = build(vm, vcpus);
 	if (err) {
-		vm_destroy(vm);
+		while (vm_destroy_step(vm))
+			;
 		return err;
 	}
 	spin_lock(&vm_list_lock);
@@ -223,24 +241,32 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weigh
 	return 0;
 }
 
-void vm_destroy(struct vm *vm)
+void vm_unlist(struct vm *vm)
 {
-	u16 id = vm->id;
-
-	ASSERT(vm->state != VM_RUNNING);
 	spin_lock(&vm_list_lock);
 	list_del(&vm->node);
 	spin_unlock(&vm_list_lock);
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vcpu_free(vm->vcpus[i]);
+}
+
+bool vm_destroy_step(struct vm *vm)
+{
+	u16 id = vm->id;
+
+	ASSERT(vm->state != VM_RUNNING && list_empty(&vm->node));
+	if (vm_free_memory_step(vm))
+		return true;
+	if (vm->nr_vcpus) {
+		vcpu_free(vm->vcpus[--vm->nr_vcpus]);
+		return true;
+	}
 	if (vm->hw)
 		virt_ops->vm_destroy(vm);
 	if (vm->stage2.fmt)
 		stage2_destroy(&vm->stage2);
-	vm_free_memory(vm);
 	if (vm->cpuid)
 		frame_free(hpa_pfn(ptr_hpa(vm->cpuid)), FRAME_HEAP, id);
 	frame_free_order(hpa_pfn(ptr_hpa(vm)), VM_ORDER, FRAME_HEAP, id);
+	return false;
 }
 
 struct vm *vm_find(const char *name)

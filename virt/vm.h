@@ -97,6 +97,7 @@ struct vm {
 	struct stage2 stage2;
 	struct memslot slots[VM_MAX_SLOTS]; /* sorted by gpa */
 	u32 nr_slots;
+	u32 freed_extents; /* of the last slot, when it is being destroyed */
 	struct io_bus bus;
 	const struct irqchip_ops *irqchip;
 	struct vcpu *vcpus[VM_MAX_VCPUS];
@@ -116,6 +117,7 @@ struct vm {
 	const void *config; /* what `load` works from */
 	u64 tsc_base;	    /* host TSC that the guests see as 0 */
 	u64 starts, resets;
+	u64 ends_seen; /* boot's: the start whose end was handled */
 };
 
 extern struct list vm_list;
@@ -126,8 +128,13 @@ extern struct spinlock vm_list_lock;
  * Returns 0 and *out, or an error; nothing is left behind then.
  */
 int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weight, struct vm **out);
-/* Give everything back. The VM must not be running. */
-void vm_destroy(struct vm *vm);
+/* It can't be found by its name any more: it is about to be destroyed. Not running. */
+void vm_unlist(struct vm *vm);
+/*
+ * A part of giving everything back, that takes no longer than some 10 us; false: nothing is left.
+ * The VM is not running, and not on the list. On a task of the CPU that the monitor runs on.
+ */
+bool vm_destroy_step(struct vm *vm);
 struct vm *vm_find(const char *name);
 
 /*
@@ -140,10 +147,15 @@ int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 prot);
 /* All memory reads as zero again, nothing is mapped (for a reset). Not running. */
 void vm_clear_memory(struct vm *vm);
 /*
- * All memory goes back to the allocator. Stage 2 maps none of it any more and its debts are paid.
- * Not running.
+ * Up to a GiB of its memory is unmapped and goes back to the allocator. Not running, and never
+ * again. False: nothing is left.
  */
-void vm_free_memory(struct vm *vm);
+bool vm_free_memory_step(struct vm *vm);
+static inline void vm_free_memory(struct vm *vm)
+{
+	while (vm_free_memory_step(vm))
+		;
+}
 /* The slot that contains gpa, or NULL. Any CPU. */
 struct memslot *vm_slot(struct vm *vm, gpa_t gpa);
 /*

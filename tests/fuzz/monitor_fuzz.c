@@ -23,11 +23,25 @@ static int no_reset(struct vm *vm)
 	return 0;
 }
 
+static const char *no_create(const char *name)
+{
+	(void)name;
+	return "no";
+}
+
+static const char *no_destroy(struct vm *vm)
+{
+	(void)vm;
+	return "no";
+}
+
 static const struct monitor_actions actions = {
 	.version = "fuzz",
 	.poweroff = nothing,
 	.reboot = nothing,
 	.vm_reset = no_reset,
+	.vm_create = no_create,
+	.vm_destroy = no_destroy,
 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);

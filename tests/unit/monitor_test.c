@@ -32,11 +32,25 @@ static int vm_reset(struct vm *vm)
 	return fake_error;
 }
 
+static const char *create_vm(const char *name)
+{
+	snprintf(fake_called, sizeof(fake_called), "create %s", name);
+	return fake_error ? "because" : NULL;
+}
+
+static const char *destroy_vm(struct vm *vm)
+{
+	snprintf(fake_called, sizeof(fake_called), "destroy %s", vm->name);
+	return fake_error ? "because" : NULL;
+}
+
 static const struct monitor_actions actions = {
 	.version = "1.2.3",
 	.poweroff = poweroff,
 	.reboot = reboot,
 	.vm_reset = vm_reset,
+	.vm_create = create_vm,
+	.vm_destroy = destroy_vm,
 };
 
 static int setup(void **state)
@@ -281,9 +295,10 @@ static void errors(void **state)
 	expect("exits foo", "exits foo: no such VM (see vms)\r\n");
 	expect("console foo", "console foo: no such VM (see vms)\r\n");
 	expect("console lab", "console lab: it has no console\r\n");
-	expect("vm linux", "usage: vm NAME start|stop|reset|info|powerbutton|sleepbutton\r\n");
+	expect("vm linux",
+	       "usage: vm NAME start|stop|reset|info|destroy|create|powerbutton|sleepbutton\r\n");
 	expect("vm linux dance",
-	       "usage: vm NAME start|stop|reset|info|powerbutton|sleepbutton\r\n");
+	       "usage: vm NAME start|stop|reset|info|destroy|create|powerbutton|sleepbutton\r\n");
 	expect("vms x", "usage: vms\r\n");
 	expect("cpus x", "usage: cpus [-v]\r\n");
 	expect("help a b", "usage: help [CMD]\r\n");
@@ -309,9 +324,10 @@ static void help(void **state)
 {
 	(void)state;
 	expect_part("help", "\r\nvms                                  one line for each VM\r\n");
-	expect("help vm", "usage: vm NAME start|stop|reset|info|powerbutton|sleepbutton\r\n"
-			  "control a VM, or show all about it\r\n"
-			  "example: vm linux info\r\n");
+	expect("help vm",
+	       "usage: vm NAME start|stop|reset|info|destroy|create|powerbutton|sleepbutton\r\n"
+	       "control a VM, or show all about it; destroy and create: of the configuration\r\n"
+	       "example: vm linux info\r\n");
 	expect("help vmz", "vmz: no such command; did you mean 'vms'? (see help)\r\n");
 	expect("version", "version=1.2.3\r\n");
 }
@@ -401,8 +417,22 @@ static void vm_control(void **state)
 	expect("vm linux reset", "vm=linux reset=ok\r\n");
 	assert_string_equal(fake_called, "reset linux");
 	fake_error = -EBUSY;
-	expect("vm linux start", "vm linux start: busy\r\n");
-	expect("vm linux reset", "vm linux reset: busy\r\n");
+	expect("vm linux start", "vm linux start: it is running\r\n");
+	expect("vm linux reset", "vm linux reset: it is running\r\n");
+	fake_error = -ENOENT;
+	strcpy(fake_lab.stop_text, "not a kernel");
+	expect("vm lab start", "vm lab start: not a kernel\r\n");
+	fake_error = -ENODEV;
+	expect("vm lab start", "vm lab start: no CPU can run it: see the log\r\n");
+	fake_error = 0;
+	expect("vm lab destroy", "vm=lab destroy=ok\r\n");
+	assert_string_equal(fake_called, "destroy lab");
+	expect("vm new create", "vm=new create=ok\r\n");
+	assert_string_equal(fake_called, "create new");
+	fake_error = -EBUSY;
+	expect("vm linux destroy", "vm linux destroy: because\r\n");
+	expect("vm linux create", "vm linux create: because\r\n");
+	expect("vm absent destroy", "vm absent: no such VM (see vms)\r\n");
 }
 
 static void console_and_back(void **state)

@@ -519,6 +519,25 @@ static void test_read_write(void **state)
 	assert_int_equal(disk->requests, 3000);
 }
 
+/* A disk with much in it is given back in steps, none of them large; the teardown sees the rest. */
+static void test_destroyed_in_steps(void **state)
+{
+	u32 steps = 0, before = fake_frames;
+	bool more;
+
+	(void)state;
+	for (u64 sector = 0; sector < SECTORS; sector += 8)
+		assert_int_equal(request(VIRTIO_BLK_T_OUT, sector, 512, NULL), VIRTIO_BLK_S_OK);
+	assert_true(fake_frames - before > SECTORS / 8);
+	do {
+		before = fake_frames;
+		more = platform_destroy_step(vm);
+		assert_true(before - fake_frames <= 128);
+		steps++;
+	} while (more);
+	assert_true(steps > SECTORS / 8 / 128);
+}
+
 static void test_bounds(void **state)
 {
 	u32 written;
@@ -608,6 +627,7 @@ int main(void)
 		TEST(test_queue_setup_bad), TEST(test_interrupt),      TEST(test_malformed),
 		TEST(test_longest_chain),   TEST(test_wrap),	       TEST(test_slices_copy_once),
 		TEST(test_reset_in_flight), TEST(test_many_requests),  TEST(test_read_write),
+		TEST(test_destroyed_in_steps),	    TEST(test_other_requests), TEST(test_readonly),
 		TEST(test_bounds),	    TEST(test_other_requests), TEST(test_readonly),
 		TEST(test_no_memory),	    TEST(test_creation_fails),
 	};
