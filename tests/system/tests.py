@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The table of system tests: what is in the image, how it is run, what must come of it."""
 import hashlib
+import re
 import struct
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ class Test:
     says: list = field(default_factory=list)  # patterns that must appear, in this order
     has: list = field(default_factory=list)  # lines that must be there: text with * for anything, or a re.Pattern
     never_says: list = field(default_factory=lambda: ["corbel: PANIC", "WARNING: CPU", "this should not be"])
+    check: object = None  # a function of what came over the serial line: what is wrong with it, "" if nothing is
     timeout: int = 0  # seconds; 0: as usual for the emulator
     soak: bool = False  # not for every day
     qemu_min: int = 0  # the test is skipped where QEMU's major version is below
@@ -631,6 +633,80 @@ def topology():
                      "cpu=3 apic_hex=0x18e package=99 core=1 thread=0 siblings=3-4", "cpu=4 apic=399 .*vcpus=1"])
 
 
+# ---- Scheduler ----
+
+def scheds(text):
+    """What each `sched` said: run times by VM in microseconds, and how many wake-ups took less than 2^n us."""
+    answers = []
+    for part in text.split("> sched")[1:]:
+        part = part.split("> ")[0]
+        ran = {name: int(us) for name, us in re.findall(r"^vm=(\S+) vcpu=0 .*ran_us=(\d+)", part, re.M)}
+        answers.append((ran, {int(us): int(n) for us, n in re.findall(r"wakeup_below_us=(\d+) count=(\d+)", part)}))
+    return answers
+
+
+def judge_shares(text):
+    """Between the last two looks: the busy ones get what their weights say, the sleeper wakes in time."""
+    (before, wakes_before), (after, wakes) = scheds(text)[-2:]
+    weights = {**{f"busy-{i}": 100 for i in range(1, 5)}, "heavy": 400}
+    ran = {name: after[name] - before[name] for name in weights}
+    for name, weight in weights.items():
+        share, due = ran[name] / sum(ran.values()), weight / sum(weights.values())
+        if abs(share - due) > 0.05 * due:
+            return f"{name} has {share:.4f} of the CPU, is due {due:.4f}: {ran}"
+    asleep = after["ticker"] - before["ticker"]
+    if asleep * 3 > sum(ran.values()):
+        return f"the sleeper ran for {asleep} us"
+    woken = {us: n - wakes_before.get(us, 0) for us, n in wakes.items()}
+    if sum(woken.values()) < 20 or sum(n for us, n in woken.items() if us <= 4096) * 2 < sum(woken.values()):
+        return f"wake-ups by duration: {woken}"
+    return ""
+
+
+# Four busy VMs, one with the weight of four, and one that sleeps and wakes all the time, on one CPU. One that spins on
+# PAUSE gives way where the CPU tells. Where a CPU is idle, it gets a vCPU that waits for another one.
+def shares():
+    files = {name: f"tiny/{name}" for name in ("busy", "ticker", "spin-masked")}
+    vm = "[vm {}]\nkernel = {}\nmemory = 32M\n"
+    text = ("[corbel]\nwhen_idle = monitor\n" + vm.format("busy", "busy") + "copies = 4\n" +
+            vm.format("heavy", "busy") + "weight = 400\n" + vm.format("ticker", "ticker") +
+            vm.format("spin", "spin-masked") + "autostart = no\n")
+    for on, seconds in ("qemu", 8), ("bochs", 10):
+        yield Test(f"shares-{on}", on, text, files=files, check=judge_shares, emu=["--memory", "1024"],
+                   script=f"wait corbel>\nsleep 2\nsend sched\nsleep {seconds}\nsend sched\nwait vm=spin\n" +
+                   ("send vm spin start\nsleep 2\nsend exits spin\nwait exit=pause\n" if on == "bochs" else "") +
+                   "send poweroff\n")
+    text = "[corbel]\nwhen_idle = monitor\n" + vm.format("busy", "busy") + "copies = 4\n"
+    yield from on_both("idle-cpu", text, files=files, emu=["--cpus", "2", "--memory", "1024"],
+                       script="wait corbel>\nsend sched\nwait vm=busy-4\nsend vm busy-2 stop\nsend vm busy-4 stop\n"
+                              "wait busy-4: ended\nsleep 1\nsend sched\nwait vm=busy-4\nsend poweroff\n",
+                       says=["vm=busy-1 vcpu=0 cpu=0", "vm=busy-2 vcpu=0 cpu=1", "vm=busy-3 vcpu=0 cpu=0",
+                             "vm=busy-4 vcpu=0 cpu=1", "busy-4: ended", "cpu=0 vcpus=1 waiting=[01] .* given=[1-9]",
+                             "cpu=1 vcpus=3 waiting=0 current=busy-[13]/0"])
+
+
+# ---- VMs come and go ----
+
+def cycles():
+    """Made, started, ended, destroyed, N times beside a busy VM; memory is as it was, to the last frame."""
+    text = ("[corbel]\nwhen_idle = monitor\n[vm busy]\nkernel = busy\nmemory = 32M\ncpus = 0\n"
+            "[vm t]\nkernel = multi\ncopies = 2\nmemory = 40M\nvcpus = 3\nautostart = no\ncpus = 0-1\n"
+            "disk = disk.img\nnet = lab\n")
+    files = {"busy": "tiny/busy", "multi": "tiny/prefixed-cpuid", "disk.img": bytes(1 << 20)}
+    ask, end = "send mem\nwait vm=busy\n", "send vm busy info\nwait last_line\nsend poweroff\n"
+    once = ("send vm t-1 create\nwait create=ok\nsend vm t-1 start\nwait vm t-1: ended: power-off\n"
+            "send vm t-1 destroy\nwait vm t-1: destroyed\n")
+    begin = ("wait corbel>\nsend vm busy destroy\nwait it is running\nsend vm busy create\nwait it is there\n"
+             "send vm absent create\nwait no such VM\n"
+             "send vm t-1 destroy\nwait t-1: destroyed\nsend vm t-2 destroy\nwait t-2: destroyed\n")
+    for rounds in 20, 1000:
+        yield from on_both(f"vm-cycles-{rounds}", text, files=files, emu=["--cpus", "2"], soak=rounds == 1000,
+                           timeout=6000 if rounds == 1000 else 0,
+                           script=begin + ask + once * rounds + ask + end,
+                           says=[r'(owner="free"[\s\S]*?owner=total[^\n]*\nfree_2mib[^\n]*\n)[\s\S]*\1',
+                                 "vm=busy .*state=running"])
+
+
 # It needs what is above.
 import faults  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -638,8 +714,9 @@ import faults  # noqa: E402  pylint: disable=wrong-import-position
 # Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
 # (smp-qemu-4on2-xapic: 2 of 26 runs failed, not understood yet: with many vCPUs on one CPU the guest, or Corbel between
 # #VMEXIT and VMLOAD, took an exception that should not be.)
-LONG = {"network-bochs", "smp-qemu-4on2-xapic", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
-        "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu"}
+LONG = {"network-bochs", "idle-cpu-bochs", "smp-qemu-4on2-xapic", "smp-bochs-4on2-xapic", "smp-qemu-2on1",
+        "smp-qemu-8on4", "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu",
+        "start-ipis-3on1-qemu"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
@@ -662,6 +739,8 @@ TESTS = [
     *smp(),
     *start_ipis(),
     *legacy_timers(),
+    *shares(),
+    *cycles(),
 ]
 for long_test in TESTS:
     long_test.soak |= long_test.name in LONG

@@ -623,13 +623,16 @@ static void test_creation_fails(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_identity),	    TEST(test_features),       TEST(test_queue_setup),
-		TEST(test_queue_setup_bad), TEST(test_interrupt),      TEST(test_malformed),
-		TEST(test_longest_chain),   TEST(test_wrap),	       TEST(test_slices_copy_once),
-		TEST(test_reset_in_flight), TEST(test_many_requests),  TEST(test_read_write),
-		TEST(test_destroyed_in_steps),	    TEST(test_other_requests), TEST(test_readonly),
-		TEST(test_bounds),	    TEST(test_other_requests), TEST(test_readonly),
-		TEST(test_no_memory),	    TEST(test_creation_fails),
+		TEST(test_identity),	       TEST(test_features),
+		TEST(test_queue_setup),	       TEST(test_queue_setup_bad),
+		TEST(test_interrupt),	       TEST(test_malformed),
+		TEST(test_longest_chain),      TEST(test_wrap),
+		TEST(test_slices_copy_once),   TEST(test_reset_in_flight),
+		TEST(test_many_requests),      TEST(test_read_write),
+		TEST(test_destroyed_in_steps), TEST(test_other_requests),
+		TEST(test_readonly),	       TEST(test_bounds),
+		TEST(test_other_requests),     TEST(test_readonly),
+		TEST(test_no_memory),	       TEST(test_creation_fails),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
