@@ -312,6 +312,24 @@ def smp():
                                "hotplug-failed"])
 
 
+# Linux under load on 4 vCPUs (tools/guest/load): two VMs that talk to each other, each with a disk, on 2 CPUs.
+# The short form runs every day; ten minutes of it in make soak.
+def loads():
+    one = ("kernel = vmlinuz\ninitrd = initrd.gz\nmemory = 160M\nvcpus = 4\n"
+           f"cmdline = {CMDLINE}\nnet = lab\ndisk = disk.img\n")
+    text = f"[corbel]\nwhen_idle = poweroff\n[vm a]\n{one}[vm b]\n{one}"
+    for on, name, seconds, soak in (("qemu", "load", 15, False), ("bochs", "load", 5, False),
+                                    ("qemu", "load-long", 600, True), ("bochs", "load-long", 600, True)):
+        starts = "".join(f"wait corbel>\nsend console {vm}\nwait -- {vm}:\nwait guest#\n"
+                         f"send load {seconds} 10.0.0.{me} 10.0.0.{3 - me}\nwait load {seconds}\nkey ctrl-]\n"
+                         for vm, me in (("a", 1), ("b", 2)))
+        ends = "".join(f"send console {vm}\nwait -- {vm}:\nwait load: ended:\nkey ctrl-]\n" for vm in "ab")
+        ends += "send vm a stop\nsend vm b stop\n"
+        yield Test(f"{name}-{on}", on, text, files={**GUEST, "disk.img": bytes(8 << 20)}, emu=["--cpus", "2"],
+                   script=starts + ends, soak=soak, timeout=3600 if soak else 900,
+                   says=["load: ended: all is well"] * 2, never_says=["corbel: PANIC", "FAILED"])
+
+
 def tiny(guest, **keys):
     """A configuration for a guest of tests/guest."""
     keys = {"cmdline": None, **keys}
@@ -737,6 +755,7 @@ TESTS = [
     *broken_kernels(),
     *others_kernels(),
     *smp(),
+    *loads(),
     *start_ipis(),
     *legacy_timers(),
     *shares(),
