@@ -225,24 +225,31 @@ static void exit_task_switch(struct vcpu *v)
  * A guest that wants to restart by a triple fault (Linux reboot=t) loads an IDT of limit 0 first;
  * any other triple fault is a crash.
  */
+void (*vcpu_dump_hook)(struct vcpu *v);
+
+static void dump(struct vcpu *v)
+{
+	virt_ops->dump(v);
+	if (vcpu_dump_hook)
+		vcpu_dump_hook(v);
+}
+
 static void exit_triple_fault(struct vcpu *v)
 {
 	struct segment idtr;
 
 	virt_ops->get_seg(v, SEG_IDTR, &idtr);
-	if (idtr.limit == 0)
+	if (idtr.limit == 0) {
 		vm_stop(v->vm, STOP_RESET, "deliberate triple fault (IDT limit 0)");
-	else
-		vm_stop(v->vm, STOP_TRIPLE_FAULT, "triple fault at rip %#lx", v->rip);
+		return;
+	}
+	dump(v);
+	vm_stop(v->vm, STOP_TRIPLE_FAULT, "triple fault at rip %#lx", v->rip);
 }
-
-void (*vcpu_dump_hook)(struct vcpu *v);
 
 static void exit_failed(struct vcpu *v)
 {
-	virt_ops->dump(v);
-	if (vcpu_dump_hook)
-		vcpu_dump_hook(v);
+	dump(v);
 	if (v->exit.kind == EXIT_ENTRY_FAILED)
 		vm_stop(v->vm, STOP_ENTRY_FAILED,
 			"the CPU refuses the guest's state: reason %#lx, detail %#lx, rip %#lx",
