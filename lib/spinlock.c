@@ -5,9 +5,9 @@
 void (*spin_poll_hook)(void);
 u32 *(*spin_held_hook)(void);
 
-static void order_check(const struct spinlock *l)
+static inline void order_check(const struct spinlock *l)
 {
-	u32 *held = spin_held_hook ? spin_held_hook() : NULL;
+	u32 *held = PROVE_MMU && spin_held_hook ? spin_held_hook() : NULL;
 
 	if (!held)
 		return;
@@ -15,24 +15,30 @@ static void order_check(const struct spinlock *l)
 	*held |= 1u << l->rank;
 }
 
-static void order_release(const struct spinlock *l)
+static inline void order_release(const struct spinlock *l)
 {
-	u32 *held = spin_held_hook ? spin_held_hook() : NULL;
+	u32 *held = PROVE_MMU && spin_held_hook ? spin_held_hook() : NULL;
 
 	if (held)
 		*held &= ~(1u << l->rank);
 }
 
-void spin_lock(struct spinlock *l)
+static NOINLINE void wait_for(struct spinlock *l, u16 ticket)
 {
-	u16 ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
-
 	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
 		/* What is polled may log: it would wait behind the ticket that this CPU holds. */
 		if (spin_poll_hook && l->rank < RANK_LOG)
 			spin_poll_hook();
 		__builtin_ia32_pause();
 	}
+}
+
+void spin_lock(struct spinlock *l)
+{
+	u16 ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+
+	if (unlikely(__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket))
+		wait_for(l, ticket);
 	order_check(l);
 }
 
