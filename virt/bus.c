@@ -86,8 +86,7 @@ static inline bool region_has(const struct io_region *r, u64 addr, u64 width)
 	return offset < r->size && width <= r->size - offset;
 }
 
-static NOINLINE const struct io_region *find_slow(struct vcpu *v, enum io_space space, u64 addr,
-						  u64 width)
+static const struct io_region *search(struct vcpu *v, enum io_space space, u64 addr, u64 width)
 {
 	const struct io_bus *bus = &v->vm->bus;
 	u32 i = bus_search(bus, space, addr);
@@ -98,30 +97,58 @@ static NOINLINE const struct io_region *find_slow(struct vcpu *v, enum io_space 
 	return v->io_last[space];
 }
 
-static inline const struct io_region *find(struct vcpu *v, enum io_space space, u64 addr, u32 size)
+/*
+ * Not in the region of the last access. An MSR takes one address, whatever it holds. Errors aren't
+ * traced: guests probe for devices.
+ */
+static NOINLINE int read_elsewhere(struct vcpu *v, enum io_space space, u64 addr, u32 size,
+				   u64 *value)
 {
-	const struct io_region *r = v->io_last[space];
-	u64 width = space == IO_MSR ? 1 : size; /* an MSR takes one address, whatever it holds */
+	const struct io_region *r = search(v, space, addr, space == IO_MSR ? 1 : size);
 
-	return likely(r && region_has(r, addr, width)) ? r : find_slow(v, space, addr, width);
+	return r ? r->read(v, r->dev, addr - r->base, size, value) : -ENXIO;
 }
 
-/* Errors aren't traced: guests probe for devices. */
+static NOINLINE int write_elsewhere(struct vcpu *v, enum io_space space, u64 addr, u32 size,
+				    u64 value)
+{
+	const struct io_region *r = search(v, space, addr, space == IO_MSR ? 1 : size);
+
+	return r ? r->write(v, r->dev, addr - r->base, size, value) : -ENXIO;
+}
+
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value)
 {
-	const struct io_region *r = find(v, space, addr, size);
+	const struct io_region *r = v->io_last[space];
 
-	*value = ~0ull >> (64 - 8 * size); /* stays if the handler fails */
-	if (unlikely(!r))
-		return -ENXIO;
+	if (unlikely(!r || !region_has(r, addr, size)))
+		return read_elsewhere(v, space, addr, size, value);
 	return r->read(v, r->dev, addr - r->base, size, value);
 }
 
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value)
 {
-	const struct io_region *r = find(v, space, addr, size);
+	const struct io_region *r = v->io_last[space];
 
-	if (unlikely(!r))
-		return -ENXIO;
+	if (unlikely(!r || !region_has(r, addr, size)))
+		return write_elsewhere(v, space, addr, size, value);
 	return r->write(v, r->dev, addr - r->base, size, value);
+}
+
+int io_read_msr(struct vcpu *v, u32 msr, u64 *value)
+{
+	const struct io_region *r = v->io_last[IO_MSR];
+
+	if (unlikely(!r || msr - r->base >= r->size))
+		return read_elsewhere(v, IO_MSR, msr, 8, value);
+	return r->read(v, r->dev, msr - r->base, 8, value);
+}
+
+int io_write_msr(struct vcpu *v, u32 msr, u64 value)
+{
+	const struct io_region *r = v->io_last[IO_MSR];
+
+	if (unlikely(!r || msr - r->base >= r->size))
+		return write_elsewhere(v, IO_MSR, msr, 8, value);
+	return r->write(v, r->dev, msr - r->base, 8, value);
 }

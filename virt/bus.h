@@ -23,9 +23,9 @@ struct io_region {
 	/*
 	 * offset is within the region; size is 1, 2, 4 or 8 bytes (8 for MSRs). Values are
 	 * zero-extended. A read handler sets *value. Return 0, or an error: #GP for an MSR; for
-	 * ports and MMIO a read then yields all ones (which the handler finds in *value and leaves
-	 * there), a write is dropped. Either may be NULL: -ENXIO. -EAGAIN from an MMIO write: the
-	 * instruction is executed again, because the handler has more to do than it may at once.
+	 * ports and MMIO a read then yields all ones, a write is dropped. Either may be NULL:
+	 * -ENXIO. -EAGAIN from an MMIO write: the instruction is executed again, because the
+	 * handler has more to do than it may at once.
 	 */
 	int (*read)(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value);
 	int (*write)(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value);
@@ -42,8 +42,11 @@ struct io_bus {
  */
 int io_register(struct vm *vm, enum io_space space, const struct io_region *region);
 /*
- * 0, -ENXIO: nobody there, or the handler's error; *value is all ones then. size: 1 to 8 bytes. An
- * access that isn't wholly inside one region is nobody's; an MSR takes one address. On the runner.
+ * A port or MMIO. 0, -ENXIO: nobody there, or the handler's error; *value means nothing then. size:
+ * 1 to 8 bytes. An access that isn't wholly inside one region is nobody's. On the runner.
  */
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value);
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value);
+/* The same for an MSR. */
+int io_read_msr(struct vcpu *v, u32 msr, u64 *value);
+int io_write_msr(struct vcpu *v, u32 msr, u64 value);

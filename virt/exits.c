@@ -33,22 +33,33 @@ static void exit_window(struct vcpu *v)
 	__atomic_fetch_or(&v->requests, REQ_EVENT, __ATOMIC_RELAXED);
 }
 
-static void exit_cpuid(struct vcpu *v)
+static void set_cpuid(struct vcpu *v, const struct cpuid_regs *r)
 {
-	u32 leaf = (u32)v->gpr[RAX];
-	const struct cpuid_regs *r = cpuid_fixed(v->vm->cpuid, leaf);
-	struct cpuid_regs buf;
-
-	if (!r) {
-		fpu_read_xcr0(v); /* leaf 0xD tells sizes by it */
-		cpuid_execute(v, leaf, (u32)v->gpr[RCX], &buf);
-		r = &buf;
-	}
 	v->gpr[RAX] = r->eax;
 	v->gpr[RBX] = r->ebx;
 	v->gpr[RCX] = r->ecx;
 	v->gpr[RDX] = r->edx;
 	vcpu_skip(v);
+}
+
+static NOINLINE void compose_cpuid(struct vcpu *v, u32 leaf)
+{
+	struct cpuid_regs r;
+
+	fpu_read_xcr0(v); /* leaf 0xD tells sizes by it */
+	cpuid_execute(v, leaf, (u32)v->gpr[RCX], &r);
+	set_cpuid(v, &r);
+}
+
+static void exit_cpuid(struct vcpu *v)
+{
+	u32 leaf = (u32)v->gpr[RAX];
+	const struct cpuid_regs *r = cpuid_fixed(v->vm->cpuid, leaf);
+
+	if (r)
+		set_cpuid(v, r);
+	else
+		compose_cpuid(v, leaf);
 }
 
 /* No hypercall is offered yet; KVM's answer to an unknown number is what guests understand. */
@@ -61,14 +72,14 @@ static void exit_hypercall(struct vcpu *v)
 static void exit_io(struct vcpu *v)
 {
 	u32 size = v->exit.io.size;
-	u64 mask = MASK(size * 8 - 1, 0), value = mask;
+	u64 mask = MASK(size * 8 - 1, 0), value;
 
 	if (unlikely(v->exit.io.string)) {
 		string_io_execute(v);
 		return;
 	}
 	if (v->exit.io.in) {
-		if (io_read(v, IO_PORT, v->exit.io.port, size, &value))
+		if (unlikely(io_read(v, IO_PORT, v->exit.io.port, size, &value)))
 			value = mask;
 		/* A 32-bit result clears the upper half, smaller ones leave it. */
 		v->gpr[RAX] = size == 4 ? (u32)value : (v->gpr[RAX] & ~mask) | (value & mask);

@@ -58,30 +58,40 @@ int guest_rdmsr(struct vcpu *v, u32 msr, u64 *value)
 		*value = virt_ops->get_reg(v, VR_EFER);
 		return 0;
 	default:
-		return io_read(v, IO_MSR, msr, 8, value);
+		return io_read_msr(v, msr, value);
 	}
+}
+
+static NOINLINE int set_tsc(struct vcpu *v, u64 value)
+{
+	virt_ops->set_reg(v, VR_TSC_OFFSET, value - rdtsc());
+	vcpu_request(v, REQ_TIMER); /* its deadline is one of the guest's TSC */
+	return 0;
+}
+
+static NOINLINE int set_pat(struct vcpu *v, u64 value)
+{
+	if (!pat_valid(value))
+		return -EINVAL;
+	virt_ops->set_reg(v, VR_PAT, value);
+	return 0;
 }
 
 int guest_wrmsr(struct vcpu *v, u32 msr, u64 value)
 {
 	switch (msr) {
 	case MSR_TSC:
-		virt_ops->set_reg(v, VR_TSC_OFFSET, value - rdtsc());
-		vcpu_request(v, REQ_TIMER); /* its deadline is one of the guest's TSC */
-		return 0;
+		return set_tsc(v, value);
 	case MSR_UCODE_REV: /* CPUID, then a read, gives the revision: a 0 before that clears it */
 	case MSR_K8_INT_PENDING:
 		return value ? -EINVAL : 0;
 	case MSR_MISC_ENABLE:
 		return value & ~1ull ? -EINVAL : 0;
 	case MSR_PAT:
-		if (!pat_valid(value))
-			return -EINVAL;
-		virt_ops->set_reg(v, VR_PAT, value);
-		return 0;
+		return set_pat(v, value);
 	case MSR_EFER:
 		return guest_set_efer(v, value);
 	default:
-		return io_write(v, IO_MSR, msr, 8, value);
+		return io_write_msr(v, msr, value);
 	}
 }

@@ -85,16 +85,11 @@ static void edges(void **state)
 	assert_int_equal(value, 1ull << 32 | 4 << 8 | 4);
 	/* Straddling two devices, leaving one, before one: nobody's. */
 	assert_int_equal(io_read(&vcpu, IO_PORT, 0x3fd, 4, &value), -ENXIO);
-	assert_int_equal(value, 0xffffffff);
 	assert_int_equal(io_read(&vcpu, IO_PORT, 0x401, 2, &value), -ENXIO);
-	assert_int_equal(value, 0xffff);
 	assert_int_equal(io_read(&vcpu, IO_PORT, 0x3f7, 1, &value), -ENXIO);
-	assert_int_equal(value, 0xff);
 	assert_int_equal(io_read(&vcpu, IO_MMIO, ~0ull - 3, 8, &value), -ENXIO);
-	assert_true(value == ~0ull);
 	answer = -EIO;
 	assert_int_equal(io_read(&vcpu, IO_PORT, 0x3f8, 2, &value), -EIO);
-	assert_int_equal(value, 0xffff);
 	answer = 0;
 	assert_int_equal(io_write(&vcpu, IO_PORT, 0x401, 1, 0x55), 0);
 	assert_int_equal(last_write, 2ull << 32 | 1 << 16 | 1 << 8 | 0x55);
@@ -108,10 +103,10 @@ static void msrs_take_one_address(void **state)
 	(void)state;
 	assert_int_equal(add(IO_MSR, 0x1b, 1, 1), 0);
 	assert_int_equal(add(IO_MSR, 0x800, 0x100, 2), 0);
-	assert_int_equal(io_read(&vcpu, IO_MSR, 0x1b, 8, &value), 0);
-	assert_int_equal(io_read(&vcpu, IO_MSR, 0x8ff, 8, &value), 0);
+	assert_int_equal(io_read_msr(&vcpu, 0x1b, &value), 0);
+	assert_int_equal(io_read_msr(&vcpu, 0x8ff, &value), 0);
 	assert_int_equal(value, 2ull << 32 | 0xff << 8 | 8);
-	assert_int_equal(io_read(&vcpu, IO_MSR, 0x900, 8, &value), -ENXIO);
+	assert_int_equal(io_read_msr(&vcpu, 0x900, &value), -ENXIO);
 }
 
 static void handlers_may_be_missing(void **state)
