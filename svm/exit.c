@@ -31,7 +31,6 @@ static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_INVD] = KIND(EXIT_INVD),
 	[SVM_EXIT_PAUSE] = KIND(EXIT_PAUSE),
 	[SVM_EXIT_INVLPGA] = KIND(EXIT_VIRT_INSN),
-	[SVM_EXIT_IOIO] = KIND(EXIT_IO),
 	[SVM_EXIT_TASK_SWITCH] = KIND(EXIT_TASK_SWITCH),
 	[SVM_EXIT_SHUTDOWN] = KIND(EXIT_TRIPLE_FAULT),
 	[SVM_EXIT_VMRUN] = KIND(EXIT_VIRT_INSN),
@@ -46,6 +45,7 @@ static void exit_io(struct vm_exit *x, const struct vmcb *c)
 {
 	u64 info = c->exit_info1;
 
+	x->kind = EXIT_IO;
 	x->io.in = info & IOIO_IN;
 	x->io.string = info & IOIO_STRING;
 	x->io.rep = info & IOIO_REP;
@@ -71,12 +71,12 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 		x->kind = EXIT_NMI;
 		return;
 	}
-	if (vector == VECTOR_DB && s->iret_step) {
+	if (vector == VECTOR_DB && s->armed & ARMED_IRET_STEP) {
 		/*
 		 * The IRET is done: NMIs are open. If the guest steps by itself, its own trap
 		 * follows from its own TF.
 		 */
-		s->iret_step = false;
+		s->armed &= (u8)~ARMED_IRET_STEP;
 		s->nmi_blocked = false;
 		x->kind = EXIT_NMI_WINDOW;
 		return;
@@ -95,7 +95,7 @@ static void exit_iret(struct svm_vcpu *s)
 {
 	s->vmcb->intercept1 &= (u32)~INTERCEPT_IRET;
 	if (s->v.want_nmi_window || s->v.nmi_pending)
-		s->iret_step = true;
+		s->armed |= ARMED_IRET_STEP;
 	else
 		s->nmi_blocked = false;
 }
@@ -106,12 +106,12 @@ void svm_translate_exit(struct svm_vcpu *s, u32 code)
 	struct vm_exit *x = &s->v.exit;
 	u8 kind = code <= EXIT_CODE_LAST ? kinds[code] : 0;
 
+	if (code == SVM_EXIT_IOIO) /* the hot one, of those that come here */
+		return exit_io(x, c);
 	x->kind = kind ? kind - 1 : EXIT_UNEXPECTED;
+	x->raw = code;
 	x->insn_len = svm_told_length(c);
 	switch (code) {
-	case SVM_EXIT_IOIO:
-		exit_io(x, c);
-		break;
 	case EXIT_CODE_NPF:
 		x->kind = EXIT_STAGE2_FAULT;
 		exit_npf(x, c);

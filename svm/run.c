@@ -60,29 +60,35 @@ static void set_irq_window(struct svm_vcpu *s, bool want)
 {
 	struct vmcb *c = s->vmcb;
 
-	s->irq_window = want;
 	if (want) {
+		s->armed |= ARMED_IRQ_WINDOW;
 		c->int_ctl |= V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf);
 		c->intercept1 |= (u32)INTERCEPT_VINTR;
 	} else {
+		s->armed &= (u8)~ARMED_IRQ_WINDOW;
 		c->int_ctl &= ~(V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf));
 		c->intercept1 &= (u32)~INTERCEPT_VINTR;
 	}
 }
 
-/* One test for all that most entries don't need. */
+/*
+ * What comes before and after most entries needs no function call but the entry itself, so that the
+ * compiler has no register to save: rare work returns what it was given, or comes last.
+ */
 static inline bool has_rare_work(const struct svm_vcpu *s)
 {
-	return s->v.event.valid | s->v.want_irq_window | s->irq_window | s->iret_step;
+	return s->v.event.valid | s->v.want_irq_window | s->armed;
 }
 
-static NOINLINE void rare_work(struct svm_vcpu *s)
+static NOINLINE struct svm_vcpu *rare_work(struct svm_vcpu *s)
 {
 	if (s->v.event.valid)
 		put_event(s);
-	set_irq_window(s, s->v.want_irq_window);
-	if (s->iret_step)
-		s->vmcb->rflags |= X86_EFLAGS_TF;
+	if (s->v.want_irq_window || s->armed & ARMED_IRQ_WINDOW)
+		set_irq_window(s, s->v.want_irq_window);
+	if (s->armed & ARMED_IRET_STEP)
+		s->v.rflags |= X86_EFLAGS_TF;
+	return s;
 }
 
 /*
@@ -90,76 +96,80 @@ static NOINLINE void rare_work(struct svm_vcpu *s)
  * without prefix (its first bytes, low byte first).
  */
 struct hot_exit {
-	u32 bytes, mask;
-	u8 kind, len;
-	u8 reserved[6]; /* 16 bytes: an index is one shift */
+	struct insn_pattern insn;
+	u8 kind;
+	u8 reserved[3]; /* 16 bytes: an index is one shift */
 };
 #define HOT_FIRST SVM_EXIT_CPUID
 static const struct hot_exit hot_exits[] = {
-	[SVM_EXIT_CPUID - HOT_FIRST] = { 0xa20f, 0xffff, EXIT_CPUID, 2, { 0 } },
-	[SVM_EXIT_HLT - HOT_FIRST] = { 0xf4, 0xff, EXIT_HLT, 1, { 0 } },
-	[SVM_EXIT_MSR - HOT_FIRST] = { 0x320f, 0xffff, EXIT_MSR_READ, 2, { 0 } },
-	[SVM_EXIT_VMMCALL - HOT_FIRST] = { 0xd9010f, 0xffffff, EXIT_HYPERCALL, 3, { 0 } },
+	[SVM_EXIT_CPUID - HOT_FIRST] = { { 0xa20f, 0xffff, 2 }, EXIT_CPUID, { 0 } },
+	[SVM_EXIT_HLT - HOT_FIRST] = { { 0xf4, 0xff, 1 }, EXIT_HLT, { 0 } },
+	[SVM_EXIT_MSR - HOT_FIRST] = { { 0x320f, 0xffff, 2 }, EXIT_MSR_READ, { 0 } },
+	[SVM_EXIT_VMMCALL - HOT_FIRST] = { { 0xd9010f, 0xffffff, 3 }, EXIT_HYPERCALL, { 0 } },
 };
-static const struct hot_exit msr_write = { 0x300f, 0xffff, EXIT_MSR_WRITE, 2, { 0 } };
+static const struct hot_exit msr_write = { { 0x300f, 0xffff, 2 }, EXIT_MSR_WRITE, { 0 } };
 
-/* For CPUs that don't tell the length. 0: virt/ shall decode the instruction. */
-static inline u8 fetched_length(struct svm_vcpu *s, const struct hot_exit *hot)
+/*
+ * For CPUs that don't tell the length; 0 stays where virt/ shall decode the instruction. Guests
+ * have no LA57: 64-bit code has page tables of 4 levels.
+ */
+static inline void fetch_length(struct svm_vcpu *s, const struct vmcb *c,
+				const struct hot_exit *hot)
 {
-	const struct vmcb *c = s->vmcb;
-	u64 bytes;
-
-	if (!(c->cs.attr & CS_ATTR_L) || !(s->efer & EFER_LMA) || c->cr4 & X86_CR4_LA57)
-		return 0;
-	bytes = (u64)guest_fetch_long(&s->v, c->cr3);
-	return likely((bytes & hot->mask) == hot->bytes) ? hot->len : 0;
+	if (c->cs.attr & CS_ATTR_L && s->efer & EFER_LMA)
+		guest_confirm_insn(&s->v, c->cr3, &hot->insn);
 }
 
 /* Fill v->exit from the VMCB. */
-static inline void translate(struct svm_vcpu *s)
+static inline void translate(struct svm_vcpu *s, const struct vmcb *c)
 {
-	const struct vmcb *c = s->vmcb;
 	u32 code = (u32)c->exit_code;
 	const struct hot_exit *hot;
-	u8 len;
 
-	s->v.exit.raw = code;
-	if (code - HOT_FIRST >= ARRAY_SIZE(hot_exits) || !hot_exits[code - HOT_FIRST].len)
+	if (code - HOT_FIRST >= ARRAY_SIZE(hot_exits) || !hot_exits[code - HOT_FIRST].insn.len)
 		return svm_translate_exit(s, code);
 	hot = &hot_exits[code - HOT_FIRST];
 	if (code == SVM_EXIT_MSR && c->exit_info1 & 1)
 		hot = &msr_write;
 	s->v.exit.kind = hot->kind;
-	len = svm_told_length(c);
-	s->v.exit.insn_len = len ? len : fetched_length(s, hot);
+	s->v.exit.insn_len = svm_told_length(c);
+	if (!s->v.exit.insn_len)
+		fetch_length(s, c, hot);
+}
+
+static NOINLINE void after_rare_exit(struct svm_vcpu *s)
+{
+	if (s->vmcb->tlb_control)
+		svm_flushed(s);
+	if (s->vmcb->exit_int_info & EVENT_VALID)
+		take_back_event(s);
+	translate(s, s->vmcb);
 }
 
 void svm_run(struct vcpu *v)
 {
 	struct svm_vcpu *s = svm_of(v);
-	struct vmcb *c = s->vmcb;
+	struct vmcb *c;
 
-	c->rax = v->gpr[RAX];
-	c->rip = v->rip;
-	c->rflags = v->rflags;
-	if (v->clear_shadow) {
-		c->int_state = 0;
-		v->clear_shadow = false;
-	}
 	if (unlikely(has_rare_work(s)))
-		rare_work(s);
-	exit_cost_entry(v);
-	v = svm_enter(s->vmcb_hpa, v, s->host_vmcb);
-	exit_cost_exit(v);
-	s = svm_of(v);
+		s = rare_work(s);
 	c = s->vmcb;
-	if (unlikely(c->tlb_control))
-		svm_flushed(s);
+	c->rax = s->v.gpr[RAX];
+	c->rip = s->v.rip;
+	c->rflags = s->v.rflags;
+	if (s->v.clear_shadow) {
+		c->int_state = 0;
+		s->v.clear_shadow = false;
+	}
+	exit_cost_entry(&s->v);
+	s = svm_of(svm_enter(s->vmcb_hpa, &s->v, s->host_vmcb));
+	exit_cost_exit(&s->v);
+	c = s->vmcb;
 	c->event_inj = 0;
-	v->gpr[RAX] = c->rax;
-	v->rip = c->rip;
-	v->rflags = c->rflags;
-	if (unlikely(c->exit_int_info & EVENT_VALID))
-		take_back_event(s);
-	translate(s);
+	s->v.gpr[RAX] = c->rax;
+	s->v.rip = c->rip;
+	s->v.rflags = c->rflags;
+	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID))
+		return after_rare_exit(s);
+	translate(s, c);
 }

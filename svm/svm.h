@@ -23,8 +23,13 @@ struct svm_vcpu {
 	u64 asid_generation;
 	u32 asid_cpu;
 	bool nmi_blocked;
-	bool irq_window; /* V_IRQ waits for the guest to take an interrupt */
-	bool iret_step;	 /* single-stepping over the IRET that ends the NMI's blocking */
+	u8 armed; /* ARMED_* */
+};
+
+/* Of svm_vcpu.armed: what the next entry must look at. */
+enum {
+	ARMED_IRQ_WINDOW = 1, /* V_IRQ waits for the guest to take an interrupt */
+	ARMED_IRET_STEP = 2,  /* single-stepping over the IRET that ends the NMI's blocking */
 };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *v)

@@ -97,7 +97,8 @@ void svm_vcpu_reset(struct vcpu *v)
 	init_control(s);
 	reset_segments(c);
 	svm_flush(v); /* an ASID: it may be loaded */
-	s->nmi_blocked = s->iret_step = s->irq_window = false;
+	s->nmi_blocked = false;
+	s->armed = 0;
 	c->dr6 = 0xffff0ff0;
 	c->dr7 = 0x400;
 	c->g_pat = PAT_RESET;

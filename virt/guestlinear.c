@@ -93,21 +93,16 @@ int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault)
 }
 
 /*
- * The fast fetch, for the instruction that has just exited. First with all that it reads in one
- * slot and in extents that are cleared already: true for a kernel that runs. The slot's fields are
- * copied, so that the compiler keeps them in registers from step to step.
+ * The fast way, for the instruction that has just exited. First with all that it reads in one slot
+ * and in extents that are cleared already: true for a kernel that runs.
  */
-struct fast_slot {
-	u64 gpa, size;
-	const u64 *bias; /* moved, so that gpa >> EXTENT_SHIFT is the index */
-};
 
-/* Host address - gpa, or 0: not in the slot, or not cleared. */
-static inline u64 fast_bias(const struct fast_slot *s, u64 gpa)
+/* Host address - gpa; 0: not in the slot, or not cleared. gpa_bias: the slot's, in a register. */
+static inline u64 fast_bias(const struct memslot *s, const u64 *gpa_bias, u64 gpa)
 {
-	if (unlikely(gpa - s->gpa >= s->size))
+	if (unlikely(!slot_has(s, gpa)))
 		return 0;
-	return __atomic_load_n(&s->bias[gpa >> EXTENT_SHIFT], __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&gpa_bias[gpa >> EXTENT_SHIFT], __ATOMIC_ACQUIRE);
 }
 
 /* Of the entry of a table, shift says what a table covers per entry. */
@@ -123,9 +118,10 @@ static inline u64 leaf_gpa(u64 entry, u64 rip, u32 shift)
 }
 
 /* One level down. False if it ends here: nothing present, or no memory. */
-static inline bool fast_step(const struct fast_slot *s, u64 rip, u32 shift, u64 *entry)
+static inline bool fast_step(const struct memslot *s, const u64 *gpa_bias, u64 rip, u32 shift,
+			     u64 *entry)
 {
-	u64 gpa = entry_gpa(*entry, rip, shift), bias = fast_bias(s, gpa);
+	u64 gpa = entry_gpa(*entry, rip, shift), bias = fast_bias(s, gpa_bias, gpa);
 
 	if (unlikely(!bias))
 		return false;
@@ -133,12 +129,13 @@ static inline bool fast_step(const struct fast_slot *s, u64 rip, u32 shift, u64 
 	return likely(*entry & PTE_P);
 }
 
-static inline u32 four_bytes(u64 bias, u64 gpa)
+static inline void compare(struct vcpu *v, u64 bias, u64 gpa, const struct insn_pattern *insn)
 {
 	u32 bytes;
 
 	__builtin_memcpy(&bytes, (const void *)(uintptr_t)(bias + gpa), sizeof(bytes));
-	return bytes;
+	if (likely((bytes & insn->mask) == insn->bytes))
+		v->exit.insn_len = insn->len;
 }
 
 /* As fast_bias(), in whatever slot; *s is tried first. */
@@ -154,17 +151,18 @@ static u64 any_bias(struct vcpu *v, struct memslot **s, u64 gpa)
 	return __atomic_load_n(&(*s)->gpa_bias[gpa >> EXTENT_SHIFT], __ATOMIC_ACQUIRE);
 }
 
-/* The leaf lies elsewhere than the tables. */
-static NOINLINE s64 fetch_leaf(struct vcpu *v, u64 gpa)
+/* The leaf lies elsewhere than the tables, or is of 4 KiB. */
+static NOINLINE void compare_leaf(struct vcpu *v, u64 gpa, const struct insn_pattern *insn)
 {
 	struct memslot *s = v->slot_hint;
 	u64 bias = any_bias(v, &s, gpa);
 
-	return bias ? (s64)four_bytes(bias, gpa) : -1;
+	if (bias)
+		compare(v, bias, gpa, insn);
 }
 
 /* The tables are in more than one slot, or a leaf is of 1 GiB: step by step. */
-static NOINLINE s64 fetch_scattered(struct vcpu *v, u64 cr3)
+static NOINLINE void compare_scattered(struct vcpu *v, u64 cr3, const struct insn_pattern *insn)
 {
 	struct memslot *s = v->slot_hint;
 	u64 entry = cr3, gpa, bias;
@@ -173,37 +171,44 @@ static NOINLINE s64 fetch_scattered(struct vcpu *v, u64 cr3)
 		gpa = entry_gpa(entry, v->rip, shift);
 		bias = any_bias(v, &s, gpa);
 		if (!bias)
-			return -1;
-		if (shift == 39) /* where the next fetch begins, too */
+			return;
+		if (shift == 39) /* where the next one begins, too */
 			v->slot_hint = s;
 		entry = READ_ONCE(*(const u64 *)(uintptr_t)(bias + gpa));
 		if (!(entry & PTE_P))
-			return -1;
-		if (shift == 12 || (entry & PTE_PS && shift < 39)) {
-			gpa = leaf_gpa(entry, v->rip, shift);
-			bias = any_bias(v, &s, gpa);
-			return bias ? (s64)four_bytes(bias, gpa) : -1;
-		}
+			return;
+		if (shift == 12 || (entry & PTE_PS && shift < 39))
+			return compare_leaf(v, leaf_gpa(entry, v->rip, shift), insn);
 	}
 }
 
-s64 guest_fetch_long(struct vcpu *v, u64 cr3)
+/* entry: of the page directory. */
+static NOINLINE void compare_small(struct vcpu *v, u64 entry, const struct insn_pattern *insn)
 {
-	const struct memslot *slot = v->slot_hint;
-	struct fast_slot s = { slot->gpa.v, slot->size, slot->gpa_bias };
+	const struct memslot *s = v->slot_hint;
+
+	if (fast_step(s, s->gpa_bias, v->rip, 12, &entry))
+		compare_leaf(v, leaf_gpa(entry, v->rip, 12), insn);
+	else
+		compare_scattered(v, virt_ops->get_reg(v, VR_CR3), insn);
+}
+
+void guest_confirm_insn(struct vcpu *v, u64 cr3, const struct insn_pattern *insn)
+{
+	const struct memslot *s = v->slot_hint;
+	const u64 *biases = s->gpa_bias;
 	u64 rip = v->rip, entry = cr3, gpa, bias;
 
 	if (unlikely((rip & (PAGE_SIZE - 1)) > PAGE_SIZE - sizeof(u32)))
-		return -1;
-	if (!fast_step(&s, rip, 39, &entry) || !fast_step(&s, rip, 30, &entry) || entry & PTE_PS ||
-	    !fast_step(&s, rip, 21, &entry))
-		return fetch_scattered(v, cr3);
-	if (entry & PTE_PS)
-		gpa = leaf_gpa(entry, rip, 21);
-	else if (fast_step(&s, rip, 12, &entry))
-		gpa = leaf_gpa(entry, rip, 12);
-	else
-		return fetch_scattered(v, cr3);
-	bias = fast_bias(&s, gpa);
-	return likely(bias) ? (s64)four_bytes(bias, gpa) : fetch_leaf(v, gpa);
+		return;
+	if (!fast_step(s, biases, rip, 39, &entry) || !fast_step(s, biases, rip, 30, &entry) ||
+	    entry & PTE_PS || !fast_step(s, biases, rip, 21, &entry))
+		return compare_scattered(v, cr3, insn);
+	if (!(entry & PTE_PS))
+		return compare_small(v, entry, insn);
+	gpa = leaf_gpa(entry, rip, 21);
+	bias = fast_bias(s, biases, gpa);
+	if (unlikely(!bias))
+		return compare_leaf(v, gpa, insn);
+	compare(v, bias, gpa, insn);
 }

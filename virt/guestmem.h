@@ -62,9 +62,14 @@ int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len,
  */
 int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault);
 /*
- * The first four bytes at RIP (low byte first), for the one case that is hot and that the caller
- * knows to be there: 64-bit code, 4-level paging by cr3. -1 if they are in two pages, and whenever
- * something is odd: guest_fetch tells. Rights are not checked: for the instruction that has just
- * exited, the CPU did that. No translation is remembered from call to call.
+ * If the bytes at RIP (low byte first) begin as this, v->exit.insn_len becomes its length. For the
+ * one case that is hot and that the caller knows to be there: 64-bit code, 4-level paging by cr3.
+ * Nothing happens if four bytes are in two pages, and whenever something is odd: guest_fetch tells.
+ * Rights are not checked: for the instruction that has just exited, the CPU did that. No
+ * translation is remembered from call to call.
  */
-s64 guest_fetch_long(struct vcpu *v, u64 cr3) MUST_CHECK;
+struct insn_pattern {
+	u32 bytes, mask;
+	u8 len;
+};
+void guest_confirm_insn(struct vcpu *v, u64 cr3, const struct insn_pattern *insn);
