@@ -9,21 +9,10 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
-#include "arch/x86/msr.h"
 
 _Static_assert(sizeof(struct lapic) <= PAGE_SIZE, "a LAPIC is one frame");
 
 #define VECTOR_CLASS 0xf0
-
-bool lapic_on(struct lapic *l)
-{
-	return READ_ONCE(l->base) & APIC_BASE_ENABLE;
-}
-
-bool lapic_x2(struct lapic *l)
-{
-	return READ_ONCE(l->base) & APIC_BASE_X2APIC;
-}
 
 /* The register of IRR, ISR or TMR that has a vector's bit. */
 static u32 *vector_word(struct lapic *l, u32 set, u8 vector)
@@ -39,32 +28,44 @@ static u32 vector_bit(u8 vector)
 /* Index of the highest bit; x is not 0. */
 static u32 top_bit(u32 x)
 {
-	return 31 - (u32)__builtin_clz(x);
+	return (u32)__builtin_clz(x) ^ 31;
 }
 
-static int highest_isr(struct lapic *l)
+/* The highest vector of IRR or ISR; words: which of its words are not 0. -1: none. */
+static int highest(struct lapic *l, u32 set, u32 words)
 {
-	if (!l->isr_words)
+	u32 word;
+
+	if (!words)
 		return -1;
-	u32 word = top_bit(l->isr_words);
-	return (int)(word * 32 + top_bit(*lapic_reg(l, APIC_ISR + word * 16)));
+	word = top_bit(words);
+	return (int)(word * 32 + top_bit(*lapic_reg(l, set + word * 16)));
 }
 
-/* Other CPUs set bits meanwhile: one that is missed here comes with a REQ_EVENT of its own. */
-static int highest_irr(struct lapic *l)
+/* Senders set bits of pir, then posted: what is not seen here comes with a REQ_EVENT of its own. */
+static NOINLINE void collect(struct lapic *l)
 {
-#pragma GCC unroll 8
-	for (int word = 7; word >= 0; word--) {
-		u32 bits = lapic_peek(l, APIC_IRR + (u32)word * 16);
-		if (bits)
-			return word * 32 + (int)top_bit(bits);
+	__atomic_store_n(&l->posted, 0, __ATOMIC_SEQ_CST);
+	for (u32 word = 0; word < ARRAY_SIZE(l->pir); word++) {
+		u32 bits = READ_ONCE(l->pir[word]);
+
+		if (!bits)
+			continue;
+		bits = __atomic_exchange_n(&l->pir[word], 0, __ATOMIC_SEQ_CST);
+		*lapic_reg(l, APIC_IRR + word * 16) |= bits;
+		l->irr_words |= 1u << word;
 	}
-	return -1;
+}
+
+void lapic_collect(struct lapic *l)
+{
+	if (READ_ONCE(l->posted))
+		collect(l);
 }
 
 static void update_ppr(struct lapic *l)
 {
-	int isr = highest_isr(l);
+	int isr = highest(l, APIC_ISR, l->isr_words);
 	u32 tpr = *lapic_reg(l, APIC_TPR);
 	u32 class = isr < 0 ? 0 : (u32)isr & VECTOR_CLASS;
 	u32 ppr = (tpr & VECTOR_CLASS) >= class ? tpr : class;
@@ -74,7 +75,10 @@ static void update_ppr(struct lapic *l)
 int lapic_pending(struct vcpu *v)
 {
 	struct lapic *l = lapic_of(v);
-	int vector = highest_irr(l);
+	int vector;
+
+	lapic_collect(l);
+	vector = highest(l, APIC_IRR, l->irr_words);
 	if (vector < 0 || ((u32)vector & VECTOR_CLASS) <= (*lapic_reg(l, APIC_PPR) & VECTOR_CLASS))
 		return -1;
 	return vector;
@@ -88,10 +92,21 @@ static void priority_fell(struct lapic *l)
 		vcpu_request(l->v, REQ_EVENT);
 }
 
+/* A level-triggered interrupt was acknowledged. */
+static NOINLINE void level_done(struct lapic *l, u8 vector)
+{
+	if (!(*lapic_reg(l, APIC_SVR) & APIC_SVR_NO_BROADCAST))
+		lapic_eoi_broadcast(l->v->vm, vector);
+}
+
 void lapic_ack(struct vcpu *v, u8 vector)
 {
 	struct lapic *l = lapic_of(v);
-	__atomic_fetch_and(vector_word(l, APIC_IRR, vector), ~vector_bit(vector), __ATOMIC_SEQ_CST);
+	u32 *irr = vector_word(l, APIC_IRR, vector);
+
+	*irr &= ~vector_bit(vector);
+	if (!*irr)
+		l->irr_words &= ~(1u << vector / 32);
 	*vector_word(l, APIC_ISR, vector) |= vector_bit(vector);
 	l->isr_words |= 1u << vector / 32;
 	WRITE_ONCE(*lapic_reg(l, APIC_PPR),
@@ -100,16 +115,18 @@ void lapic_ack(struct vcpu *v, u8 vector)
 
 void lapic_eoi(struct lapic *l)
 {
-	int vector = highest_isr(l);
-	if (vector < 0)
+	u32 word, *isr, bit;
+
+	if (!l->isr_words)
 		return;
-	u32 *isr = vector_word(l, APIC_ISR, (u8)vector);
-	*isr &= ~vector_bit((u8)vector);
+	word = top_bit(l->isr_words);
+	isr = lapic_reg(l, APIC_ISR + word * 16);
+	bit = 1u << top_bit(*isr);
+	*isr &= ~bit;
 	if (!*isr)
-		l->isr_words &= ~(1u << vector / 32);
-	if (READ_ONCE(*vector_word(l, APIC_TMR, (u8)vector)) & vector_bit((u8)vector) &&
-	    !(*lapic_reg(l, APIC_SVR) & APIC_SVR_NO_BROADCAST))
-		lapic_eoi_broadcast(l->v->vm, (u8)vector);
+		l->isr_words &= ~(1u << word);
+	if (unlikely(lapic_peek(l, APIC_TMR + word * 16) & bit))
+		level_done(l, (u8)(word * 32 + top_bit(bit)));
 	priority_fell(l);
 }
 
@@ -126,10 +143,12 @@ void lapic_set_tpr(struct vcpu *v, u8 tpr)
 }
 
 /* The trigger mode is noted before the request is visible. */
-static void set_tmr(struct lapic *l, u8 vector, bool level)
+static inline void set_tmr(struct lapic *l, u8 vector, bool level)
 {
 	u32 *tmr = vector_word(l, APIC_TMR, vector);
-	if (!!(READ_ONCE(*tmr) & vector_bit(vector)) == level)
+	bool was = READ_ONCE(*tmr) & vector_bit(vector);
+
+	if (likely(was == level))
 		return;
 	if (level)
 		__atomic_fetch_or(tmr, vector_bit(vector), __ATOMIC_SEQ_CST);
@@ -144,10 +163,22 @@ void lapic_accept(struct lapic *l, u8 vector, bool level)
 		return;
 	}
 	set_tmr(l, vector, level);
-	u32 old = __atomic_fetch_or(vector_word(l, APIC_IRR, vector), vector_bit(vector),
-				    __ATOMIC_SEQ_CST);
+	u32 old = __atomic_fetch_or(&l->pir[vector / 32], vector_bit(vector), __ATOMIC_SEQ_CST);
 	if (old & vector_bit(vector))
 		return; /* coalesced: whoever set the bit asks, or asked */
+	__atomic_store_n(&l->posted, 1, __ATOMIC_SEQ_CST);
+	vcpu_request(l->v, REQ_EVENT);
+}
+
+void lapic_accept_own(struct lapic *l, u8 vector)
+{
+	if (unlikely(vector < 16)) {
+		lapic_error(l, APIC_ESR_RECV_ILLEGAL);
+		return;
+	}
+	set_tmr(l, vector, false);
+	*vector_word(l, APIC_IRR, vector) |= vector_bit(vector);
+	l->irr_words |= 1u << vector / 32;
 	vcpu_request(l->v, REQ_EVENT);
 }
 
@@ -174,7 +205,7 @@ void lapic_local(struct lapic *l, u32 lvt)
 		return;
 	switch ((lvt & APIC_MODE) >> APIC_MODE_SHIFT) {
 	case APIC_FIXED:
-		lapic_accept(l, lvt & APIC_VECTOR, false);
+		lapic_accept_own(l, lvt & APIC_VECTOR);
 		break;
 	case APIC_NMI:
 		vcpu_request(l->v, REQ_NMI);
@@ -207,7 +238,9 @@ void lapic_set_id(struct lapic *l)
 void lapic_reset_regs(struct lapic *l)
 {
 	memset(l->regs, 0, sizeof(l->regs));
-	l->isr_words = l->errors = 0;
+	for (u32 word = 0; word < ARRAY_SIZE(l->pir); word++)
+		__atomic_store_n(&l->pir[word], 0, __ATOMIC_SEQ_CST);
+	l->irr_words = l->isr_words = l->errors = 0;
 	l->extint = false;
 	lapic_set_id(l);
 	*lapic_reg(l, APIC_VERSION) = APIC_VERSION_VALUE;
@@ -227,7 +260,7 @@ void lapic_reset(struct vcpu *v)
 
 /*
  * SDM "Local APIC State After It Receives an INIT-Reset IPI", "x2APIC State Transitions": as after
- * a reset, but mode and id stay. A bit that another CPU sets in IRR meanwhile came before or after.
+ * a reset, but mode and id stay. A bit that another CPU posts meanwhile came before or after.
  */
 void lapic_init(struct vcpu *v)
 {

@@ -2,16 +2,17 @@
 /*
  * The local APIC of each vCPU, in software: xAPIC by MMIO, x2APIC by MSRs.
  *
- *	senders (any CPU)                         the vCPU's runner
- *	ICR, IOAPIC --- lapic_deliver --> IRR, TMR --- pending/ack ---> ISR --- EOI --> IOAPIC
+ *	senders (any CPU)               the vCPU's runner
+ *	ICR, IOAPIC --- deliver --> PIR, TMR --- pending --> IRR --- ack --> ISR --- EOI --> IOAPIC
  *	                (atomic bits, then REQ_EVENT)
  *
- * Only IRR, TMR and `errors` are written by other CPUs, atomically; everything else
+ * Only `pir`, TMR and `errors` are written by other CPUs, atomically; everything else
  * belongs to the runner, and others read single words of it (id, LDR, DFR, SVR, PPR). There is no
  * lock.
  */
 #pragma once
 
+#include "arch/x86/msr.h"
 #include "dev/lapic_regs.h"
 #include "virt/vm.h"
 
@@ -28,10 +29,15 @@ struct lapic {
 	u32 regs[APIC_REGS * 4]; /* one register per 16 bytes: the layout of the xAPIC page and of
 				    VMX's virtual-APIC page */
 	struct vcpu *v;
-	u64 base;      /* MSR IA32_APIC_BASE */
-	u32 isr_words; /* which ISR words are non-zero */
-	u32 errors;    /* atomic; errors since the last write of ESR */
-	bool extint;   /* atomic; the IOAPIC said that the PIC has an interrupt for this vCPU */
+	u64 base; /* MSR IA32_APIC_BASE */
+	/*
+	 * Atomic: interrupts that came from elsewhere and are not in IRR yet, a bit per vector; and
+	 * whether there may be any.
+	 */
+	u32 pir[8], posted;
+	u32 irr_words, isr_words; /* which words of IRR and ISR are non-zero */
+	u32 errors;		  /* atomic; errors since the last write of ESR */
+	bool extint; /* atomic; the IOAPIC said that the PIC has an interrupt for this vCPU */
 
 	struct {
 		bool running;	    /* counts towards deadline; one-shot: not expired yet */
@@ -98,10 +104,30 @@ static inline u32 lapic_peek(struct lapic *l, u32 offset)
 	return READ_ONCE(l->regs[offset / 4]);
 }
 
-bool lapic_x2(struct lapic *l);
-bool lapic_on(struct lapic *l);				   /* globally enabled, in any mode */
+/* Globally enabled, in any mode. */
+static inline bool lapic_on(const struct lapic *l)
+{
+	return READ_ONCE(l->base) & APIC_BASE_ENABLE;
+}
+
+static inline bool lapic_x2(const struct lapic *l)
+{
+	return READ_ONCE(l->base) & APIC_BASE_X2APIC;
+}
+
+/* Can this APIC take a fixed interrupt? NMI, INIT and SIPI also reach one that is disabled by SVR.
+ */
+static inline bool lapic_enabled(struct lapic *l)
+{
+	return lapic_on(l) && lapic_peek(l, APIC_SVR) & APIC_SVR_ENABLE;
+}
+
 void lapic_accept(struct lapic *l, u8 vector, bool level); /* any CPU */
-void lapic_error(struct lapic *l, u32 bits);		   /* any CPU */
+/* An edge, on the runner. */
+void lapic_accept_own(struct lapic *l, u8 vector);
+/* What others sent goes into IRR. On the runner. */
+void lapic_collect(struct lapic *l);
+void lapic_error(struct lapic *l, u32 bits); /* any CPU */
 void lapic_local(struct lapic *l, u32 lvt);
 /* Is the PIC's output this vCPU's affair? Any CPU. */
 bool lapic_takes_extint(struct lapic *l);
@@ -111,6 +137,7 @@ void lapic_set_id(struct lapic *l);
 /* Owned by the IOAPIC: a level-triggered vector was acknowledged. Any CPU. */
 void lapic_eoi_broadcast(struct vm *vm, u8 vector);
 void lapic_icr(struct lapic *l, u32 low, u32 dest, bool dest8);
+void lapic_self_ipi(struct lapic *l, u8 vector);
 
 void lapic_timer_create(struct lapic *l);
 void lapic_timer_reset(struct lapic *l);

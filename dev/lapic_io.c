@@ -6,7 +6,6 @@
 #include "dev/lapic.h"
 
 #include <asm-generic/errno.h>
-#include "arch/x86/msr.h"
 
 enum {
 	XR = 1,
@@ -90,13 +89,9 @@ static void write_icr(struct lapic *l, u32 value)
 		lapic_icr(l, value, high >> 24, true);
 }
 
-/* value has only bits that the register has. */
-static void write_reg(struct lapic *l, u32 offset, u32 value)
+static NOINLINE void write_other(struct lapic *l, u32 offset, u32 value)
 {
 	switch (offset) {
-	case APIC_EOI:
-		lapic_eoi(l);
-		break;
 	case APIC_TPR:
 		lapic_set_tpr(l->v, (u8)value);
 		break;
@@ -122,19 +117,29 @@ static void write_reg(struct lapic *l, u32 offset, u32 value)
 	case APIC_TDCR:
 		lapic_timer_divide(l, value);
 		break;
-	case APIC_SELF_IPI:
-		lapic_icr(l, value | APIC_TO_SELF << APIC_ICR_SHORTHAND_SHIFT, 0, false);
-		break;
 	default:
 		write_lvt(l, offset, value);
 		break;
 	}
 }
 
+/* value has only bits that the register has. The first two are most of what running kernels do. */
+static inline void write_reg(struct lapic *l, u32 offset, u32 value)
+{
+	if (offset == APIC_EOI)
+		lapic_eoi(l);
+	else if (offset == APIC_SELF_IPI)
+		lapic_self_ipi(l, (u8)value);
+	else
+		write_other(l, offset, value);
+}
+
 static u32 read_reg(struct lapic *l, u32 offset)
 {
 	if (offset == APIC_TMCCT)
 		return lapic_timer_current(l);
+	if (offset - APIC_IRR < 8 * 16)
+		lapic_collect(l);
 	return lapic_peek(l, offset);
 }
 

@@ -31,13 +31,6 @@ static bool matches(struct lapic *l, const struct apic_msg *msg)
 	return msg->logical ? logical_match(l, msg->dest) : msg->dest == l->v->index;
 }
 
-/* Can this APIC take a fixed interrupt? NMI, INIT and SIPI also reach one that is disabled by SVR.
- */
-static bool enabled(struct lapic *l)
-{
-	return lapic_on(l) && lapic_peek(l, APIC_SVR) & APIC_SVR_ENABLE;
-}
-
 static u32 deliver_to(struct lapic *l, const struct apic_msg *msg)
 {
 	if (!lapic_on(l))
@@ -45,7 +38,7 @@ static u32 deliver_to(struct lapic *l, const struct apic_msg *msg)
 	switch (msg->mode) {
 	case APIC_FIXED:
 	case APIC_LOWEST:
-		if (!enabled(l))
+		if (!lapic_enabled(l))
 			return 0;
 		lapic_accept(l, msg->vector, msg->level);
 		return 1;
@@ -90,7 +83,7 @@ static u32 deliver_lowest(struct vm *vm, struct vcpu *src, const struct apic_msg
 	struct lapic *best = NULL;
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		struct lapic *l = lapic_of(vm->vcpus[(msg->vector + i) % vm->nr_vcpus]);
-		if (!addressed(l, src, msg) || !enabled(l))
+		if (!addressed(l, src, msg) || !lapic_enabled(l))
 			continue;
 		if (!best || lapic_peek(l, APIC_PPR) < lapic_peek(best, APIC_PPR))
 			best = l;
@@ -118,20 +111,28 @@ u32 lapic_deliver(struct vm *vm, struct vcpu *src, const struct apic_msg *msg)
 	return taken;
 }
 
-/* ICR was written. On the runner. The self-IPI has a short way: kernels use it a lot. */
+/* On the runner. Kernels use it a lot. */
+void lapic_self_ipi(struct lapic *l, u8 vector)
+{
+	if (unlikely(vector < 16))
+		lapic_error(l, APIC_ESR_SEND_ILLEGAL);
+	else if (lapic_enabled(l))
+		lapic_accept_own(l, vector);
+}
+
+/* ICR was written. On the runner. */
 void lapic_icr(struct lapic *l, u32 low, u32 dest, bool dest8)
 {
 	u8 mode = (low & APIC_MODE) >> APIC_MODE_SHIFT, vector = low & APIC_VECTOR;
 	u8 shorthand = (low >> APIC_ICR_SHORTHAND_SHIFT) & 3;
-	if (mode <= APIC_LOWEST && vector < 16) {
-		lapic_error(l, APIC_ESR_SEND_ILLEGAL);
+	if (mode == APIC_FIXED && shorthand == APIC_TO_SELF) {
+		lapic_self_ipi(l, vector);
 		return;
 	}
 	if (mode == APIC_EXTINT)
 		return; /* reserved here */
-	if (mode == APIC_FIXED && shorthand == APIC_TO_SELF) {
-		if (enabled(l))
-			lapic_accept(l, vector, false);
+	if (mode <= APIC_LOWEST && vector < 16) {
+		lapic_error(l, APIC_ESR_SEND_ILLEGAL);
 		return;
 	}
 	if (mode == APIC_INIT && low & APIC_TRIGGER && !(low & APIC_ICR_ASSERT))

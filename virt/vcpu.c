@@ -157,10 +157,13 @@ void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
 static void deliver_events(struct vcpu *v)
 {
 	const struct irqchip_ops *chip = v->vm->irqchip;
-	bool shadow = virt_ops->get_reg(v, VR_INTR_SHADOW) && !v->clear_shadow;
-	int pending;
+	bool shadow;
+	int pending = chip ? chip->pending(v) : -1;
 
 	v->want_irq_window = v->want_nmi_window = false;
+	if (pending < 0 && !v->nmi_pending)
+		return;
+	shadow = !v->clear_shadow && virt_ops->get_reg(v, VR_INTR_SHADOW);
 	if (v->nmi_pending) {
 		if (!v->event.valid && !shadow && !virt_ops->get_reg(v, VR_NMI_BLOCKED)) {
 			v->event = (struct event){ .valid = true, .type = EVENT_NMI, .vector = 2 };
@@ -170,7 +173,6 @@ static void deliver_events(struct vcpu *v)
 			v->want_nmi_window = true;
 		}
 	}
-	pending = chip ? chip->pending(v) : -1;
 	if (pending < 0)
 		return;
 	if (!v->event.valid && !shadow && (v->rflags & X86_EFLAGS_IF)) {
