@@ -3,18 +3,6 @@
 #include "svm/ops.h"
 #include "svm/svm.h"
 
-/* All VMs share the permission maps (svm/caps.c). */
-static int vm_create(struct vm *vm)
-{
-	(void)vm;
-	return 0;
-}
-
-static void vm_destroy(struct vm *vm)
-{
-	(void)vm;
-}
-
 const struct virt_ops svm_ops = {
 	.name = "svm",
 	.pt_format = &npt_format,
@@ -26,8 +14,6 @@ const struct virt_ops svm_ops = {
 	.max_leaf = svm_max_leaf,
 	.cpu_enable = svm_cpu_enable,
 	.cpu_disable = svm_cpu_disable,
-	.vm_create = vm_create,
-	.vm_destroy = vm_destroy,
 	.vcpu_create = svm_vcpu_create,
 	.vcpu_destroy = svm_vcpu_destroy,
 	.vcpu_reset = svm_vcpu_reset,

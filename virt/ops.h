@@ -62,11 +62,9 @@ struct virt_ops {
 	void (*cpu_disable)(struct virt_cpu_state *state);
 
 	/*
-	 * Per-VM and per-vCPU state. May allocate; -ENOMEM. Hardware of the calling CPU must be
-	 * enabled for vcpu_create.
+	 * Per-vCPU state. May allocate; -ENOMEM. Hardware of the calling CPU must be enabled for
+	 * vcpu_create.
 	 */
-	int (*vm_create)(struct vm *vm);
-	void (*vm_destroy)(struct vm *vm);
 	int (*vcpu_create)(struct vcpu *v);
 	void (*vcpu_destroy)(struct vcpu *v); /* not loaded anywhere */
 	/*

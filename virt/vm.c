@@ -185,8 +185,6 @@ static int build(struct vm *vm, u32 vcpus)
 	err = stage2_init(&vm->stage2, virt_ops->pt_format, &stage2_frames, virt_ops->max_leaf(),
 			  1ull << (MIN(virt_reference()->value[CAP_PHYS_BITS], 48) - PAGE_SHIFT),
 			  vm->id);
-	if (!err)
-		err = virt_ops->vm_create(vm);
 	for (u32 i = 0; !err && i < vcpus; i++)
 		err = vcpu_add(vm, i);
 	if (!err)
@@ -259,8 +257,6 @@ bool vm_destroy_step(struct vm *vm)
 		vcpu_free(vm->vcpus[--vm->nr_vcpus]);
 		return true;
 	}
-	if (vm->hw)
-		virt_ops->vm_destroy(vm);
 	if (vm->stage2.fmt)
 		stage2_destroy(&vm->stage2);
 	if (vm->cpuid)

@@ -106,7 +106,6 @@ struct vm {
 	struct cpumask cpus;	    /* where its vCPUs may run */
 	u32 weight;		    /* of each vCPU: virt/share.h */
 	struct cpuid_policy *cpuid; /* virt/cpuid.h */
-	void *hw;		    /* the vendor's per-VM state (bitmaps) */
 	void *platform;		    /* dev/platform.c's devices */
 	/*
 	 * Fill memory, devices and vCPU 0 for a start from power-on: set by who created the VM.

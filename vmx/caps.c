@@ -11,6 +11,9 @@
 #include "arch/x86/msr.h"
 #include "lib/error.h"
 #include "lib/string.h"
+#include "mm/frames.h"
+#include "mm/phys.h"
+#include "virt/msr_policy.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 
@@ -265,6 +268,47 @@ static void choose(const u64 *value)
 	c->cr4_must = ~value[CAP_VMX_CR4_MUST_CLEAR];
 }
 
+/*
+ * SDM "MSR-Bitmap Address": a set bit is an exit. Four bitmaps of 1 KiB: reads of MSRs 0..1fff and
+ * c0000000..c0001fff, then writes of the same. All other MSRs always exit.
+ */
+#define BITMAP_HIGH   8192
+#define BITMAP_WRITES 16384
+
+static u32 bitmap_bit(u32 msr)
+{
+	return (msr & 0x1fff) + (msr >= 0xc0000000 ? BITMAP_HIGH : 0);
+}
+
+/*
+ * A guest must not reach an MSR that is not its own: what nobody switches traps, whatever the
+ * policy says. (TSC_AUX, on a CPU without RDTSCP.)
+ */
+static void fill_bitmap(u64 *bitmap)
+{
+	memset(bitmap, 0xff, PAGE_SIZE);
+	for (u32 i = 0; i < msr_policy_count; i++) {
+		u32 bit = bitmap_bit(msr_policy[i].msr);
+
+		if (msr_policy[i].access != MSR_PASS || !vmx_msr_switched(msr_policy[i].msr))
+			continue;
+		bitmap_clear(bitmap, bit);
+		bitmap_clear(bitmap, BITMAP_WRITES + bit);
+	}
+}
+
+/* One bitmap serves all VMs: the policy is the same for all. Setup may run again. */
+static int make_bitmap(hpa_t *bitmap)
+{
+	u64 *p = bitmap->v ? hpa_ptr(*bitmap) : frame_alloc_zero(FRAME_HW, VM_NONE);
+
+	if (!p)
+		return trace_error(-ENOMEM);
+	fill_bitmap(p);
+	*bitmap = ptr_hpa(p);
+	return 0;
+}
+
 /* ops->setup: from the record alone, on any CPU. */
 int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *what))
 {
@@ -279,7 +323,7 @@ int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *wha
 	if (count)
 		return trace_error(-EOPNOTSUPP);
 	choose(value);
-	return 0;
+	return make_bitmap(&vmx_controls.msr_bitmap);
 }
 
 /* ops->max_leaf */

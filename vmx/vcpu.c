@@ -11,16 +11,8 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
-#include "virt/msr_policy.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
-
-/*
- * SDM "MSR-Bitmap Address": a set bit is an exit. Four bitmaps of 1 KiB: reads of MSRs 0..1fff and
- * c0000000..c0001fff, then writes of the same. All other MSRs always exit.
- */
-#define BITMAP_HIGH   8192
-#define BITMAP_WRITES 16384
 
 /*
  * SDM "Pause-Loop Exiting", in TSC ticks: PAUSEs less than that apart are one loop, and a loop that
@@ -28,49 +20,6 @@
  */
 #define PAUSE_GAP    128
 #define PAUSE_WINDOW 4096
-
-static void msr_pass(u64 *bitmap, u32 msr)
-{
-	u32 bit = (msr & 0x1fff) + (msr >= 0xc0000000 ? BITMAP_HIGH : 0);
-
-	bitmap_clear(bitmap, bit);
-	bitmap_clear(bitmap, BITMAP_WRITES + bit);
-}
-
-/*
- * ops->vm_create: all VMs have the same MSR bitmap for now, yet each has its own, so that it is one
- * VM's to damage.
- */
-int vmx_vm_create(struct vm *vm)
-{
-	u64 *bitmap = frame_alloc_zero(FRAME_HW, vm->id);
-
-	if (!bitmap)
-		return trace_error(-ENOMEM);
-	memset(bitmap, 0xff, PAGE_SIZE);
-	for (u32 i = 0; i < msr_policy_count; i++) {
-		if (msr_policy[i].access != MSR_PASS)
-			continue;
-		/*
-		 * A guest must not reach an MSR that is not its own: what nobody switches traps,
-		 * whatever the policy says. (TSC_AUX, on a CPU without RDTSCP.)
-		 */
-		if (!vmx_msr_switched(msr_policy[i].msr)) {
-			log_debug("MSR %#x is not passed through", msr_policy[i].msr);
-			continue;
-		}
-		msr_pass(bitmap, msr_policy[i].msr);
-	}
-	vm->hw = bitmap;
-	return 0;
-}
-
-void vmx_vm_destroy(struct vm *vm)
-{
-	if (vm->hw)
-		frame_free(hpa_pfn(ptr_hpa(vm->hw)), FRAME_HW, vm->id);
-	vm->hw = NULL;
-}
 
 /*
  * Make x's VMCS current on this CPU for a moment, or for a stay. Returns what was current before,
@@ -131,7 +80,7 @@ static void write_controls(struct vmx_vcpu *x)
 	if (x->vpid)
 		vmcs_write(VMCS_VPID, x->vpid);
 	vmcs_write(VMCS_EPT_POINTER, x->eptp);
-	vmcs_write(VMCS_MSR_BITMAP, ptr_hpa(x->v.vm->hw).v);
+	vmcs_write(VMCS_MSR_BITMAP, vmx_controls.msr_bitmap.v);
 	/*
 	 * #AC and #DB: a guest can make their delivery raise them again without end, and no
 	 * interrupt gets in between. #MC is the host's. Page faults: mask and match are 0, which

@@ -22,7 +22,8 @@ struct vmx_controls {
 	u32 revision;		/* of VMCS regions */
 	u8 max_leaf;		/* largest EPT leaf level: 1, 2 or 3 */
 	bool vpid, pause_loop;
-	u8 invvpid_type; /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
+	u8 invvpid_type;  /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
+	hpa_t msr_bitmap; /* all VMs' */
 };
 extern struct vmx_controls vmx_controls;
 
@@ -83,8 +84,6 @@ int vmx_cpu_enable(struct virt_cpu_state *state);
 void vmx_cpu_disable(struct virt_cpu_state *state);
 
 /* vcpu.c */
-int vmx_vm_create(struct vm *vm);
-void vmx_vm_destroy(struct vm *vm);
 int vmx_vcpu_create(struct vcpu *v);
 void vmx_vcpu_destroy(struct vcpu *v);
 void vmx_vcpu_reset(struct vcpu *v);
