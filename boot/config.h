@@ -47,6 +47,7 @@ struct config_vm {
 	char protocol[CONFIG_WORD_MAX + 1]; /* a word of that key */
 	u64 address;			    /* of a flat image, below 4 GiB */
 	bool test_devices;
+	bool apicv;			/* APIC virtualization where the CPU has it */
 	char disk[CONFIG_FILE_MAX + 1]; /* empty: none */
 	bool disk_readonly;
 	char net[CONFIG_NAME_MAX + 1]; /* the switch; empty: none */

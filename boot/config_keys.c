@@ -324,6 +324,7 @@ const struct key vm_keys[] = {
 	  .max = 0xffffffff, .line = VM(u32, address_line) },
 	{ .name = "module", .set = set_module, .many = true },
 	{ "devices", set_flag, VM(bool, test_devices), .expects = "test" },
+	{ "apicv", set_flag, VM(bool, apicv), .expects = "auto or off" },
 	{ "disk", set_disk, VM(char *, disk), .expects = "a file name, or one with ,readonly",
 	  .line = VM(u32, disk_line) },
 	{ "net", set_name, VM(char *, net), .expects = NAME_IS },

@@ -244,6 +244,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 		return err;
 	}
 	(*vm)->config = c;
+	(*vm)->apicv = c->apicv;
 	(*vm)->load = load_kernel;
 	err = add_memory(*vm, c);
 	if (err == -ENOMEM)

@@ -9,6 +9,7 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "virt/ops.h"
 
 _Static_assert(sizeof(struct lapic) <= PAGE_SIZE, "a LAPIC is one frame");
 
@@ -63,6 +64,39 @@ void lapic_collect(struct lapic *l)
 		collect(l);
 }
 
+static u32 nonzero_words(struct lapic *l, u32 set)
+{
+	u32 words = 0;
+
+	for (u32 word = 0; word < 8; word++)
+		if (*lapic_reg(l, set + word * 16))
+			words |= 1u << word;
+	return words;
+}
+
+/* The CPU takes requests out of IRR and, for self-IPIs, puts them there. */
+static NOINLINE void sync_apicv(struct lapic *l)
+{
+	int vector;
+
+	l->irr_words = nonzero_words(l, APIC_IRR);
+	vector = highest(l, APIC_IRR, l->irr_words);
+	virt_ops->apicv_requested(l->v, vector < 0 ? 0 : (u8)vector);
+}
+
+void lapic_follow_mode(struct lapic *l)
+{
+	struct vcpu *v = l->v;
+	bool want = v->vm->apicv && lapic_x2(l) && lapic_enabled(l);
+
+	if (want == v->apicv || !virt_ops->apicv)
+		return;
+	l->isr_words = nonzero_words(l, APIC_ISR);
+	l->irr_words = nonzero_words(l, APIC_IRR);
+	virt_ops->apicv(v, want ? l->regs : NULL, (u8)MAX(highest(l, APIC_ISR, l->isr_words), 0));
+	vcpu_request(v, REQ_EVENT);
+}
+
 static void update_ppr(struct lapic *l)
 {
 	int isr = highest(l, APIC_ISR, l->isr_words);
@@ -78,6 +112,8 @@ int lapic_pending(struct vcpu *v)
 	int vector;
 
 	lapic_collect(l);
+	if (v->apicv)
+		sync_apicv(l);
 	vector = highest(l, APIC_IRR, l->irr_words);
 	if (vector < 0 || ((u32)vector & VECTOR_CLASS) <= (*lapic_reg(l, APIC_PPR) & VECTOR_CLASS))
 		return -1;
@@ -97,6 +133,11 @@ static NOINLINE void level_done(struct lapic *l, u8 vector)
 {
 	if (!(*lapic_reg(l, APIC_SVR) & APIC_SVR_NO_BROADCAST))
 		lapic_eoi_broadcast(l->v->vm, vector);
+}
+
+void lapic_eoi_exit(struct vcpu *v, u8 vector)
+{
+	level_done(lapic_of(v), vector);
 }
 
 void lapic_ack(struct vcpu *v, u8 vector)
@@ -265,6 +306,7 @@ void lapic_reset(struct vcpu *v)
 void lapic_init(struct vcpu *v)
 {
 	lapic_reset_regs(lapic_of(v));
+	lapic_follow_mode(lapic_of(v));
 }
 
 int lapic_create(struct vcpu *v)

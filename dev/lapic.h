@@ -9,6 +9,10 @@
  * Only `pir`, TMR and `errors` are written by other CPUs, atomically; everything else
  * belongs to the runner, and others read single words of it (id, LDR, DFR, SVR, PPR). There is no
  * lock.
+ *
+ * With APIC virtualization (vcpu.apicv), which is on in x2APIC mode while SVR enables the APIC, the
+ * CPU does ack, EOI, TPR, PPR and the self-IPI on `regs` while the guest runs. The rest of it is as
+ * without; what is known of the words of IRR and ISR is counted anew.
  */
 #pragma once
 
@@ -85,6 +89,8 @@ int lapic_pending(struct vcpu *v);
 void lapic_ack(struct vcpu *v, u8 vector);
 void lapic_timer_expired(struct vcpu *v);
 void lapic_init(struct vcpu *v);
+void lapic_eoi_exit(struct vcpu *v, u8 vector);
+void lapic_written(struct vcpu *v, u32 offset);
 u8 lapic_get_tpr(struct vcpu *v);
 void lapic_set_tpr(struct vcpu *v, u8 tpr);
 
@@ -134,6 +140,8 @@ bool lapic_takes_extint(struct lapic *l);
 void lapic_eoi(struct lapic *l);
 void lapic_reset_regs(struct lapic *l);
 void lapic_set_id(struct lapic *l);
+/* Mode or SVR may have changed: APIC virtualization follows. On the runner, the vCPU loaded. */
+void lapic_follow_mode(struct lapic *l);
 /* Owned by the IOAPIC: a level-triggered vector was acknowledged. Any CPU. */
 void lapic_eoi_broadcast(struct vm *vm, u8 vector);
 void lapic_icr(struct lapic *l, u32 low, u32 dest, bool dest8);

@@ -73,6 +73,7 @@ static void write_lvt(struct lapic *l, u32 offset, u32 value)
 static void write_svr(struct lapic *l, u32 value)
 {
 	WRITE_ONCE(*lapic_reg(l, APIC_SVR), value);
+	lapic_follow_mode(l);
 	if (value & APIC_SVR_ENABLE)
 		return;
 	for (u32 lvt = APIC_LVT_TIMER; lvt <= APIC_LVT_ERROR; lvt += 16)
@@ -132,6 +133,15 @@ static inline void write_reg(struct lapic *l, u32 offset, u32 value)
 		lapic_self_ipi(l, (u8)value);
 	else
 		write_other(l, offset, value);
+}
+
+/* What is left of a write that the CPU has virtualized: a self-IPI that it does not send. */
+void lapic_written(struct vcpu *v, u32 offset)
+{
+	struct lapic *l = lapic_of(v);
+
+	if (offset == APIC_SELF_IPI)
+		write_reg(l, offset, *lapic_reg(l, offset) & 0xff);
 }
 
 static u32 read_reg(struct lapic *l, u32 offset)
@@ -245,6 +255,7 @@ static int base_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 		enter_x2apic(l);
 	else if (from != to && to == 0)
 		lapic_reset_regs(l);
+	lapic_follow_mode(l);
 	if (lapic_takes_extint(l))
 		vcpu_request(v, REQ_EVENT);
 	return 0;

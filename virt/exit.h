@@ -28,7 +28,9 @@ enum exit_kind {
 	EXIT_MWAIT,
 	EXIT_INVD, /* INVD and WBINVD */
 	EXIT_RDPMC,
-	EXIT_VIRT_INSN, /* a VMX or SVM instruction: not offered, #UD */
+	EXIT_VIRT_INSN,	 /* a VMX or SVM instruction: not offered, #UD */
+	EXIT_APIC_EOI,	 /* APIC virtualization: a level-triggered vector was ended */
+	EXIT_APIC_WRITE, /* ... and a register was written that needs more than that */
 	EXIT_TASK_SWITCH,
 	EXIT_TRIPLE_FAULT,
 	EXIT_TIMER,	   /* the time slice is over (VMX preemption timer) */
@@ -72,7 +74,10 @@ struct vm_exit {
 			u8 gpr;
 			u16 lmsw; /* CR_LMSW: the source operand */
 		} cr;
-		/* EXIT_ENTRY_FAILED, EXIT_UNEXPECTED: the vendor's further word */
+		/*
+		 * EXIT_ENTRY_FAILED, EXIT_UNEXPECTED: the vendor's further word; EXIT_APIC_EOI: the
+		 * vector; EXIT_APIC_WRITE: the register's offset
+		 */
 		u64 qualification;
 	};
 };

@@ -227,6 +227,16 @@ static void exit_yield(struct vcpu *v)
 	__atomic_fetch_or(&v->requests, REQ_RESCHED, __ATOMIC_RELAXED);
 }
 
+static void exit_apic_eoi(struct vcpu *v)
+{
+	v->vm->irqchip->eoi(v, (u8)v->exit.qualification);
+}
+
+static void exit_apic_write(struct vcpu *v)
+{
+	v->vm->irqchip->written(v, (u32)v->exit.qualification);
+}
+
 static void exit_task_switch(struct vcpu *v)
 {
 	vm_stop(v->vm, STOP_INTERNAL, "hardware task switch at rip %#lx: not supported", v->rip);
@@ -296,6 +306,8 @@ static void exit_failed(struct vcpu *v)
 	X(INVD, "invd", vcpu_skip)                         \
 	X(RDPMC, "rdpmc", exit_gp)                         \
 	X(VIRT_INSN, "virt-insn", exit_ud)                 \
+	X(APIC_EOI, "apic-eoi", exit_apic_eoi)             \
+	X(APIC_WRITE, "apic-write", exit_apic_write)       \
 	X(TASK_SWITCH, "task-switch", exit_task_switch)    \
 	X(TRIPLE_FAULT, "triple-fault", exit_triple_fault) \
 	X(TIMER, "timer", exit_yield)                      \

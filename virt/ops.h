@@ -108,6 +108,21 @@ struct virt_ops {
 	 * such loops. v is loaded; forgotten by vcpu_reset.
 	 */
 	void (*pause_exits)(struct vcpu *v, bool on);
+
+	/*
+	 * APIC virtualization; NULL: the vendor has none. From now on the CPU itself delivers
+	 * interrupts from this register page (4 KiB aligned; SDM "Virtual-APIC Page"), and the
+	 * guest's use of TPR, EOI and self-IPI by x2APIC MSRs or CR8 does not exit; in_service: the
+	 * highest vector in ISR, or 0. page NULL: no more. v->apicv tells whether it is on
+	 * afterwards: not where the CPU lacks it. v is loaded here.
+	 */
+	void (*apicv)(struct vcpu *v, const void *page, u8 in_service);
+	/*
+	 * With v->apicv: IRR or TMR of the page may have changed; requested: the highest vector in
+	 * IRR, or 0. EOIs of vectors that are level-triggered by TMR exit.
+	 */
+	void (*apicv_requested)(struct vcpu *v, u8 requested);
+
 	/* Forget this CPU's cached stage-2 translations of the VM. */
 	void (*flush)(struct vcpu *v);
 	/*

@@ -175,6 +175,11 @@ static void deliver_events(struct vcpu *v)
 	}
 	if (pending < 0)
 		return;
+	if (v->apicv && pending != IRQ_EXTINT) { /* the CPU delivers; what sleeps it can't wake */
+		if (v->rflags & X86_EFLAGS_IF)
+			v->activity = VCPU_ACTIVE;
+		return;
+	}
 	if (!v->event.valid && !shadow && (v->rflags & X86_EFLAGS_IF)) {
 		v->event = (struct event){ .valid = true,
 					   .type = EVENT_EXT_INT,

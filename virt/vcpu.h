@@ -132,6 +132,7 @@ struct vcpu {
 	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
 	bool clear_shadow;
 	bool want_irq_window, want_nmi_window;
+	bool apicv; /* the CPU delivers interrupts by itself: ops->apicv */
 	struct event event;
 	struct vm_exit exit;
 	struct exit_cost cost;

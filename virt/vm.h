@@ -79,6 +79,10 @@ struct irqchip_ops {
 	void (*init)(struct vcpu *v);
 	/* A wire into the interrupt controller changed. Any CPU. */
 	void (*line)(struct vm *vm, u32 gsi, bool level);
+	/* With v->apicv: the guest ended a level-triggered interrupt. On the runner. */
+	void (*eoi)(struct vcpu *v, u8 vector);
+	/* With v->apicv: the CPU put what the guest wrote into a register, and did no more. */
+	void (*written)(struct vcpu *v, u32 offset);
 	/* CR8 is bits 7:4 of the task priority register. On the runner. */
 	u8 (*get_tpr)(struct vcpu *v);
 	void (*set_tpr)(struct vcpu *v, u8 tpr);
@@ -100,6 +104,7 @@ struct vm {
 	u32 freed_extents; /* of the last slot, when it is being destroyed */
 	struct io_bus bus;
 	const struct irqchip_ops *irqchip;
+	bool apicv; /* its vCPUs may use APIC virtualization; not changed while it runs */
 	struct vcpu *vcpus[VM_MAX_VCPUS];
 	u32 nr_vcpus;
 	u32 running_vcpus;	    /* atomic */

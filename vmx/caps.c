@@ -262,6 +262,9 @@ static void choose(const u64 *value)
 	c->proc2 = control_word(value, CAP_VMX_PROC2, wish2);
 	c->exit = control_word(value, CAP_VMX_EXIT, 0);
 	c->entry = control_word(value, CAP_VMX_ENTRY, 0) & ~(u32)ENTRY_CTL_IA32E;
+	c->apicv = (value[CAP_VMX_PROC] >> 32 & APICV_PROC) == APICV_PROC &&
+		   (value[CAP_VMX_PROC2] >> 32 & APICV_PROC2) == APICV_PROC2 &&
+		   ((u32)value[CAP_VMX_PROC] & APICV_PROC_OFF) == APICV_PROC_OFF;
 	c->revision = (u32)(value[CAP_VMX_REGION] & VMX_BASIC_REVISION);
 	c->max_leaf = cap & VMX_EPT_1G ? 3 : cap & VMX_EPT_2M ? 2 : 1;
 	c->cr0_must = ~value[CAP_VMX_CR0_MUST_CLEAR] & ~(u64)(X86_CR0_PE | X86_CR0_PG);
@@ -275,9 +278,14 @@ static void choose(const u64 *value)
 #define BITMAP_HIGH   8192
 #define BITMAP_WRITES 16384
 
-static u32 bitmap_bit(u32 msr)
+void vmx_msr_pass(u64 *bitmap, u32 msr, bool read, bool write)
 {
-	return (msr & 0x1fff) + (msr >= 0xc0000000 ? BITMAP_HIGH : 0);
+	u32 bit = (msr & 0x1fff) + (msr >= 0xc0000000 ? BITMAP_HIGH : 0);
+
+	if (read)
+		bitmap_clear(bitmap, bit);
+	if (write)
+		bitmap_clear(bitmap, BITMAP_WRITES + bit);
 }
 
 /*
@@ -287,25 +295,33 @@ static u32 bitmap_bit(u32 msr)
 static void fill_bitmap(u64 *bitmap)
 {
 	memset(bitmap, 0xff, PAGE_SIZE);
-	for (u32 i = 0; i < msr_policy_count; i++) {
-		u32 bit = bitmap_bit(msr_policy[i].msr);
-
-		if (msr_policy[i].access != MSR_PASS || !vmx_msr_switched(msr_policy[i].msr))
-			continue;
-		bitmap_clear(bitmap, bit);
-		bitmap_clear(bitmap, BITMAP_WRITES + bit);
-	}
+	for (u32 i = 0; i < msr_policy_count; i++)
+		if (msr_policy[i].access == MSR_PASS && vmx_msr_switched(msr_policy[i].msr))
+			vmx_msr_pass(bitmap, msr_policy[i].msr, true, true);
 }
 
-/* One bitmap serves all VMs: the policy is the same for all. Setup may run again. */
-static int make_bitmap(hpa_t *bitmap)
+static u64 *make_bitmap(hpa_t *bitmap)
 {
 	u64 *p = bitmap->v ? hpa_ptr(*bitmap) : frame_alloc_zero(FRAME_HW, VM_NONE);
 
-	if (!p)
+	if (p) {
+		fill_bitmap(p);
+		*bitmap = ptr_hpa(p);
+	}
+	return p;
+}
+
+/* The policy is the same for all VMs, so their bitmaps are. Setup may run again. */
+static int make_bitmaps(void)
+{
+	u64 *apicv;
+
+	if (!make_bitmap(&vmx_controls.msr_bitmap))
 		return trace_error(-ENOMEM);
-	fill_bitmap(p);
-	*bitmap = ptr_hpa(p);
+	apicv = make_bitmap(&vmx_controls.apicv_bitmap);
+	if (!apicv)
+		return trace_error(-ENOMEM);
+	vmx_apicv_bitmap(apicv);
 	return 0;
 }
 
@@ -323,7 +339,7 @@ int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *wha
 	if (count)
 		return trace_error(-EOPNOTSUPP);
 	choose(value);
-	return make_bitmap(&vmx_controls.msr_bitmap);
+	return make_bitmaps();
 }
 
 /* ops->max_leaf */

@@ -164,6 +164,13 @@ static void ept_detail(struct vmx_vcpu *x)
 	e->fault.gva = linear ? vmcs_read(VMCS_GUEST_LINEAR_ADDR) : 0;
 }
 
+/* SDM "EOI Virtualization", "APIC-Write Emulation": trap-like, the instruction is done. */
+static void apic_detail(struct vmx_vcpu *x)
+{
+	x->v.exit.insn_len = 0;
+	x->v.exit.qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
+}
+
 /* What Corbel never enabled, and task switches: for a report. (The length may mean nothing.) */
 static void unexpected(struct vmx_vcpu *x)
 {
@@ -217,8 +224,10 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 	[EXIT_REASON_MONITOR_INSTRUCTION] = { EXIT_MONITOR, INSN_ONLY },
 	[EXIT_REASON_PAUSE_INSTRUCTION] = { EXIT_PAUSE, INSN_ONLY },
 	[EXIT_REASON_MCE_DURING_VMENTRY] = { EXIT_ENTRY_FAILED, unexpected },
-	/* 42 is not defined; TPR threshold, APIC accesses, loads of descriptor tables */
-	[42 ... EXIT_REASON_LDTR_TR] = { EXIT_UNEXPECTED, unexpected },
+	/* 42 is not defined; TPR threshold, APIC accesses; loads of descriptor tables */
+	[42 ... EXIT_REASON_APIC_ACCESS] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_EOI_INDUCED] = { EXIT_APIC_EOI, apic_detail },
+	[EXIT_REASON_GDTR_IDTR... EXIT_REASON_LDTR_TR] = { EXIT_UNEXPECTED, unexpected },
 	[EXIT_REASON_EPT_VIOLATION] = { EXIT_STAGE2_FAULT, ept_detail },
 	[EXIT_REASON_EPT_MISCONFIG] = { EXIT_UNEXPECTED, unexpected },
 	[EXIT_REASON_INVEPT] = { EXIT_VIRT_INSN, INSN_ONLY },
@@ -227,7 +236,8 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 	[EXIT_REASON_INVVPID] = { EXIT_VIRT_INSN, INSN_ONLY },
 	[EXIT_REASON_WBINVD] = { EXIT_INVD, INSN_ONLY },
 	[EXIT_REASON_XSETBV] = { EXIT_XSETBV, INSN_ONLY },
-	[EXIT_REASON_APIC_WRITE... EXIT_REASON_INVPCID] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_APIC_WRITE] = { EXIT_APIC_WRITE, apic_detail },
+	[EXIT_REASON_RDRAND... EXIT_REASON_INVPCID] = { EXIT_UNEXPECTED, unexpected },
 	[EXIT_REASON_VMFUNC] = { EXIT_VIRT_INSN, INSN_ONLY },
 	/* ENCLS to XRSTORS, PCONFIG, SPP, UMWAIT, TPAUSE, LOADIWKEY, ENCLV, ENQCMD, bus locks */
 	[EXIT_REASON_ENCLS... EXIT_REASON_NOTIFY] = { EXIT_UNEXPECTED, unexpected },

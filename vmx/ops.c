@@ -24,6 +24,8 @@ const struct virt_ops vmx_ops = {
 	.get_seg = vmx_get_seg,
 	.set_seg = vmx_set_seg,
 	.pause_exits = vmx_pause_exits,
+	.apicv = vmx_apicv,
+	.apicv_requested = vmx_apicv_requested,
 	.flush = vmx_flush_stage2,
 	.dump = vmx_dump,
 };

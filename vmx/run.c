@@ -25,8 +25,8 @@ static void write_windows(struct vmx_vcpu *x)
 
 	if (windows != x->windows) {
 		x->windows = windows;
-		vmcs_write(VMCS_PROC_CONTROLS, vmx_controls.proc | irq << PROC_INTR_WINDOW_BIT |
-						       nmi << PROC_NMI_WINDOW_BIT);
+		vmcs_write(VMCS_PROC_CONTROLS,
+			   x->proc | irq << PROC_INTR_WINDOW_BIT | nmi << PROC_NMI_WINDOW_BIT);
 	}
 }
 

@@ -67,8 +67,7 @@ _Static_assert(ACTIVITY_ACTIVE == 0, "the activity state is among them");
 static void write_controls(struct vmx_vcpu *x)
 {
 	vmcs_write(VMCS_PIN_CONTROLS, vmx_controls.pin);
-	vmcs_write(VMCS_PROC_CONTROLS, vmx_controls.proc);
-	vmcs_write(VMCS_PROC_CONTROLS2, x->proc2);
+	vmx_apicv(&x->v, NULL, 0);
 	vmcs_write(VMCS_EXIT_CONTROLS, vmx_controls.exit);
 	vmcs_write(VMCS_ENTRY_CONTROLS, vmx_controls.entry);
 	if (vmx_controls.pause_loop) {
@@ -80,7 +79,6 @@ static void write_controls(struct vmx_vcpu *x)
 	if (x->vpid)
 		vmcs_write(VMCS_VPID, x->vpid);
 	vmcs_write(VMCS_EPT_POINTER, x->eptp);
-	vmcs_write(VMCS_MSR_BITMAP, vmx_controls.msr_bitmap.v);
 	/*
 	 * #AC and #DB: a guest can make their delivery raise them again without end, and no
 	 * interrupt gets in between. #MC is the host's. Page faults: mask and match are 0, which

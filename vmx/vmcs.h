@@ -16,6 +16,7 @@ enum vmcs_field {
 	/* 16-bit control field, guest-state fields, host-state fields */
 	VMCS_VPID = 0x0000,
 	VMCS_GUEST_ES_SEL = 0x0800, /* then CS, SS, DS, FS, GS, LDTR, TR at steps of 2 */
+	VMCS_GUEST_INTR_STATUS = 0x0810,
 	VMCS_HOST_ES_SEL = 0x0c00,
 	VMCS_HOST_CS_SEL = 0x0c02,
 	VMCS_HOST_SS_SEL = 0x0c04,
@@ -27,7 +28,9 @@ enum vmcs_field {
 	/* 64-bit control fields, read-only field, guest-state fields, host-state fields */
 	VMCS_MSR_BITMAP = 0x2004,
 	VMCS_TSC_OFFSET = 0x2010,
+	VMCS_VIRTUAL_APIC = 0x2012,
 	VMCS_EPT_POINTER = 0x201a,
+	VMCS_EOI_EXIT0 = 0x201c, /* then 1, 2, 3 at steps of 2 */
 	VMCS_GUEST_PHYS_ADDR = 0x2400,
 	VMCS_LINK_POINTER = 0x2800,
 	VMCS_GUEST_DEBUGCTL = 0x2802,
@@ -52,6 +55,7 @@ enum vmcs_field {
 	VMCS_ENTRY_INTR_INFO = 0x4016,
 	VMCS_ENTRY_ERROR_CODE = 0x4018,
 	VMCS_ENTRY_INSN_LEN = 0x401a,
+	VMCS_TPR_THRESHOLD = 0x401c,
 	VMCS_PROC_CONTROLS2 = 0x401e,
 	VMCS_PAUSE_GAP = 0x4020,
 	VMCS_PAUSE_WINDOW = 0x4022,
@@ -130,6 +134,7 @@ enum vmcs_field {
 #define PROC_TERTIARY	     BIT(17)
 #define PROC_CR8_LOAD	     BIT(19)
 #define PROC_CR8_STORE	     BIT(20)
+#define PROC_TPR_SHADOW	     BIT(21)
 #define PROC_NMI_WINDOW_BIT  22
 #define PROC_NMI_WINDOW	     BIT(PROC_NMI_WINDOW_BIT)
 #define PROC_MOV_DR	     BIT(23)
@@ -141,9 +146,12 @@ enum vmcs_field {
 /* ... secondary */
 #define PROC2_EPT		 BIT(1)
 #define PROC2_RDTSCP		 BIT(3)
+#define PROC2_X2APIC		 BIT(4)
 #define PROC2_VPID		 BIT(5)
 #define PROC2_WBINVD		 BIT(6)
 #define PROC2_UNRESTRICTED_GUEST BIT(7)
+#define PROC2_APIC_REGS		 BIT(8)
+#define PROC2_VIRTUAL_INTR	 BIT(9)
 #define PROC2_PAUSE_LOOP	 BIT(10)
 #define PROC2_INVPCID		 BIT(12)
 #define PROC2_VMFUNC		 BIT(13)

@@ -9,6 +9,7 @@
 #include "arch/x86/insn.h"
 #include "virt/ops.h"
 #include "virt/vm.h"
+#include "vmx/vmcs.h"
 #include "vmx/ops.h"
 
 /*
@@ -24,8 +25,15 @@ struct vmx_controls {
 	bool vpid, pause_loop;
 	u8 invvpid_type;  /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
 	hpa_t msr_bitmap; /* all VMs' */
+	bool apicv;
+	hpa_t apicv_bitmap; /* of vCPUs whose APIC is virtualized */
 };
 extern struct vmx_controls vmx_controls;
+
+/* The controls that APIC virtualization turns on, and off. */
+#define APICV_PROC     PROC_TPR_SHADOW
+#define APICV_PROC_OFF (PROC_CR8_LOAD | PROC_CR8_STORE)
+#define APICV_PROC2    (PROC2_X2APIC | PROC2_APIC_REGS | PROC2_VIRTUAL_INTR)
 
 /* What to do before the next entry, in vmx_vcpu.todo. */
 enum {
@@ -49,7 +57,10 @@ struct vmx_vcpu {
 	u8 windows;	    /* open in VMCS_PROC_CONTROLS: bit 0 interrupt, bit 1 NMI window */
 	u8 todo;	    /* TODO_* */
 	bool launched;	    /* VMRESUME, no longer VMLAUNCH */
+	u32 proc;	    /* VMCS_PROC_CONTROLS without windows */
 	u32 proc2;	    /* VMCS_PROC_CONTROLS2; without VPID if there was none left */
+	const u32 *apic;    /* with v.apicv: the virtual-APIC page */
+	u64 eoi_exit[4];    /* ... and a copy of VMCS_EOI_EXIT0.. */
 	u16 vpid;	    /* 0: none */
 	u32 host_epoch;	    /* the enabling (see cpu.c) that its host state belongs to; 0: none */
 	u64 eptp;
@@ -75,6 +86,8 @@ DECLARE_PERCPU(u32, vmx_epoch);
 /* caps.c */
 extern const struct cap_table vmx_caps;
 bool vmx_present(void);
+/* One MSR without exits. */
+void vmx_msr_pass(u64 *bitmap, u32 msr, bool read, bool write);
 void vmx_caps_read(struct virt_caps *caps);
 int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *what));
 u8 vmx_max_leaf(void);
@@ -130,6 +143,12 @@ const char *vmx_exit_reason_name(u32 reason);
 #define VMX_ENTER_ZF	BIT(1)
 u64 vmx_enter(u64 gpr[GPRS], u64 *host_rsp, bool resume);
 void vmx_exit(void); /* a label, not a function */
+
+/* apicv.c */
+/* Pass through what the CPU virtualizes. */
+void vmx_apicv_bitmap(u64 *bitmap);
+void vmx_apicv(struct vcpu *v, const void *page, u8 in_service);
+void vmx_apicv_requested(struct vcpu *v, u8 requested);
 
 /* tlb.c */
 u16 vmx_vpid_alloc(void);

@@ -348,6 +348,12 @@ def guest_ends():
     yield from on_both("string-io", **tiny("string-io"), says=["string-io: all values are right"])
     yield from on_both("spin-masked", **tiny("spin-masked"), says=["ended: operator"],
                        script="wait spin-masked: now\nkey ctrl-]\nsend vm spin-masked stop\n")
+    # 2,000 self-IPIs and EOIs are as many exits, or none.
+    script = "wait x2apic: all is well\nkey ctrl-]\nsend exits x2apic\nwait exit=wrmsr\nsend vm x2apic stop\n"
+    yield from on_both("x2apic", **tiny("x2apic", apicv="off"), script=script,
+                       says=["x2apic: all is well", r"exit=wrmsr count=\d{4}\s"])
+    yield Test("x2apic-apicv-bochs", "bochs", **tiny("x2apic"), script=script,
+               says=["x2apic: all is well", r"exit=wrmsr count=\d\d\s"])
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")

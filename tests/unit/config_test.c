@@ -178,6 +178,7 @@ static const struct bad bad_vm[] = {
 	  "c:4: cpus: '0 1' is not a list of CPUs like 0-1,3 (0 to 255)\n" },
 	{ "kernel = k\ncpus = all",
 	  "c:4: cpus: 'all' is not a list of CPUs like 0-1,3 (0 to 255)\n" },
+	{ "kernel = k\napicv = on", "c:4: apicv: 'on' is not auto or off\n" },
 	{ "kernel = k\nautostart = true", "c:4: autostart: 'true' is not yes or no\n" },
 	{ "kernel = k\nprotocol = elf",
 	  "c:4: protocol: 'elf' is not auto, linux, multiboot, pvh or flat\n" },
@@ -314,6 +315,7 @@ static void a_vm_has_defaults(void **state)
 	assert_int_equal(config.vms[0].vcpus, 1);
 	assert_int_equal(bitmap_weight(config.vms[0].cpus.bits, MAX_CPUS), MAX_CPUS);
 	assert_true(config.vms[0].autostart);
+	assert_true(config.vms[0].apicv);
 	assert_int_equal(config.vms[0].on_exit, CONFIG_EXIT_STOP);
 	assert_false(config.vms[0].broken);
 	assert_int_equal(config.vms[0].line, 1);
@@ -342,6 +344,7 @@ static const char whole[] = "[corbel]\r\n"
 			    "net = lab-1\r\n"
 			    "mac = 02:00:0A:ff:00:10\r\n"
 			    "rng = off\r\n"
+			    "apicv = off\r\n"
 			    "[vm Other_VM-2]\r\n"
 			    "cmdline =\r\n"
 			    "kernel = vmlinuz-6.1.0-50-cloud-amd64\r\n"
@@ -371,6 +374,7 @@ static void check_whole(void)
 	assert_true(vm->cpus.bits[0] == 0xb && vm->cpus.bits[1] == 3);
 	assert_true(vm->cpus.bits[2] == 0 && vm->cpus.bits[3] == BIT(63));
 	assert_false(vm->autostart);
+	assert_false(vm->apicv);
 	assert_int_equal(vm->on_exit, CONFIG_EXIT_RESTART);
 	assert_int_equal(vm->line, 9);
 	assert_int_equal(vm->kernel_line, 10);

@@ -45,7 +45,24 @@ static u64 get_reg(struct vcpu *v, enum vreg reg)
 	return fake_tsc_moved - v->vm->tsc_base;
 }
 
-static const struct virt_ops ops = { .get_reg = get_reg };
+/* APIC virtualization: what the CPU was told. */
+struct fake_apicv fake_apicv;
+
+static void apicv(struct vcpu *v, const void *page, u8 in_service)
+{
+	v->apicv = page;
+	fake_apicv = (struct fake_apicv){ .page = (u32 *)page, .in_service = in_service };
+}
+
+static void apicv_requested(struct vcpu *v, u8 requested)
+{
+	assert_true(v->apicv);
+	fake_apicv.requested = requested;
+}
+
+static const struct virt_ops ops = { .get_reg = get_reg,
+				     .apicv = apicv,
+				     .apicv_requested = apicv_requested };
 const struct virt_ops *virt_ops = &ops;
 
 u64 dev_tsc(void)

@@ -653,6 +653,75 @@ static void test_creation_fails(void **state)
 	fake_frames_left = ~0u;
 }
 
+/* What the CPU does when it delivers: from IRR to ISR. */
+static void cpu_delivers(u8 vector)
+{
+	fake_apicv.page[(APIC_IRR + vector / 32 * 16) / 4] &= ~(1u << vector % 32);
+	fake_apicv.page[(APIC_ISR + vector / 32 * 16) / 4] |= 1u << vector % 32;
+	fake_apicv.page[APIC_PPR / 4] = vector & 0xf0;
+}
+
+/*
+ * APIC virtualization is on in x2APIC mode while SVR enables the APIC, and nothing is lost when
+ * that changes. While the guest runs, nobody but the CPU writes IRR.
+ */
+static void test_apicv(void **state)
+{
+	struct vm *vm = *state;
+	struct vcpu *v = vm->vcpus[1];
+	struct lapic *l = lapic_of(v);
+	const struct irqchip_ops *chip = vm->irqchip;
+	u64 value;
+
+	x2apic(v);
+	assert_false(v->apicv);
+	vm->apicv = true;
+	assert_int_equal(msr_set(v, 0x83f, VECTOR), 0);
+	assert_int_equal(fake_take(v), VECTOR); /* in service now, by software */
+	assert_int_equal(msr_set(v, 0x80f, 0x1ff), 0);
+	assert_true(v->apicv);
+	assert_ptr_equal(fake_apicv.page, l->regs);
+	assert_int_equal(fake_apicv.in_service, VECTOR);
+	assert_true(fake_requested(v, REQ_EVENT));
+
+	/* From another vCPU, with a higher class and with a lower one: IRR only when we look. */
+	apic_set(vm->vcpus[0], APIC_ICR_HIGH, 1 << 24);
+	apic_set(vm->vcpus[0], APIC_ICR, ICR_ASSERT | (VECTOR + 0x10));
+	apic_set(vm->vcpus[0], APIC_ICR, ICR_ASSERT | (VECTOR - 0x10));
+	assert_int_equal(l->regs[APIC_IRR / 4 + (VECTOR + 0x10) / 32 * 4], 0);
+	assert_true(fake_requested(v, REQ_EVENT));
+	assert_int_equal(chip->pending(v), VECTOR + 0x10);
+	assert_int_equal(fake_apicv.requested, VECTOR + 0x10);
+	cpu_delivers(VECTOR + 0x10);
+	assert_int_equal(chip->pending(v), -1);
+	assert_int_equal(fake_apicv.requested, VECTOR - 0x10);
+
+	/* Off in the handler: software sees what the CPU left, and ends both. */
+	assert_int_equal(msr_set(v, 0x80f, 0xff), 0);
+	assert_false(v->apicv);
+	assert_null(fake_apicv.page);
+	assert_int_equal(msr_set(v, 0x80b, 0), 0);
+	assert_int_equal(msr_get(v, 0x80a, &value), 0);
+	assert_int_equal(value, VECTOR & 0xf0);
+	assert_int_equal(chip->pending(v), -1);
+	assert_int_equal(msr_set(v, 0x80b, 0), 0);
+	assert_int_equal(chip->pending(v), VECTOR - 0x10);
+
+	/* Enabled again, the request is there. A self-IPI that the CPU leaves to us is an error. */
+	assert_int_equal(msr_set(v, 0x80f, 0x1ff), 0);
+	assert_int_equal(fake_apicv.in_service, 0);
+	assert_int_equal(chip->pending(v), VECTOR - 0x10);
+	assert_int_equal(fake_apicv.requested, VECTOR - 0x10);
+	l->regs[APIC_SELF_IPI / 4] = 5;
+	chip->written(v, APIC_SELF_IPI);
+	assert_int_equal(msr_set(v, 0x828, 0), 0);
+	assert_int_equal(msr_get(v, 0x828, &value), 0);
+	assert_int_equal(value, APIC_ESR_SEND_ILLEGAL);
+	/* Out of x2APIC mode there is none. */
+	assert_int_equal(msr_set(v, MSR_APIC_BASE, APIC_BASE_GPA), 0);
+	assert_false(v->apicv);
+}
+
 /*
  * Random accesses in both modes: the sanitizers are the oracle; and the two summaries must agree
  * with the registers.
@@ -675,8 +744,10 @@ static void test_random(void **state)
 			fake_advance(vm, (u64)rand() % 100000);
 		fake_take(v);
 		struct lapic *l = lapic_of(v);
-		for (u32 w = 0; w < 8; w++)
+		for (u32 w = 0; w < 8; w++) {
 			assert_int_equal(!!*lapic_reg(l, APIC_ISR + w * 16), l->isr_words >> w & 1);
+			assert_int_equal(!!*lapic_reg(l, APIC_IRR + w * 16), l->irr_words >> w & 1);
+		}
 	}
 }
 
@@ -684,16 +755,27 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_reset_state),	     TEST(test_every_mmio_access),
-		TEST(test_every_x2apic_msr), TEST(test_mode_switches),
-		TEST(test_priorities),	     TEST(test_physical_and_shorthands),
-		TEST(test_logical_xapic),    TEST(test_x2apic_destinations),
-		TEST(test_lowest_priority),  TEST(test_all_icr_values),
-		TEST(test_start_ipis),	     TEST(test_init),
-		TEST(test_error_status),     TEST(test_software_disable),
-		TEST(test_timer_divisors),   TEST(test_timer_rate),
-		TEST(test_timer_periodic),   TEST(test_timer_masked_oneshot),
-		TEST(test_timer_deadline),   TEST(test_creation_fails),
+		TEST(test_reset_state),
+		TEST(test_every_mmio_access),
+		TEST(test_every_x2apic_msr),
+		TEST(test_mode_switches),
+		TEST(test_priorities),
+		TEST(test_physical_and_shorthands),
+		TEST(test_logical_xapic),
+		TEST(test_x2apic_destinations),
+		TEST(test_lowest_priority),
+		TEST(test_all_icr_values),
+		TEST(test_start_ipis),
+		TEST(test_init),
+		TEST(test_error_status),
+		TEST(test_software_disable),
+		TEST(test_timer_divisors),
+		TEST(test_timer_rate),
+		TEST(test_timer_periodic),
+		TEST(test_timer_masked_oneshot),
+		TEST(test_timer_deadline),
+		TEST(test_creation_fails),
+		TEST(test_apicv),
 		TEST(test_random),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
