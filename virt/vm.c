@@ -340,6 +340,7 @@ int vm_start(struct vm *vm)
 		log_err("vm %s: not started: %s", vm->name, vm->stop_text);
 		return err;
 	}
+	vm_clear_ahead(vm);
 	vm->stop_reason = STOP_NONE;
 	vm->stop_text[0] = '\0';
 	vm->starts++;

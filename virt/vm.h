@@ -151,6 +151,11 @@ int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 prot);
 /* All memory reads as zero again, nothing is mapped (for a reset). Not running. */
 void vm_clear_memory(struct vm *vm);
 /*
+ * Clear the memory that a guest touches first, so that it does not wait for that, 2 MiB at a time,
+ * in its first faults: the lowest 256 MiB. What is beyond is cleared when it is touched.
+ */
+void vm_clear_ahead(struct vm *vm);
+/*
  * Up to a GiB of its memory is unmapped and goes back to the allocator. Not running, and never
  * again. False: nothing is left.
  */

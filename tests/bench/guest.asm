@@ -233,14 +233,14 @@ measure:
 	call	set_disk
 	sti
 	BEGIN				; sector 0 again and again: notify; interrupt, its status, its end
-	inc	word [AVAIL + 2]
+	inc	word [abs AVAIL + 2]
 	mov	dword [r8 + QUEUE_NOTIFY], 0
 	END	"virtio-blk-read-4k", 0
 	cli
-	mov	ax, [AVAIL + 2]
-	cmp	ax, [USED + 2]
+	mov	ax, [abs AVAIL + 2]
+	cmp	ax, [abs USED + 2]
 	jne	.no_disk
-	cmp	byte [DISK_STATUS], 0
+	cmp	byte [abs DISK_STATUS], 0
 	jne	.no_disk
 
 	lea	rsi, [text_done]
@@ -294,7 +294,7 @@ set_disk:
 	mov	dword [rdi + 32], DISK_STATUS
 	mov	dword [rdi + 40], 1
 	mov	dword [rdi + 44], WRITE
-	mov	byte [DISK_STATUS], 0xff
+	mov	byte [abs DISK_STATUS], 0xff
 	mov	edi, IOAPIC
 	mov	dword [rdi], 0x11 + 2 * VIRTIO_GSI
 	mov	dword [rdi + 0x10], 0

@@ -219,6 +219,29 @@ static void threads_touch(void **state)
 	}
 }
 
+/* What is cleared before a guest runs, and what is left for the first touch. */
+static void cleared_ahead(void **state)
+{
+	struct memslot *s;
+	u64 value = 1;
+
+	(void)state;
+	fake_vm_open(320 * MIB);
+	assert_int_equal(vm_add_memory(vm, GPA(0), 264 * MIB, S2_RWX), 0);
+	s = vm_slot(vm, GPA(0));
+	memset(pfn_ptr(s->extents[2]), 0xaa, EXTENT_SIZE);
+	memset(pfn_ptr(s->extents[127]), 0xaa, EXTENT_SIZE);
+	assert_int_equal(guest_write(vm, GPA(5 * MIB), "loaded", 6), 0);
+	vm_clear_ahead(vm);
+	for (u32 i = 0; i < s->nr_extents; i++)
+		assert_int_equal(!!s->bias[i], i < 128);
+	assert_int_equal(*(u64 *)pfn_ptr(s->extents[127]), 0);
+	assert_memory_equal((u8 *)pfn_ptr(s->extents[2]) + MIB, "loaded\0", 8);
+	assert_int_equal(guest_read(vm, GPA(260 * MIB), &value, sizeof(value)), 0);
+	assert_int_equal(value, 0);
+	assert_int_equal(host_failures, 0);
+}
+
 /* --- the model of a walk --- */
 
 struct mode {
@@ -695,6 +718,7 @@ int main(void)
 		cmocka_unit_test(backing),
 		cmocka_unit_test(copying),
 		cmocka_unit_test(threads_touch),
+		cmocka_unit_test(cleared_ahead),
 		cmocka_unit_test_setup(random_walks, open_walks),
 		cmocka_unit_test_setup(all_rights, open_walks),
 		cmocka_unit_test_setup(linear_copies, open_walks),
