@@ -39,6 +39,7 @@ static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_MONITOR] = KIND(EXIT_MONITOR),
 	[SVM_EXIT_MWAIT... SVM_EXIT_MWAIT_COND] = KIND(EXIT_MWAIT),
 	[SVM_EXIT_XSETBV] = KIND(EXIT_XSETBV),
+	[SVM_EXIT_RDPRU] = KIND(EXIT_VIRT_INSN), /* not offered: #UD */
 };
 
 static void exit_io(struct vm_exit *x, const struct vmcb *c)
