@@ -10,12 +10,34 @@
 #define MXCSR_RESET  0x1f80
 
 static u64 components;
+static bool keeps_pointers; /* some CPU does not always restore FIP, FDP and FOP */
+
+/* APM vol. 3 "CPUID Fn8000_0008_EBX": FXSAVE, XSAVE and their counterparts handle them always. */
+static bool restores_pointers(void)
+{
+	return cpuid(0x80000000, 0).eax >= 0x80000008 && cpuid(0x80000008, 0).ebx & BIT(2);
+}
+
+/*
+ * Where they don't, the x87 instruction and data pointers of the last vCPU would stay for the next
+ * one to see, unless its own state has an exception pending: an FILD of ours overwrites them. It
+ * must not find a full stack or a pending exception.
+ */
+static void forget_pointers(void)
+{
+	static const u32 zero;
+
+	if (keeps_pointers)
+		asm volatile("fnclex\n\temms\n\tfildl %0" : : "m"(zero));
+}
 
 int fpu_init(u64 xcr0)
 {
 	struct cpuid_regs here = cpuid(0xd, 0);
 
 	components = xcr0;
+	if (!restores_pointers())
+		WRITE_ONCE(keeps_pointers, true);
 	if (!xcr0)
 		return 0;
 	/* The record may be another CPU's: XSETBV must not fault here. */
@@ -38,6 +60,7 @@ void fpu_reset(void *area)
 
 void fpu_load(struct vcpu *v)
 {
+	forget_pointers();
 	if (!components) {
 		asm volatile("fxrstor64 (%0)" : : "r"(v->fpu) : "memory");
 		return;
