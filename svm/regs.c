@@ -69,11 +69,15 @@ static void set_cr0(struct svm_vcpu *s, u64 value)
 	s->cr0 = value;
 	s->vmcb->cr0 = value & ~CR0_HOST;
 	set_efer(s, (s->efer & ~EFER_LMA) | lma);
-	/* Reads are intercepted only while they would show something else. */
+	/*
+	 * Reads are intercepted only while they would show something else; then all writes, too: to
+	 * the CPU one that clears CD and NW changes nothing, and the selective intercept lets it
+	 * pass.
+	 */
 	if (value & CR0_HOST)
-		s->vmcb->intercept_cr |= (u32)INTERCEPT_CR_READ(0);
+		s->vmcb->intercept_cr |= (u32)(INTERCEPT_CR_READ(0) | INTERCEPT_CR_WRITE(0));
 	else
-		s->vmcb->intercept_cr &= (u32)~INTERCEPT_CR_READ(0);
+		s->vmcb->intercept_cr &= (u32) ~(INTERCEPT_CR_READ(0) | INTERCEPT_CR_WRITE(0));
 }
 
 void svm_set_reg(struct vcpu *v, enum vreg reg, u64 value)
