@@ -130,9 +130,26 @@ static int execute(struct vcpu *v, bool wide)
 	}
 }
 
+/* SMSW exits only where CR0 is not what the guest believes. No size tells more than 32 bits. */
+static void smsw(struct vcpu *v, const struct mem_insn *insn)
+{
+	u64 cr0 = virt_ops->get_reg(v, VR_CR0);
+	u16 word = (u16)cr0;
+
+	if (insn->has_mem) {
+		if (!msw_operand(v, &word))
+			return;
+	} else {
+		if (insn->reg_size == 2)
+			cr0 = (vcpu_gpr(v, insn->reg) & ~0xffffull) | word;
+		vcpu_set_gpr(v, insn->reg, cr0);
+	}
+	vcpu_skip_len(v, insn->len);
+}
+
 /*
- * Where the CPU gives no operands, read them from the instruction. False: an event is queued or the
- * VM stops.
+ * Where the CPU gives no operands, read them from the instruction. False: it is done, an event is
+ * queued, or the VM stops.
  */
 static bool decode(struct vcpu *v, enum insn_mode mode)
 {
@@ -154,10 +171,14 @@ static bool decode(struct vcpu *v, enum insn_mode mode)
 		v->exit.cr.op = CR_CLTS;
 		return true;
 	}
-	if (insn.op == MEM_OP_LMSW && !insn.has_mem) {
+	if (insn.op == MEM_OP_LMSW) {
 		v->exit.cr.op = CR_LMSW;
 		v->exit.cr.lmsw = (u16)vcpu_gpr(v, insn.reg);
-		return true;
+		return !insn.has_mem || msw_operand(v, &v->exit.cr.lmsw);
+	}
+	if (insn.op == MEM_OP_SMSW) {
+		smsw(v, &insn);
+		return false;
 	}
 bad:
 	vm_stop(v->vm, STOP_INTERNAL, "cannot decode the CR access at rip %#lx", v->rip);

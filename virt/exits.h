@@ -29,7 +29,12 @@ void vcpu_take_irqs(struct vcpu *v);
 void mmio_execute(struct vcpu *v);
 /* INS and OUTS (virt/mmio.c). */
 void string_io_execute(struct vcpu *v);
-/* MOV to and from CR, CLTS, LMSW; reserved bits are #GP (virt/cr.c). */
+/*
+ * The memory operand of SMSW or LMSW at RIP: stores or loads *word. False: an event is queued, or
+ * the VM stops (virt/mmio.c).
+ */
+bool msw_operand(struct vcpu *v, u16 *word);
+/* MOV to and from CR, CLTS, LMSW, SMSW; reserved bits are #GP (virt/cr.c). */
 void cr_access(struct vcpu *v);
 /* CR and EFER writes as the guest means them: 0, or -EINVAL: #GP. */
 int guest_set_cr0(struct vcpu *v, u64 value);

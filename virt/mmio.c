@@ -276,6 +276,22 @@ void mmio_execute(struct vcpu *v)
 	finish_element(&j, val.rflags);
 }
 
+bool msw_operand(struct vcpu *v, u16 *word)
+{
+	u64 at, value = *word;
+	struct job j;
+	bool ok;
+
+	if (!fetch(v, &j) ||
+	    !linear(&j, &j.insn.mem, mem_insn_offset(&j.insn, j.gprs, v->rip + j.insn.len), &at))
+		return false;
+	if (j.insn.writes_mem)
+		return store(&j, at, sizeof(*word), value);
+	ok = load(&j, at, sizeof(*word), &value);
+	*word = (u16)value;
+	return ok;
+}
+
 /* SDM "INS", "OUTS": one element; the instruction runs again until rCX is 0. */
 void string_io_execute(struct vcpu *v)
 {
