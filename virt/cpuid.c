@@ -253,6 +253,7 @@ static void set_registers(struct cpuid_policy *p)
 		u32 word, bit;
 		u64 cr4, efer;
 	} features[] = {
+		{ p->basic[1].edx, 1, X86_CR4_VME | X86_CR4_PVI, 0 },
 		{ p->basic[1].ecx, 17, X86_CR4_PCIDE, 0 },
 		{ p->basic[1].ecx, 26, X86_CR4_OSXSAVE, 0 },
 		{ p->leaf7[0].ebx, 0, X86_CR4_FSGSBASE, 0 },
@@ -266,8 +267,8 @@ static void set_registers(struct cpuid_policy *p)
 
 	/* MCE is the host's affair, but a guest that sets it does no harm; PCE makes RDPMC no less
 	 * of a #GP. */
-	p->cr4 = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
-		 X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_MCE | X86_CR4_PCE;
+	p->cr4 = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE |
+		 X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_MCE | X86_CR4_PCE;
 	for (u32 i = 0; i < ARRAY_SIZE(features); i++) {
 		if (!(features[i].word & BIT(features[i].bit)))
 			continue;
