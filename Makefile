@@ -222,6 +222,26 @@ TINY_GUESTS := $(patsubst tests/guest/%/main.asm,$(B)/tiny/%,$(wildcard tests/gu
 $(B)/tiny/%: tests/guest/%/main.asm $(wildcard tests/guest/*.inc tests/guest/*/*.inc)
 	@mkdir -p $(@D)
 	$Q$(NASM) -f bin -Itests/guest/ $< -o $@
+# Guest tests, a folder each: all its .c and .asm files, and tests/guest/lib.
+GUEST_CFLAGS := $(filter-out -mcmodel=kernel -DPROVE_MMU=% -DEXIT_COST=% -DFAULTS=%,$(CFLAGS)) -O2 -mcmodel=small \
+	-fno-toplevel-reorder -DPROVE_MMU=0 -DFAULTS=0
+guest_objects = $(patsubst %,$(B)/guest-tests/%.o,$(wildcard $(1)/*.c $(1)/*.asm))
+GUEST_LIB := $(call guest_objects,tests/guest/lib) $(patsubst %,$(B)/guest-tests/%.c.o,lib/printf lib/string lib/memory)
+GUEST_TESTS := $(patsubst tests/guest/%/main.c,%,$(wildcard tests/guest/*/main.c))
+define guest_test
+$(B)/tiny/$(1): $(call guest_objects,tests/guest/$(1)) $(GUEST_LIB) tests/guest/lib/image.ld
+	@mkdir -p $$(@D)
+	$$Qld -n -nostdlib -static --gc-sections -z max-page-size=4096 --no-warn-rwx-segments -T tests/guest/lib/image.ld \
+		$$(sort $$(filter %.o,$$^)) -o $$@
+endef
+$(foreach t,$(GUEST_TESTS),$(eval $(call guest_test,$(t))))
+TINY_GUESTS += $(patsubst %,$(B)/tiny/%,$(GUEST_TESTS))
+$(B)/guest-tests/%.c.o: %.c
+	@mkdir -p $(@D)
+	$Q$(CC) $(GUEST_CFLAGS) -MMD -MP -c $< -o $@
+$(B)/guest-tests/%.asm.o: %.asm $(wildcard tests/guest/lib/*.inc)
+	@mkdir -p $(@D)
+	$Q$(NASM) -f elf64 -g -F dwarf -Itests/guest/ $< -o $@
 usb: $(B)/corbel.efi $(B)/run.conf guest
 	@tools/mkusb -c $(B)/run.conf -o $(B)/corbel.img $(KERNEL) $(INITRD)
 	@echo "$(B)/corbel.img is ready: dd if=$(B)/corbel.img of=/dev/sdX bs=1M conv=fsync"

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The guest tests: which groups and cases the folders of tests/guest have, how they run, and what came of them.
+
+A folder with a main.c is a group. What its VM needs stands in comments of main.c, in lines of their own:
+
+    vm: vcpus = 4                a key of the VM's section
+    copies: 2                    as many VMs at once, on one CPU
+    words: a b                   of the command line, behind the VM's name
+"""
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+VMS_MAX = 16  # in one configuration
+CASE = re.compile(r'^TEST(?P<kind>|_ENDS|_RESETS)\((?P<name>\w+), ?\s*(?P<what>"(?:[^"\\]|\\.)*")'
+                  r'(?:,\s*"(?P<how>(?:[^"\\]|\\.)*)")?\)', re.M)
+KEY = re.compile(r"^ \* (vm|copies|words): (.+)$", re.M)
+VERDICT = r"^(ok|not ok) (\d+) - {}: (\S+)(?: # (.*))?$"
+
+
+@dataclass
+class Group:
+    name: str
+    cases: list  # names, in order
+    ends: str = ""  # what Corbel says when the last case ends the VM
+    vm: list = field(default_factory=list)  # lines of its section
+    copies: int = 1
+    words: str = ""
+
+    def vms(self):
+        return [self.name] + [f"{self.name}-{n}" for n in range(2, self.copies + 1)]
+
+
+def read_group(folder):
+    group = Group(os.path.basename(folder), [])
+    for path in sorted(glob.glob(os.path.join(folder, "*.c"))):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        for match in CASE.finditer(text):
+            group.cases.append(match["name"])
+            group.ends = match["how"] or ""
+        for key, value in KEY.findall(text):
+            if key == "vm":
+                group.vm.append(value)
+            elif key == "copies":
+                group.copies = int(value)
+            else:
+                group.words = value
+    return group
+
+
+def groups():
+    return [read_group(os.path.dirname(path))
+            for path in sorted(glob.glob(os.path.join(ROOT, "tests/guest/*/main.c")))]
+
+
+def boots(all_groups):
+    """As few boots as there are VMs for."""
+    boot, count = [], 0
+    for group in all_groups:
+        if count + group.copies > VMS_MAX:
+            yield boot
+            boot, count = [], 0
+        boot.append(group)
+        count += group.copies
+    yield boot
+
+
+def section(group, vm):
+    words = f"{vm} {group.words}".strip()
+    pinned = ["cpus = 1"] if group.copies > 1 else []
+    lines = [f"kernel = {group.name}", f"cmdline = {words}", "devices = test", "autostart = no", "rng = off",
+             *pinned, *group.vm]
+    if not any(line.startswith("memory") for line in lines):
+        lines.append("memory = 16M")
+    return f"[vm {vm}]\n" + "".join(line + "\n" for line in lines)
+
+
+def configuration(chosen):
+    return "[corbel]\n" + "".join(section(group, vm) for group in chosen for vm in group.vms())
+
+
+def script(chosen):
+    """Each group's VMs one after the other, with their consoles shown. (Ctrl-] does nothing at the prompt: it is there
+    for a VM that ended before its console was asked for.)"""
+    lines = ["wait corbel>"]
+    for group in chosen:
+        lines += [f"send vm {vm} start" for vm in group.vms()]
+        for vm in group.vms():
+            lines += [f"send console {vm}", rf"match vm {vm}: (ended|stopped): .*\n", "key ctrl-]"]
+    return "\n".join(lines + ["send poweroff"]) + "\n"
+
+
+def tap(text, vm):
+    """What a VM said: its plan, its verdicts, and the notes before each."""
+    lines, notes = [], []
+    for line in text.splitlines():
+        if re.match(r"#   ", line):
+            notes.append(line)
+        elif re.match(rf"1\.\.\d+ # {vm}$|(not )?ok \d+ - {vm}: ", line):
+            lines += notes + [line]
+            notes = []
+        elif re.match(r"(not )?ok \d+ - |1\.\.\d+ # ", line):
+            notes = []
+    return lines
+
+
+def judge_vm(group, vm, text, problems, counts):
+    """Each case has to have its verdict, in the order of the source, and the VM has to end as it should."""
+    seen = [match.groups() for match in re.finditer(VERDICT.format(re.escape(vm)), text, re.M)]
+    ended = re.search(rf"vm {vm}: ((?:ended|stopped): .*?)\s*$", text, re.M)
+    if not ended:
+        problems.append(f"{vm}: did not end")
+    expected = group.cases[:-1] if group.ends else group.cases
+    for number, case in enumerate(expected, 1):
+        verdicts = [(word, remark or "") for word, at, name, remark in seen if name == case and int(at) == number]
+        if len(verdicts) != 1:
+            counts["missing"] += 1
+            problems.append(f"{vm}: {case}: " + ("has no verdict" if not verdicts else "has more than one verdict"))
+            continue
+        word, remark = verdicts[0]
+        if word == "not ok":
+            counts["error" if remark.startswith("error: ") else "failure"] += 1
+            problems.append(f"{vm}: {case}: {remark}")
+        else:
+            counts["skip" if remark.startswith("SKIP") else "success"] += 1
+    extra = {name for _, _, name, _ in seen} - set(expected)
+    if extra:
+        problems.append(f"{vm}: {', '.join(sorted(extra))}: not in the source, or out of order")
+    if group.ends:
+        good = bool(ended and group.ends in ended[1])
+        counts["success" if good else "failure"] += 1
+        if ended and not good:
+            problems.append(f"{vm}: {group.cases[-1]}: expected {group.ends!r}, seen {ended[1]!r}")
+    elif ended and "exit: status" not in ended[1]:
+        problems.append(f"{vm}: {ended[1]}")
+
+
+def judge(chosen, folder, text):
+    """Problems as a list of lines, and a remark. The TAP of each VM goes to folder/VM.tap."""
+    problems, counts = [], dict.fromkeys(("success", "skip", "failure", "error", "missing"), 0)
+    for group in chosen:
+        if not group.cases:
+            problems.append(f"{group.name}: no case is in its sources")
+        for vm in group.vms():
+            with open(os.path.join(folder, f"{vm}.tap"), "w", encoding="utf-8") as file:
+                file.writelines(line + "\n" for line in tap(text, vm))
+            judge_vm(group, vm, text, problems, counts)
+    remark = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return problems, f"{sum(counts.values())} cases: {remark}"
+
+
+def tests(make):
+    """Every day all groups, a few boots for each emulator; each group by itself if it is asked for by name. make is the
+    class of a system test."""
+    def test(name, on, chosen, by_name=False):
+        bad_ends = any(group.ends and not group.ends.startswith("ended") for group in chosen)
+        return make(name, on, configuration(chosen), files={group.name: f"tiny/{group.name}" for group in chosen},
+                    emu=["--cpus", "2", "--memory", "1024"], script=script(chosen), timeout=300, by_name=by_name,
+                    status=1 if bad_ends else 0, never_says=["corbel: PANIC", "this should not be"],
+                    judge=lambda folder, text: judge(chosen, folder, text))
+
+    every = groups()
+    for on in "qemu", "bochs":
+        for number, chosen in enumerate(boots(every), 1):
+            yield test(f"guests-{number}-{on}", on, chosen)
+        for group in every:
+            yield test(f"guest-{group.name}-{on}", on, [group], by_name=True)
