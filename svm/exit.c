@@ -14,6 +14,7 @@
 #define EXIT_CODE_NPF	  0x400u
 #define EXIT_CODE_LAST	  0xa5u
 #define VECTOR_DB	  1
+#define DR6_BS		  BIT(14)
 
 /* 0: EXIT_IRQ is no default; so every code that is not listed maps to EXIT_UNEXPECTED by the +1. */
 #define KIND(k) ((k) + 1)
@@ -72,13 +73,16 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 		x->kind = EXIT_NMI;
 		return;
 	}
-	if (vector == VECTOR_DB && s->armed & ARMED_IRET_STEP) {
+	if (vector == VECTOR_DB &&
+	    (s->armed & ARMED_IRET_STEP || (s->armed & ARMED_SHADOW_STEP && !s->guest_tf))) {
 		/*
-		 * The IRET is done: NMIs are open. If the guest steps by itself, its own trap
-		 * follows from its own TF.
+		 * The IRET is done: NMIs are open. Or the shadow is over. If the guest steps by
+		 * itself, its own trap follows from its own TF.
 		 */
+		if (s->armed & ARMED_IRET_STEP)
+			s->nmi_blocked = false;
 		s->armed &= (u8)~ARMED_IRET_STEP;
-		s->nmi_blocked = false;
+		s->vmcb->dr6 &= ~(u64)DR6_BS;
 		x->kind = EXIT_NMI_WINDOW;
 		return;
 	}
@@ -89,16 +93,13 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 }
 
 /*
- * The guest ends its NMI handler: NMIs open after this IRET. Step over it if one waits, else just
- * believe it done.
+ * The guest ends its NMI handler: NMIs open after this IRET, not before it: one that came in
+ * between would use the same stack. So it is stepped over, also while none waits.
  */
 static void exit_iret(struct svm_vcpu *s)
 {
 	s->vmcb->intercept1 &= (u32)~INTERCEPT_IRET;
-	if (s->v.want_nmi_window || s->v.nmi_pending)
-		s->armed |= ARMED_IRET_STEP;
-	else
-		s->nmi_blocked = false;
+	s->armed |= ARMED_IRET_STEP;
 }
 
 void svm_translate_exit(struct svm_vcpu *s, u32 code)

@@ -5,6 +5,8 @@
  */
 #include <asm/processor-flags.h>
 #include <asm/svm.h>
+#include "arch/x86/cpu.h"
+#include "arch/x86/ipi.h"
 #include "arch/x86/msr.h"
 #include "svm/insn.h"
 #include "svm/svm.h"
@@ -72,22 +74,59 @@ static void set_irq_window(struct svm_vcpu *s, bool want)
 }
 
 /*
+ * There is no NMI-window exit either. While NMIs are blocked, the intercept of IRET is one. What
+ * else an NMI waits for is over after the next step of the guest: the delivery of an event, which a
+ * pending interrupt of the host ends; or a shadow, which ends an interrupt window. With IF clear it
+ * is that of MOV SS: one single step. Returns whether an interrupt window is wanted.
+ */
+static bool wait_for_nmi(struct svm_vcpu *s, bool event)
+{
+	/* whatever exit comes: look again */
+	__atomic_fetch_or(&s->v.requests, REQ_EVENT, __ATOMIC_RELAXED);
+	if (event)
+		ipi_kick(this_cpu(cpu_id));
+	else if (s->v.rflags & X86_EFLAGS_IF)
+		return true;
+	else
+		s->armed |= ARMED_SHADOW_STEP;
+	return false;
+}
+
+static void arm_step(struct svm_vcpu *s)
+{
+	s->guest_tf = s->v.rflags & X86_EFLAGS_TF;
+	s->v.rflags |= X86_EFLAGS_TF;
+}
+
+/* TF is ours, after all but an IRET that is done: that has loaded the guest's. */
+static void hide_step(struct svm_vcpu *s)
+{
+	if (!s->guest_tf)
+		s->v.rflags &= ~(u64)X86_EFLAGS_TF;
+	s->armed &= (u8)~ARMED_SHADOW_STEP;
+}
+
+/*
  * What comes before and after most entries needs no function call but the entry itself, so that the
  * compiler has no register to save: rare work returns what it was given, or comes last.
  */
 static inline bool has_rare_work(const struct svm_vcpu *s)
 {
-	return s->v.event.valid | s->v.want_irq_window | s->armed;
+	return s->v.event.valid | s->v.want_irq_window | s->v.want_nmi_window | s->armed;
 }
 
 static NOINLINE struct svm_vcpu *rare_work(struct svm_vcpu *s)
 {
-	if (s->v.event.valid)
+	bool event = s->v.event.valid, irq_window = s->v.want_irq_window;
+
+	if (event)
 		put_event(s);
-	if (s->v.want_irq_window || s->armed & ARMED_IRQ_WINDOW)
-		set_irq_window(s, s->v.want_irq_window);
-	if (s->armed & ARMED_IRET_STEP)
-		s->v.rflags |= X86_EFLAGS_TF;
+	if (s->v.want_nmi_window && !s->nmi_blocked)
+		irq_window |= wait_for_nmi(s, event);
+	if (irq_window || s->armed & ARMED_IRQ_WINDOW)
+		set_irq_window(s, irq_window);
+	if (s->armed & ARMED_STEP)
+		arm_step(s);
 	return s;
 }
 
@@ -139,11 +178,15 @@ static inline void translate(struct svm_vcpu *s, const struct vmcb *c)
 
 static NOINLINE void after_rare_exit(struct svm_vcpu *s)
 {
+	u8 step = s->armed & ARMED_STEP; /* of this entry; the exit may arm one for the next */
+
 	if (s->vmcb->tlb_control)
 		svm_flushed(s);
 	if (s->vmcb->exit_int_info & EVENT_VALID)
 		take_back_event(s);
 	translate(s, s->vmcb);
+	if (s->armed & step)
+		hide_step(s);
 }
 
 void svm_run(struct vcpu *v)
@@ -169,7 +212,7 @@ void svm_run(struct vcpu *v)
 	s->v.gpr[RAX] = c->rax;
 	s->v.rip = c->rip;
 	s->v.rflags = c->rflags;
-	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID))
+	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID || s->armed & ARMED_STEP))
 		return after_rare_exit(s);
 	translate(s, c);
 }

@@ -23,13 +23,16 @@ struct svm_vcpu {
 	u64 asid_generation;
 	u32 asid_cpu;
 	bool nmi_blocked;
-	u8 armed; /* ARMED_* */
+	u8 armed;      /* ARMED_* */
+	bool guest_tf; /* while armed for a step: what TF is without it */
 };
 
 /* Of svm_vcpu.armed: what the next entry must look at. */
 enum {
-	ARMED_IRQ_WINDOW = 1, /* V_IRQ waits for the guest to take an interrupt */
-	ARMED_IRET_STEP = 2,  /* single-stepping over the IRET that ends the NMI's blocking */
+	ARMED_IRQ_WINDOW = 1,  /* V_IRQ waits for the guest to take an interrupt */
+	ARMED_IRET_STEP = 2,   /* single-stepping over the IRET that ends the NMI's blocking */
+	ARMED_SHADOW_STEP = 4, /* likewise over the instruction behind MOV SS, for one entry */
+	ARMED_STEP = ARMED_IRET_STEP | ARMED_SHADOW_STEP,
 };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *v)
