@@ -150,6 +150,8 @@ struct frame {
 };
 /* Called for a vector instead of the usual: count, and EOI for 32 and above. NULL: the usual. */
 extern void (*trap_handler[256])(struct frame *f);
+/* A stack of its own: 1 and 2 (as NMI and #DF have by default), or 0: none. */
+void trap_stack(u8 vector, u8 ist);
 
 #define NO_FAULT	 (~0u)
 #define FAULT(vector, e) ((u32)(vector) << 16 | (u32)(e))

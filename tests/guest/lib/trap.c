@@ -38,13 +38,20 @@ void traps_init(void)
 	asm volatile("lidt %0" : : "m"(p));
 }
 
+void trap_stack(u8 vector, u8 ist)
+{
+	idt[vector].ist = ist;
+}
+
 void traps_defaults(void)
 {
 	struct desc_ptr p = { sizeof(idt) - 1, (u64)idt };
 
 	asm volatile("lidt %0" : : "m"(p));
-	if (this_cpu()->index == 0)
-		memset(trap_handler, 0, sizeof(trap_handler));
+	if (this_cpu()->index)
+		return;
+	memset(trap_handler, 0, sizeof(trap_handler));
+	trap_stack(2, 1);
 }
 
 static void remember(struct cpu *c, const struct frame *f)
