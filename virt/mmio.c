@@ -87,7 +87,7 @@ static bool translate(struct job *j, u64 at, u32 size, u8 access, gpa_t *gpa)
 	}
 	if ((at & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
 		return true;
-	if (guest_walk(j->v, at + size - 1, access, j->cpl, &last, &fault)) {
+	if (guest_walk(j->v, (at | (PAGE_SIZE - 1)) + 1, access, j->cpl, &last, &fault)) {
 		raise(j, &fault);
 		return false;
 	}
