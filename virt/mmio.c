@@ -224,6 +224,8 @@ static void finish_element(struct job *j, u64 rflags)
 	j->v->rflags = rflags;
 	if (done)
 		vcpu_skip_len(j->v, j->insn.len);
+	else if (rflags & X86_EFLAGS_TF) /* SDM "Single-Step Exception": after each iteration */
+		vcpu_step_trap(j->v);
 }
 
 /*

@@ -82,8 +82,7 @@ static NOINLINE void skip_wrapped(struct vcpu *v, u64 next)
 	v->rip = vcpu_mode(v) == INSN_64 ? next : (u32)next;
 }
 
-/* The trap of a guest that single-steps. */
-static NOINLINE void step_trap(struct vcpu *v)
+NOINLINE void vcpu_step_trap(struct vcpu *v)
 {
 	virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BS);
 	vcpu_exception(v, 1, false, 0);
@@ -98,7 +97,7 @@ static inline void skip(struct vcpu *v, u32 len)
 		skip_wrapped(v, next);
 	v->clear_shadow = true;
 	if (unlikely(v->rflags & X86_EFLAGS_TF))
-		step_trap(v);
+		vcpu_step_trap(v);
 }
 
 void vcpu_skip_len(struct vcpu *v, u32 len)

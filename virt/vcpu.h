@@ -212,6 +212,9 @@ static inline void vcpu_ud(struct vcpu *v)
 	vcpu_exception(v, 6, false, 0);
 }
 
+/* Queue the trap of a guest that single-steps (TF). vcpu_skip does it by itself. On the runner. */
+void vcpu_step_trap(struct vcpu *v);
+
 /* As vcpu_skip, for one whose length is known. */
 void vcpu_skip_len(struct vcpu *v, u32 len);
 
