@@ -88,8 +88,14 @@ def script(chosen):
     lines = ["wait corbel>"]
     for group in chosen:
         lines += [f"send vm {vm} start" for vm in group.vms()]
+        ends = [rf"vm {vm}: (?:ended|stopped): " for vm in group.vms()]
+        if group.copies == 1:
+            lines += [f"send console {group.name}", rf"match {ends[0]}.*\n", "key ctrl-]"]
+            continue
+        # While one's console is shown, the end of the other is not: they are shown afterwards.
+        lines.append("match (?s)" + "".join(f"(?=.*{end})" for end in ends) + r".*\n")
         for vm in group.vms():
-            lines += [f"send console {vm}", rf"match vm {vm}: (ended|stopped): .*\n", "key ctrl-]"]
+            lines += [f"send console {vm}", "key ctrl-]"]
     return "\n".join(lines + ["send poweroff"]) + "\n"
 
 
@@ -158,7 +164,7 @@ def tests(make):
     def test(name, on, chosen, by_name=False):
         bad_ends = any(group.ends and not group.ends.startswith("ended") for group in chosen)
         return make(name, on, configuration(chosen), files={group.name: f"tiny/{group.name}" for group in chosen},
-                    emu=["--cpus", "2", "--memory", "1024"], script=script(chosen), timeout=300, by_name=by_name,
+                    emu=["--cpus", "2", "--memory", "1024"], script=script(chosen), timeout=90 if by_name else 300, by_name=by_name,
                     status=1 if bad_ends else 0, never_says=["corbel: PANIC", "this should not be"],
                     judge=lambda folder, text: judge(chosen, folder, text))
 

@@ -346,7 +346,6 @@ def guest_ends():
                         ("idt-nowhere", "memory fault: cannot deliver vector 64 "),
                         ("tables-nowhere", "memory fault: has page tables at gpa 0xd000[0-9a-f]+ .*no memory is")):
         yield from on_both(guest, **tiny(guest), status=1, says=[f"{guest}: now", f"vm {guest}: stopped: {line}"])
-    yield from on_both("string-io", **tiny("string-io"), says=["string-io: all values are right"])
     yield from on_both("spin-masked", **tiny("spin-masked"), says=["ended: operator"],
                        script="wait spin-masked: now\nkey ctrl-]\nsend vm spin-masked stop\n")
     # 2,000 self-IPIs and EOIs are as many exits, or none.

@@ -6,12 +6,15 @@
 #define UNCLAIMED    0x2e0 /* a port where nothing is */
 #define TIMER_VECTOR 0x40
 
-#define HYPERCALL(bytes)                                                                          \
-	({                                                                                        \
-		u64 result_ = 12345;                                                              \
-		u32 fault_ = TRY(".byte " bytes, : "+a"(result_) : "b"(0), "c"(0), "d"(0) : "memory"); \
-		EXPECT(fault_, NO_FAULT);                                                         \
-		result_;                                                                          \
+#define HYPERCALL(bytes)                                  \
+	({                                                \
+		u64 result_ = 12345;                      \
+		u32 fault_ = TRY(".byte " bytes,          \
+				 : "+a"(result_)          \
+				 : "b"(0), "c"(0), "d"(0) \
+				 : "memory");             \
+		EXPECT(fault_, NO_FAULT);                 \
+		result_;                                  \
 	})
 
 TEST(hypercall, "the vendor's own hypercall says that it knows no number")
@@ -147,8 +150,9 @@ TEST(all_ports, "every 31st port read and written in three sizes: Corbel stays")
 	u32 n = 0;
 
 	for (u32 port = 0; port < 0x10000; port += 31) {
-		if ((port >= 0xf0 && port < 0xf8) || port == 0x64 || (port >= 0xcf0 && port < 0xd00) ||
-		    (port >= 0x3f0 && port < 0x400) || (port >= 0x5f0 && port < 0x610))
+		if ((port >= 0xf0 && port < 0xf8) || port == 0x64 ||
+		    (port >= 0xcf0 && port < 0xd00) || (port >= 0x3f0 && port < 0x400) ||
+		    (port >= 0x5f0 && port < 0x610))
 			continue; /* they print, or end the VM */
 		outb((u16)port, inb((u16)port));
 		outw((u16)port, inw((u16)port));
@@ -204,7 +208,8 @@ TEST(xsetbv, "XSETBV: x87 always, AVX needs SSE, nothing that CPUID does not sho
 	EXPECT(try_xsetbv(0, 5), GP);
 	EXPECT(try_xsetbv(1, 1), GP);
 	EXPECT(try_xsetbv(~0u, 1), GP);
-	for (u32 bit = 0; bit < 64; bit++) /* QEMU 7.2 has no XSETBV intercept: it looks at its own */
+	for (u32 bit = 0; bit < 64;
+	     bit++) /* QEMU 7.2 has no XSETBV intercept: it looks at its own */
 		if (!(all >> bit & 1) && (on_intel() || bit > 17))
 			EXPECT(try_xsetbv(0, all | 1ull << bit), GP);
 	for (u32 bit = 5; bit < 8 && all >> bit & 1; bit++)
@@ -223,7 +228,8 @@ TEST(descriptor_tables, "SGDT, SIDT, STR, SLDT, and their loads")
 	struct desc_ptr gdtr, idtr;
 	u16 tr, ldt;
 
-	asm volatile("sgdt %0; sidt %1; str %2; sldt %3" : "=m"(gdtr), "=m"(idtr), "=m"(tr), "=m"(ldt));
+	asm volatile("sgdt %0; sidt %1; str %2; sldt %3"
+		     : "=m"(gdtr), "=m"(idtr), "=m"(tr), "=m"(ldt));
 	EXPECT(gdtr.base, (u64)gdt);
 	EXPECT(gdtr.limit, sizeof(gdt) - 1);
 	EXPECT(idtr.limit, 4095);
@@ -239,4 +245,3 @@ TEST(segment_limits, "a selector beyond the GDT is #GP with the selector")
 	EXPECT(TRY("mov %w0, %%fs", : : "r"(SEL_TSS)), FAULT(13, SEL_TSS));
 	EXPECT(TRY("mov %w0, %%ss", : : "r"(SEL_CODE64)), FAULT(13, SEL_CODE64));
 }
-

@@ -17,10 +17,10 @@ static bool came(u32 n, const u8 *vectors)
 	     c->irq_log[2], c->irq_log[3]);
 	return false;
 }
-#define CAME(...)                                               \
-	({                                                      \
-		static const u8 vectors_[] = { __VA_ARGS__ };   \
-		came(sizeof(vectors_), vectors_);               \
+#define CAME(...)                                             \
+	({                                                    \
+		static const u8 vectors_[] = { __VA_ARGS__ }; \
+		came(sizeof(vectors_), vectors_);             \
 	})
 
 TEST(self_ipi, "a self-IPI arrives once, at the next instruction with interrupts on")
@@ -161,17 +161,17 @@ static void note_rip(struct frame *f)
 }
 
 /* Where an interrupt is taken that waits when IF is set. */
-#define TAKEN_AT(code, ...)                                                     \
-	({                                                                      \
-		u64 base_;                                                      \
-		trap_handler[0x41] = note_rip;                                  \
-		taken_at = 0;                                                   \
-		self(0x41);                                                     \
-		asm volatile("lea 1f(%%rip), %0\n1:" code "\ncli"               \
-			     : "=&r"(base_)                                     \
-			     : __VA_ARGS__                                      \
-			     : "memory", "rcx");                                \
-		taken_at - base_;                                               \
+#define TAKEN_AT(code, ...)                                       \
+	({                                                        \
+		u64 base_;                                        \
+		trap_handler[0x41] = note_rip;                    \
+		taken_at = 0;                                     \
+		self(0x41);                                       \
+		asm volatile("lea 1f(%%rip), %0\n1:" code "\ncli" \
+			     : "=&r"(base_)                       \
+			     : __VA_ARGS__                        \
+			     : "memory", "rcx");                  \
+		taken_at - base_;                                 \
 	})
 
 TEST(sti_shadow, "the instruction behind STI is still executed")
