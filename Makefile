@@ -231,8 +231,8 @@ GUEST_TESTS := $(patsubst tests/guest/%/main.c,%,$(wildcard tests/guest/*/main.c
 define guest_test
 $(B)/tiny/$(1): $(call guest_objects,tests/guest/$(1)) $(GUEST_LIB) tests/guest/lib/image.ld
 	@mkdir -p $$(@D)
-	$$Qld -n -nostdlib -static --gc-sections -z max-page-size=4096 --no-warn-rwx-segments -T tests/guest/lib/image.ld \
-		$$(sort $$(filter %.o,$$^)) -o $$@
+	$$Qld -n -nostdlib -static --gc-sections -z max-page-size=4096 --no-warn-rwx-segments \
+		-T tests/guest/lib/image.ld $$(sort $$(filter %.o,$$^)) -o $$@
 endef
 $(foreach t,$(GUEST_TESTS),$(eval $(call guest_test,$(t))))
 TINY_GUESTS += $(patsubst %,$(B)/tiny/%,$(GUEST_TESTS))

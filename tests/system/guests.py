@@ -164,8 +164,9 @@ def tests(make):
     def test(name, on, chosen, by_name=False):
         bad_ends = any(group.ends and not group.ends.startswith("ended") for group in chosen)
         return make(name, on, configuration(chosen), files={group.name: f"tiny/{group.name}" for group in chosen},
-                    emu=["--cpus", "2", "--memory", "1024"], script=script(chosen), timeout=90 if by_name else 300, by_name=by_name,
-                    status=1 if bad_ends else 0, never_says=["corbel: PANIC", "this should not be"],
+                    emu=["--cpus", "2", "--memory", "1024"], script=script(chosen),
+                    timeout=120 if by_name else 300, by_name=by_name, status=1 if bad_ends else 0,
+                    never_says=["corbel: PANIC", "this should not be"],
                     judge=lambda folder, text: judge(chosen, folder, text))
 
     every = groups()

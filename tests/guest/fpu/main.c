@@ -108,10 +108,10 @@ static void both(bool avx)
 	need_cpus(2);
 	load(avx, 0);
 	cpu_start(1, other, avx ? (void *)1 : NULL);
-	while (__atomic_load_n(&cpu_of(1)->call, __ATOMIC_ACQUIRE)) {
-		cpuid(0, 0);
-		bad += !kept(avx, 0);
-	}
+	WAIT_FOR((cpuid(0, 0), bad += !kept(avx, 0),
+		  !__atomic_load_n(&cpu_of(1)->call, __ATOMIC_ACQUIRE)),
+		 20000);
+	cpu_wait(1);
 	EXPECT(bad, 0);
 }
 

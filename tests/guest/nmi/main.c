@@ -194,10 +194,10 @@ TEST(storm_in_shadows, "NMIs while the guest is in shadows of STI all the time")
 	prepare(NULL);
 	cpu_start(1, storm, (void *)&sent);
 	while (__atomic_load_n(&cpu_of(1)->call, __ATOMIC_ACQUIRE))
-		asm volatile(
-			"sti; cli; sti; cli; sti; out %%al, $0x80; cli; mov %0, %%ss; out %%al, $0x80"
-			:
-			: "r"(SEL_DATA));
+		asm volatile("sti; cli; sti; cli; sti; out %%al, $0x80; cli; mov %0, %%ss;"
+			     "out %%al, $0x80"
+			     :
+			     : "r"(SEL_DATA));
 	cpu_wait(1);
 	EXPECT(sent, 300);
 	EXPECT(nmis, 300);
