@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * FPU, SSE and AVX state: across exits, HLT and switches between vCPUs; two vCPUs on one CPU.
+ * FPU, SSE and AVX state: across exits and HLT, and between vCPUs. (Two VMs on one CPU: the group
+ * isolation.)
  *
  * vm: vcpus = 2
- * vm: cpus = 1
  */
 #include "tests/guest/lib/apic.h"
 
@@ -92,7 +92,7 @@ static void other(void *arg)
 
 	for (u32 i = 0; i < 40; i++) {
 		load(avx, 1);
-		/* gives the CPU to the other vCPU */
+		/* leaves the CPU */
 		apic_write(APIC_LVT_TIMER, 0x50);
 		apic_write(APIC_TMICT, 20000);
 		asm volatile("sti; hlt; cli" : : : "memory");
@@ -115,7 +115,7 @@ static void both(bool avx)
 	EXPECT(bad, 0);
 }
 
-TEST(sse_switches, "two vCPUs on one CPU keep their XMM registers apart")
+TEST(sse_switches, "two vCPUs keep their XMM registers apart")
 {
 	both(false);
 }
