@@ -6,10 +6,10 @@
 /* What a guest may read outside of the x2APIC's range (virt/msr.c, dev/lapic_io.c, dev/kvmclock.c).
  */
 static const u32 listed[] = {
-	MSR_TSC,     MSR_APIC_BASE,	 MSR_SYSENTER_CS,  MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
-	MSR_PAT,     MSR_MISC_ENABLE,	 MSR_TSC_DEADLINE, MSR_EFER,	     MSR_STAR,
-	MSR_LSTAR,   MSR_CSTAR,		 MSR_SFMASK,	   MSR_FS_BASE,	     MSR_GS_BASE,
-	MSR_TSC_AUX, MSR_KERNEL_GS_BASE,
+	MSR_TSC,     MSR_APIC_BASE,	 MSR_SYSENTER_CS,  MSR_SYSENTER_ESP,   MSR_SYSENTER_EIP,
+	MSR_PAT,     MSR_MISC_ENABLE,	 MSR_TSC_DEADLINE, MSR_EFER,	       MSR_STAR,
+	MSR_LSTAR,   MSR_CSTAR,		 MSR_SFMASK,	   MSR_FS_BASE,	       MSR_GS_BASE,
+	MSR_TSC_AUX, MSR_KERNEL_GS_BASE, MSR_UCODE_REV,	   MSR_K8_INT_PENDING,
 };
 
 static bool is_listed(u32 msr)
@@ -63,10 +63,10 @@ TEST(unknown_high, "and those from 0xc0000000, and 0xc0010000")
 
 TEST(unknown_writes, "writing an MSR of the host is #GP")
 {
-	static const u32 hosts[] = { 0x33,	 0x3a,	     0x8b,  0x10a,	0x17a,
-				     0x1d9,	 0x2ff,	     0x38f, 0x480,	0xda0,
-				     0xc0000108, 0xc0010015, 0x79,  0xc0010114, 0xc0010117,
-				     0x40000000, 0x2000 };
+	static const u32 hosts[] = { 0x33,	 0x3a,	     0x10a,	 0x17a,
+				     0x1d9,	 0x2ff,	     0x38f,	 0x480,
+				     0xda0,	 0xc0000108, 0xc0010015, 0x79,
+				     0xc0010114, 0xc0010117, 0x40000000, 0x2000 };
 
 	for (u32 i = 0; i < ARRAY_SIZE(hosts); i++) {
 		EXPECT(try_wrmsr(hosts[i], 0), GP);
