@@ -47,7 +47,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
-	arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
+	arch/x86/split_lock.c arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
 	lib/assert.c lib/error.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
 OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c)
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
@@ -271,7 +271,8 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 
-soak: $(B)/corbel.efi faults guest guest-newest bochs $(TINY_GUESTS)
+soak: $(B)/corbel.efi faults guest guest-newest bochs $(TINY_GUESTS) $(B)/unit/split_lock_threads
+	CORBEL_TEST_LONG=1 $(B)/unit/split_lock_threads
 	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results
 .PHONY: soak
 

@@ -24,9 +24,10 @@ enum lock_rank {
 	RANK_DEVICE,
 	RANK_IRQCHIP, /* devices raise their lines under their own locks */
 	RANK_RUNQ,
-	RANK_LOG,     /* one may log under any lock above */
-	RANK_CONSOLE, /* the log's sink takes it; its holder must not log */
-	RANK_SERIAL,  /* the port, inside the console's */
+	RANK_LOG,	 /* one may log under any lock above */
+	RANK_CONSOLE,	 /* the log's sink takes it; its holder must not log */
+	RANK_SERIAL,	 /* the port, inside the console's */
+	RANK_SPLIT_LOCK, /* a core's MSR_TEST_CTRL: taken where any other is held */
 };
 
 struct spinlock {

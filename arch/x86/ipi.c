@@ -40,6 +40,8 @@ static const char *const kind_names[IPI_KINDS] = {
 	[IPI_VIRT_DISABLE] = "virtualization off",
 	[IPI_HALT] = "halt",
 	[IPI_PING] = "ping",
+	[IPI_SPLIT_LOCK] = "follow the split-lock state",
+	[IPI_SPLIT_LOCK_JOIN] = "take part in split-lock detection",
 };
 
 void ipi_set_handler(enum ipi_kind kind, int (*handler)(void *arg))

@@ -16,9 +16,11 @@ enum ipi_kind {
 	IPI_COMPARE, /* read them again and compare with the reference (virt/enable.c) */
 	IPI_VIRT_ENABLE,
 	IPI_VIRT_DISABLE,
-	IPI_HALT, /* virtualization off, then stop for good: before reset and power-off */
-	IPI_PING, /* do nothing, answer */
-	IPI_KINDS /* a new one needs a name in ipi.c */
+	IPI_HALT,	/* virtualization off, then stop for good: before reset and power-off */
+	IPI_PING,	/* do nothing, answer */
+	IPI_SPLIT_LOCK, /* follow the machine's state, or tell (arch/x86/split_lock.c) */
+	IPI_SPLIT_LOCK_JOIN, /* probe and take part (likewise) */
+	IPI_KINDS	     /* a new one needs a name in ipi.c */
 };
 
 /*

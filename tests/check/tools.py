@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks by programs: clang-format, cppcheck, clang-tidy."""
+"""Checks by programs: clang-format, cppcheck, clang-tidy, spin."""
 import concurrent.futures
 import hashlib
 import os
@@ -78,3 +78,20 @@ def check_tidy(options):
     with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
         found = [line for lines in pool.map(lambda path: tidy(path, flags, cache), sources) for line in lines]
     return sorted(set(found)), f"{len(sources)} files"
+
+
+def check_model(options):
+    """Models of tests/model, in all interleavings: spin writes the checker, which says how many errors it found."""
+    bad, states = [], 0
+    for path in select(".pml"):
+        work = os.path.join(options.build, "check", os.path.basename(path))
+        os.makedirs(work, exist_ok=True)
+        script = (f"cp {path} {work}/model.pml && cd {work} && spin -a model.pml && "
+                  "gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=2048 -o pan pan.c && ./pan -m500000")
+        done = run("sh", "-c", script)
+        found = re.search(r"^State-vector .*, errors: 0\n\s*(\d+) states, stored$", done.stdout, re.M)
+        if done.returncode or not found or "Search not completed" in done.stdout:
+            bad += [f"{path}: {line}" for line in done.stdout.splitlines() if line.strip()][:20]
+        else:
+            states += int(found[1])
+    return bad, f"{states} states"

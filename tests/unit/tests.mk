@@ -40,6 +40,8 @@ test_pic_threads := dev/pic.c $(U)/host.c $(T_LIB)
 test_screen := debug/screen.c debug/escape.c $(B)/font.c
 test_share := virt/share.c $(U)/host.c $(T_LIB)
 test_spinlock := $(U)/host.c $(T_LIB)
+test_split_lock := arch/x86/split_lock.c $(U)/split_lock_fake.c $(U)/host.c $(T_LIB)
+test_split_lock_threads := $(test_split_lock)
 test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
@@ -52,5 +54,5 @@ test_virtio_devices := $(test_virtio)
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
 	linux loader monitor pic pit screen share stage2 stage2_model topology uart vcpu_reset virtio \
 	virtio_devices
-TSAN_TESTS := ipi pic_threads spinlock stage2_threads
+TSAN_TESTS := ipi pic_threads spinlock split_lock split_lock_threads stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

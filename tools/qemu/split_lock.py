@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""split_lock.py SOURCES: teach QEMU's TCG split-lock detection, in the unpacked sources of QEMU 7.2.
+
+The x86 CPU gets MSR_TEST_CTRL (0x33), one register for all threads of a core, with bits 28, 29 and 31; all others are
+#GP. IA32_CORE_CAPABILITIES (0xcf) says so by its bit 5, and CPUID.7.0:EDX[30] that it is there. While bit 29 is set, a
+locked access that crosses a cache line is #AC(0), whatever CR0.AM, EFLAGS.AC and CPL are. That needs several CPUs and
+-accel tcg,thread=multi: otherwise TCG's locked accesses are plain ones.
+
+-cpu MODEL,core-capability=off or ,split-lock-detect=off takes it away again. With -d guest_errors each write of the
+register is logged: "TEST_CTRL cpu 1 core 0 20000000 rip ffffffff80001234". The environment's TEST_CTRL (a number) is
+what the firmware left in the register of each core.
+
+Exit status 1 if the sources look different.
+"""
+import sys
+
+
+# File, text that must stand there once, what is put behind it (or, with "replace", in its place).
+EDITS = (
+    ("accel/tcg/cputlb.c", '#include "tcg/tcg-ldst.h"\n', "behind", """
+#ifdef TARGET_I386
+/* Split-lock detection: a locked access across cache lines, while the core's MSR_TEST_CTRL has bit 29 set. */
+uint64_t *x86_test_ctrl(CPUState *cs);
+G_NORETURN void raise_exception_err_ra(CPUX86State *env, int vector, int error, uintptr_t retaddr);
+
+static void x86_check_split_lock(CPUArchState *env, target_ulong addr, int size, uintptr_t retaddr)
+{
+    if ((addr & 63) + size > 64 && qatomic_read(x86_test_ctrl(env_cpu(env))) >> 29 & 1) {
+        raise_exception_err_ra(env, EXCP11_ALGN, 0, retaddr);
+    }
+}
+#else
+#define x86_check_split_lock(env, addr, size, retaddr) ((void)0)
+#endif
+"""),
+    ("accel/tcg/cputlb.c", "    if (unlikely(addr & (size - 1))) {\n        /* We get here if guest alignment was not",
+     "replace", """    if (unlikely(addr & (size - 1))) {
+        x86_check_split_lock(env, addr, size, retaddr);
+        /* We get here if guest alignment was not"""),
+    ("target/i386/cpu.c", "#define TCG_7_0_EDX_FEATURES 0\n", "replace",
+     "#define TCG_7_0_EDX_FEATURES CPUID_7_0_EDX_CORE_CAPABILITY\n"),
+    ("target/i386/cpu.c", """            .index = MSR_IA32_CORE_CAPABILITY,
+        },
+""", "behind", "        .tcg_features = 1u << 5,\n"),
+    ("target/i386/tcg/sysemu/misc_helper.c", "void helper_wrmsr(CPUX86State *env)\n", "before", """
+#define MSR_TEST_CTRL 0x33
+#define TEST_CTRL_BITS (1ull << 28 | 1ull << 29 | 1ull << 31)
+
+/* One register for each core; what it holds at first comes from the environment. */
+uint64_t *x86_test_ctrl(CPUState *cs);
+uint64_t *x86_test_ctrl(CPUState *cs)
+{
+    static uint64_t registers[1024];
+    static bool ready;
+    const char *initial = getenv("TEST_CTRL");
+
+    if (!qatomic_load_acquire(&ready)) {
+        for (unsigned i = 0; initial && i < ARRAY_SIZE(registers); i++) {
+            registers[i] = strtoull(initial, NULL, 0);
+        }
+        qatomic_store_release(&ready, true);
+    }
+    return &registers[cs->cpu_index / MAX(cs->nr_threads, 1) % ARRAY_SIZE(registers)];
+}
+
+static bool has_split_lock(CPUX86State *env)
+{
+    return env->features[FEAT_CORE_CAPABILITY] & (1u << 5);
+}
+
+"""),
+    ("target/i386/tcg/sysemu/misc_helper.c", """    case MSR_IA32_SYSENTER_CS:
+        env->sysenter_cs = val & 0xffff;
+""", "before", """    case MSR_TEST_CTRL:
+        if (!has_split_lock(env) || val & ~TEST_CTRL_BITS) {
+            goto error;
+        }
+        qatomic_set(x86_test_ctrl(cs), val);
+        qemu_log_mask(LOG_GUEST_ERROR, "TEST_CTRL cpu %d core %d %" PRIx64 " rip %" PRIx64 "\\n", cs->cpu_index,
+                      cs->cpu_index / MAX(cs->nr_threads, 1), val, (uint64_t)env->eip);
+        break;
+"""),
+    ("target/i386/tcg/sysemu/misc_helper.c", """    case MSR_IA32_SYSENTER_CS:
+        val = env->sysenter_cs;
+""", "before", """    case MSR_TEST_CTRL:
+        if (!has_split_lock(env)) {
+            raise_exception_err_ra(env, EXCP0D_GPF, 0, GETPC());
+        }
+        val = qatomic_read(x86_test_ctrl(env_cpu(env)));
+        break;
+    case MSR_IA32_CORE_CAPABILITY:
+        if (!(env->features[FEAT_7_0_EDX] & CPUID_7_0_EDX_CORE_CAPABILITY)) {
+            raise_exception_err_ra(env, EXCP0D_GPF, 0, GETPC());
+        }
+        val = env->features[FEAT_CORE_CAPABILITY];
+        break;
+"""),
+    ("target/i386/tcg/sysemu/misc_helper.c", '#include "qemu/osdep.h"\n', "behind", '#include "qemu/log.h"\n'),
+    # The firmware's images are Debian's own packages; they are not built again.
+    ("pc-bios/meson.build", "if unpack_edk2_blobs\n", "replace", "if false\n"),
+)
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: split_lock.py SOURCES")
+    for name, anchor, where, text in EDITS:
+        path = f"{sys.argv[1]}/{name}"
+        with open(path, encoding="utf-8") as file:
+            source = file.read()
+        if source.count(anchor) != 1:
+            sys.exit(f"split_lock.py: {name}: {anchor.strip()!r} stands there {source.count(anchor)} times, not once")
+        new = {"behind": anchor + text, "before": text + anchor, "replace": text}[where]
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(source.replace(anchor, new))
+
+
+main()
