@@ -32,18 +32,21 @@ CONFIG := boot/config.c boot/config_files.c boot/config_keys.c boot/config_text.
 OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c \
 	boot/vms.c \
 	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_sched.c \
+	debug/commands_split.c \
 	debug/commands_system.c debug/commands_vm.c debug/console.c debug/crash.c debug/dump.c debug/escape.c \
 	debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c debug/vmconsole.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
 	dev/pic.c dev/pit.c dev/platform.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c dev/virtio.c \
 	dev/virtio_blk.c dev/virtio_console.c dev/virtio_net.c dev/virtio_rng.c dev/virtq.c \
-	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/tlb.c svm/vcpu.c \
+	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/step.c svm/tlb.c \
+	svm/vcpu.c \
 	vmx/apicv.c vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
 	vmx/switched.c vmx/tlb.c vmx/vcpu.c \
 	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c \
 	virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c \
 	virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c virt/multiboot.c virt/pvh.c \
-	virt/sched.c virt/share.c virt/slots.c virt/start.c virt/vcpu.c virt/vcpu_reset.c virt/vm.c \
+	virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c virt/vcpu.c virt/vcpu_reset.c \
+	virt/vm.c \
 	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \

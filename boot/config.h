@@ -39,6 +39,22 @@ enum config_idle { CONFIG_IDLE_MONITOR, CONFIG_IDLE_POWEROFF };
 enum config_mixed { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE, CONFIG_MIXED_COMMON };
 enum config_exit { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART, CONFIG_EXIT_POWEROFF };
 
+/* What is done about split locks. */
+enum config_split_policy {
+	CONFIG_SPLIT_DEFAULT, /* not given */
+	/* then in the order of enum split_policy */
+	CONFIG_SPLIT_SILENT,
+	CONFIG_SPLIT_WARN,
+	CONFIG_SPLIT_FATAL,
+	CONFIG_SPLIT_OFF,
+	CONFIG_SPLIT_RATELIMIT,
+};
+struct config_split {
+	u8 policy; /* enum config_split_policy */
+	u32 rate;  /* per second, with CONFIG_SPLIT_RATELIMIT */
+};
+#define CONFIG_SPLIT_RATE_MAX 1000000
+
 struct config_vm {
 	char name[CONFIG_NAME_MAX + 1];
 	char kernel[CONFIG_FILE_MAX + 1]; /* never empty, unless broken */
@@ -60,6 +76,7 @@ struct config_vm {
 	u32 weight;   /* 1 to CONFIG_WEIGHT_MAX */
 	bool autostart;
 	enum config_exit on_exit;
+	struct config_split split_lock;
 	u32 copies;  /* 0: one, with the section's own name */
 	u32 section; /* index into vms[] of the first of its section; modules are that one's */
 	bool broken; /* has an error: not to be started */
@@ -87,6 +104,7 @@ struct config {
 	enum config_idle when_idle;
 	enum config_mixed mixed_cpus;
 	s32 setup_cpu;			    /* CPU number or CONFIG_SETUP_BOOT */
+	struct config_split split_lock;	    /* of VMs that don't say; OFF: detection is off */
 	char attach[CONFIG_NAME_MAX + 1];   /* a VM of vms[]; empty: the monitor */
 	char faults[CONFIG_FAULTS_MAX + 1]; /* for arch/x86/fault.h */
 	u32 faults_line;

@@ -136,6 +136,22 @@ static bool set_file(struct parser *p, struct text value, void *field)
 	return true;
 }
 
+static bool set_split_lock(struct parser *p, struct text value, void *field)
+{
+	struct text number = value;
+	bool has_number;
+	struct text word = cut(&number, ':', &has_number);
+	s32 i = word_index(word, "silent warn fatal off ratelimit") + 1;
+	u64 rate = 0;
+
+	if (!i || has_number != (i == CONFIG_SPLIT_RATELIMIT) ||
+	    (has_number && (!text_number(number, 10, CONFIG_SPLIT_RATE_MAX, &rate) || !rate)))
+		return unfit(p, value);
+	*(struct config_split *)field = (struct config_split){ (u8)i, (u32)rate };
+	return true;
+}
+#define SPLIT_LOCK_IS "silent, warn, fatal, off, or ratelimit:N (N from 1 to 1000000 per second)"
+
 /* ---- Keys of [corbel] ---- */
 
 static bool set_serial(struct parser *p, struct text value, void *field)
@@ -206,6 +222,8 @@ const struct key corbel_keys[] = {
 	{ "setup_cpu", set_setup_cpu, CORBEL(s32, setup_cpu),
 	  .expects = "boot or a CPU number (0 to 255)" },
 	{ "mixed_cpus", set_word, CORBEL(u32, mixed_cpus), .expects = "exclude, refuse or common" },
+	{ "split_lock", set_split_lock, CORBEL(struct config_split, split_lock),
+	  .expects = SPLIT_LOCK_IS },
 	{ "faults", set_faults, CORBEL(char *, faults), .expects = "plain ASCII",
 	  .max = CONFIG_FAULTS_MAX, .may_be_empty = true },
 	{ 0 },
@@ -318,6 +336,8 @@ const struct key vm_keys[] = {
 	  .max = CONFIG_MAX_VMS, .line = VM(u32, copies_line) },
 	{ "autostart", set_flag, VM(bool, autostart), .expects = "yes or no" },
 	{ "on_exit", set_word, VM(u32, on_exit), .expects = "stop, restart or poweroff" },
+	{ "split_lock", set_split_lock, VM(struct config_split, split_lock),
+	  .expects = SPLIT_LOCK_IS },
 	{ "protocol", copy_word, VM(char *, protocol),
 	  .expects = "auto, linux, multiboot, pvh or flat" },
 	{ "address", set_hex, VM(u64, address), .expects = "an address like 0x100000, below 4 GiB",

@@ -15,6 +15,7 @@
 #include "arch/x86/ipi.h"
 #include "arch/x86/serial.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/split_lock.h"
 #include "arch/x86/topology.h"
 #include "boot/machine.h"
 #include "boot/version.h"
@@ -200,6 +201,7 @@ static int halt_here(void *arg)
 {
 	(void)arg;
 	virt_disable_here();
+	split_lock_leave();
 	__atomic_add_fetch(&halted, 1, __ATOMIC_SEQ_CST);
 	halt_forever();
 }
@@ -225,6 +227,7 @@ static void stop_cpus(void)
 		serial_drain();
 	}
 	virt_disable_here();
+	split_lock_leave();
 }
 
 static void poweroff(void)
@@ -320,6 +323,8 @@ static void enable_virtualization(void)
 			     (enum virt_mixed)config.mixed_cpus);
 
 	decided = rdtsc();
+	if (!err && virt_ops->can_step())
+		split_lock_init(config.split_lock.policy != CONFIG_SPLIT_OFF);
 	if (!err)
 		err = virt_enable_get();
 	log_debug("virtualization: %lu ticks to read, compare and decide, %lu to enable",

@@ -230,6 +230,18 @@ static void set_default_mac(u8 mac[VIRTIO_NET_MAC], u16 n)
 		memcpy(mac, by_place, sizeof(by_place));
 }
 
+/* Its own, or the machine's, whose "off" is about detection and says nothing of VMs. */
+static void set_split_policy(struct vm *vm, const struct config_vm *c)
+{
+	const struct config_split *s = c->split_lock.policy ? &c->split_lock : &config->split_lock;
+
+	_Static_assert(CONFIG_SPLIT_RATELIMIT - 1 == (u32)SPLIT_RATELIMIT &&
+			       CONFIG_SPLIT_RATE_MAX == SPLIT_RATE_MAX,
+		       "config.h and split_policy.h");
+	if (s->policy && (s != &config->split_lock || s->policy != CONFIG_SPLIT_OFF))
+		split_set_policy(vm, (enum split_policy)(s->policy - 1), s->rate);
+}
+
 static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
 {
 	struct platform_devices devices;
@@ -246,6 +258,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	(*vm)->config = c;
 	(*vm)->apicv = c->apicv;
 	(*vm)->load = load_kernel;
+	set_split_policy(*vm, c);
 	err = add_memory(*vm, c);
 	if (err == -ENOMEM)
 		config_error_at(sink, c->memory_line, "memory",

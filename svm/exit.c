@@ -10,11 +10,12 @@
 #include "svm/svm.h"
 #include "virt/vm.h"
 
-#define EXIT_CODE_INVALID 0xffffffffu /* VMEXIT_INVALID; QEMU stores only the low half */
-#define EXIT_CODE_NPF	  0x400u
-#define EXIT_CODE_LAST	  0xa5u
-#define VECTOR_DB	  1
-#define DR6_BS		  BIT(14)
+#define EXIT_CODE_INVALID  0xffffffffu /* VMEXIT_INVALID; QEMU stores only the low half */
+#define EXIT_CODE_NPF	   0x400u
+#define EXIT_CODE_LAST	   0xa5u
+#define VECTOR_DB	   1
+#define DR6_BS		   BIT(14)
+#define ERROR_CODE_VECTORS (BIT(8) | MASK(14, 10) | BIT(17) | BIT(21))
 
 /* 0: EXIT_IRQ is no default; so every code that is not listed maps to EXIT_UNEXPECTED by the +1. */
 #define KIND(k) ((k) + 1)
@@ -73,7 +74,7 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 		x->kind = EXIT_NMI;
 		return;
 	}
-	if (vector == VECTOR_DB &&
+	if (vector == VECTOR_DB && !s->step && /* which is looked at first: step.c */
 	    (s->armed & ARMED_IRET_STEP || (s->armed & ARMED_SHADOW_STEP && !s->guest_tf))) {
 		/*
 		 * The IRET is done: NMIs are open. Or the shadow is over. If the guest steps by
@@ -87,7 +88,9 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 		return;
 	}
 	x->exception.vector = (u8)vector;
-	x->exception.has_error = vector == 17;
+	x->exception.has_error = ERROR_CODE_VECTORS >> vector & 1;
+	if (vector == 14) /* intercepted while one instruction is let through */
+		s->vmcb->cr2 = s->vmcb->exit_info2;
 	x->exception.error = (u32)s->vmcb->exit_info1;
 	x->exception.dr6 = 0; /* #DB: the saved DR6 is what the handler shall see */
 }

@@ -3,6 +3,12 @@
 #include "svm/ops.h"
 #include "svm/svm.h"
 
+/* By TF. */
+static bool can_step(void)
+{
+	return true;
+}
+
 const struct virt_ops svm_ops = {
 	.name = "svm",
 	.pt_format = &npt_format,
@@ -12,6 +18,7 @@ const struct virt_ops svm_ops = {
 	.caps_read = svm_caps_read,
 	.setup = svm_setup,
 	.max_leaf = svm_max_leaf,
+	.can_step = can_step,
 	.cpu_enable = svm_cpu_enable,
 	.cpu_disable = svm_cpu_disable,
 	.vcpu_create = svm_vcpu_create,

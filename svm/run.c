@@ -112,20 +112,25 @@ static void hide_step(struct svm_vcpu *s)
  */
 static inline bool has_rare_work(const struct svm_vcpu *s)
 {
-	return s->v.event.valid | s->v.want_irq_window | s->v.want_nmi_window | s->armed;
+	return s->v.event.valid | s->v.want_irq_window | s->v.want_nmi_window | s->v.want_step |
+	       s->armed;
 }
 
 static NOINLINE struct svm_vcpu *rare_work(struct svm_vcpu *s)
 {
 	bool event = s->v.event.valid, irq_window = s->v.want_irq_window;
 
+	if (s->v.want_step)
+		svm_step_begin(s);
 	if (event)
 		put_event(s);
 	if (s->v.want_nmi_window && !s->nmi_blocked)
 		irq_window |= wait_for_nmi(s, event);
 	if (irq_window || s->armed & ARMED_IRQ_WINDOW)
 		set_irq_window(s, irq_window);
-	if (s->armed & ARMED_STEP)
+	if (s->step) /* one step at a time; an NMI that waits looks again after this one */
+		s->armed &= (u8)~ARMED_SHADOW_STEP;
+	else if (s->armed & ARMED_STEP)
 		arm_step(s);
 	return s;
 }
@@ -185,7 +190,9 @@ static NOINLINE void after_rare_exit(struct svm_vcpu *s)
 	if (s->vmcb->exit_int_info & EVENT_VALID)
 		take_back_event(s);
 	translate(s, s->vmcb);
-	if (s->armed & step)
+	if (s->step)
+		svm_step_end(s);
+	else if (s->armed & step)
 		hide_step(s);
 }
 
@@ -212,7 +219,8 @@ void svm_run(struct vcpu *v)
 	s->v.gpr[RAX] = c->rax;
 	s->v.rip = c->rip;
 	s->v.rflags = c->rflags;
-	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID || s->armed & ARMED_STEP))
+	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID || s->step ||
+		     s->armed & ARMED_STEP))
 		return after_rare_exit(s);
 	translate(s, c);
 }

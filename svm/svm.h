@@ -23,8 +23,12 @@ struct svm_vcpu {
 	u64 asid_generation;
 	u32 asid_cpu;
 	bool nmi_blocked;
-	u8 armed;      /* ARMED_* */
-	bool guest_tf; /* while armed for a step: what TF is without it */
+	u8 armed;	 /* ARMED_* */
+	bool guest_tf;	 /* while armed for a step: what TF is without it */
+	u8 step;	 /* enum svm_step: how v.want_step is done, until the exit */
+	bool step_traps; /* the guest steps by itself */
+	bool step_iret;	 /* the step is an IRET: TF is what that popped */
+	u64 step_dr6;
 };
 
 /* Of svm_vcpu.armed: what the next entry must look at. */
@@ -34,6 +38,12 @@ enum {
 	ARMED_SHADOW_STEP = 4, /* likewise over the instruction behind MOV SS, for one entry */
 	ARMED_STEP = ARMED_IRET_STEP | ARMED_SHADOW_STEP,
 };
+
+/* #DB, #AC, #MC */
+#define SVM_EXCEPTIONS ((u32)(BIT(1) | BIT(17) | BIT(18)))
+
+/* STEP_EVENT: only an event is delivered, and an interrupt of our own waits behind it. */
+enum svm_step { STEP_NONE, STEP_TF, STEP_EVENT };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *v)
 {
@@ -83,6 +93,9 @@ static inline u8 svm_told_length(const struct vmcb *c)
 {
 	return svm_setup_.nrips && c->next_rip ? (u8)(c->next_rip - c->rip) : 0;
 }
+/* What v->want_step needs of this entry, and what it means for the exit (step.c). */
+void svm_step_begin(struct svm_vcpu *s);
+void svm_step_end(struct svm_vcpu *s);
 /* Fill v->exit from the VMCB, all but what run.c did already. */
 void svm_translate_exit(struct svm_vcpu *s, u32 code);
 void svm_dump(struct vcpu *v);

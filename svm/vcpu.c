@@ -12,10 +12,6 @@
 #include "virt/enable.h"
 #include "virt/vm.h"
 
-#define VECTOR_DB 1
-#define VECTOR_AC 17
-#define VECTOR_MC 18
-
 /*
  * APM vol. 2 "Pause Intercept Filtering": so many PAUSEs in a row, each within so many cycles of
  * the one before, are a loop that exits. (Without a threshold: so many since the entry.)
@@ -33,7 +29,7 @@ static void init_control(struct svm_vcpu *s)
 
 	c->intercept_cr =
 		(u32)(INTERCEPT_CR_READ(8) | INTERCEPT_CR_WRITE(8) | INTERCEPT_CR_WRITE(4));
-	c->intercept_exceptions = (u32)(BIT(VECTOR_DB) | BIT(VECTOR_AC) | BIT(VECTOR_MC));
+	c->intercept_exceptions = SVM_EXCEPTIONS;
 	c->intercept1 = (u32)(INTERCEPT_INTR | INTERCEPT_NMI | INTERCEPT_SMI | INTERCEPT_INIT |
 			      INTERCEPT_CR0_SEL_WRITE | INTERCEPT_RDPMC | INTERCEPT_CPUID |
 			      INTERCEPT_RSM | INTERCEPT_INVD | INTERCEPT_HLT | INTERCEPT_INVLPGA |

@@ -34,6 +34,7 @@ enum exit_kind {
 	EXIT_TASK_SWITCH,
 	EXIT_TRIPLE_FAULT,
 	EXIT_TIMER,	   /* the time slice is over (VMX preemption timer) */
+	EXIT_STEP,	   /* v->want_step: the instruction is done, or its event delivered */
 	EXIT_ENTRY_FAILED, /* the CPU refused the guest's state; the guest did not run */
 	/* a reason that is known, but that Corbel never enabled; or an unknown one */
 	EXIT_UNEXPECTED,

@@ -172,11 +172,14 @@ static void exit_stage2_fault(struct vcpu *v)
 }
 
 /*
- * #AC and #DB are intercepted only so that their delivery can't loop inside the CPU: they go on to
- * the guest.
+ * #AC and #DB are intercepted so that their delivery can't loop inside the CPU: they go on to the
+ * guest. So does any other, of the one instruction that is let through. But a split lock is #AC
+ * too.
  */
 static void exit_exception(struct vcpu *v)
 {
+	if (v->exit.exception.vector == 17 && split_fault(v))
+		return;
 	if (v->exit.exception.vector == 1) {
 		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | v->exit.exception.dr6);
 		/* Delivery clears GD (SDM "Debug Control Register"); injection does not. */
@@ -311,6 +314,7 @@ static void exit_failed(struct vcpu *v)
 	X(TASK_SWITCH, "task-switch", exit_task_switch)    \
 	X(TRIPLE_FAULT, "triple-fault", exit_triple_fault) \
 	X(TIMER, "timer", exit_yield)                      \
+	X(STEP, "step", exit_nothing)                      \
 	X(ENTRY_FAILED, "entry-failed", exit_failed)       \
 	X(UNEXPECTED, "unexpected", exit_failed)
 

@@ -3,6 +3,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/split_lock.h"
 #include "arch/x86/topology.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -73,6 +74,7 @@ static void leave(struct task *t)
 	}
 	irq_disable();
 	virt_disable_here();
+	split_lock_leave();
 	smp_park();
 }
 
@@ -130,7 +132,7 @@ static void check_arrival(void)
 	if (err)
 		return;
 	topo_evaluate();
-	if (virt_cpu_join(op.cpu))
+	if (split_lock_join_cpu(op.cpu) || virt_cpu_join(op.cpu))
 		give_up("online, but no vCPU will run there");
 	else
 		done();

@@ -6,9 +6,13 @@
 #include "virt/exits.h"
 #include "virt/msr_policy.h"
 #include "virt/ops.h"
+#include "virt/vm.h"
 
 const struct msr_policy msr_policy[] = {
 	{ MSR_TSC, MSR_TRAP, "read: as RDTSC, with the guest's offset; write: moves the offset" },
+	{ MSR_TEST_CTRL, MSR_TRAP,
+	  "a copy: the real one belongs to the core (virt/split_policy.h)" },
+	{ MSR_CORE_CAPABILITIES, MSR_TRAP, "says what MSR_TEST_CTRL has: split-lock detection" },
 	{ MSR_SYSENTER_CS, MSR_PASS, "guest state; the host doesn't use SYSENTER" },
 	{ MSR_SYSENTER_ESP, MSR_PASS, "guest state; the host doesn't use SYSENTER" },
 	{ MSR_SYSENTER_EIP, MSR_PASS, "guest state; the host doesn't use SYSENTER" },
@@ -44,6 +48,11 @@ int guest_rdmsr(struct vcpu *v, u32 msr, u64 *value)
 	case MSR_TSC:
 		*value = rdtsc() + virt_ops->get_reg(v, VR_TSC_OFFSET);
 		return 0;
+	case MSR_TEST_CTRL:
+		return split_read_msr(v, value);
+	case MSR_CORE_CAPABILITIES:
+		*value = CORE_CAP_SPLIT_LOCK;
+		return v->vm->split.offered ? 0 : -ENXIO;
 	case MSR_MISC_ENABLE:
 		*value = 1; /* fast strings */
 		return 0;
@@ -85,6 +94,8 @@ int guest_wrmsr(struct vcpu *v, u32 msr, u64 value)
 	case MSR_UCODE_REV: /* CPUID, then a read, gives the revision: a 0 before that clears it */
 	case MSR_K8_INT_PENDING:
 		return value ? -EINVAL : 0;
+	case MSR_TEST_CTRL:
+		return split_write_msr(v, value);
 	case MSR_MISC_ENABLE:
 		return value & ~1ull ? -EINVAL : 0;
 	case MSR_PAT:

@@ -54,6 +54,8 @@ struct virt_ops {
 	 * Largest stage-2 leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB) that setup found: for stage2_init().
 	 */
 	u8 (*max_leaf)(void);
+	/* Can it stop a vCPU after one instruction (v->want_step)? As setup found. */
+	bool (*can_step)(void);
 	/*
 	 * Turn the extension on or off on this CPU; all or nothing. state->region is this CPU's.
 	 * cpu_disable clears state->enabled, unless the CPU refuses.
@@ -80,7 +82,7 @@ struct virt_ops {
 	void (*vcpu_load)(struct vcpu *v);
 	void (*vcpu_put)(struct vcpu *v);
 	/*
-	 * Enter once. Takes v->gpr, rip, rflags, event, clear_shadow, want_*_window; returns with
+	 * Enter once. Takes v->gpr, rip, rflags, event, clear_shadow, want_*; returns with
 	 * v->exit, gpr, rip, rflags filled in; v->event.valid is false, unless a delivery was
 	 * interrupted: then that event is put back. Host NMIs that arrived have been handled; host
 	 * interrupts are still pending.

@@ -167,12 +167,14 @@ void sched_enqueue(struct vcpu *v)
 /* Its timers belong to this CPU: its next runner arms them there, for the same deadlines. */
 static void release_timers(struct vcpu *v)
 {
-	bool timed = v->timer.armed || v->device_timer.armed;
+	u32 what = (v->timer.armed || v->device_timer.armed ? REQ_TIMER : 0) |
+		   (v->split.timer.armed ? REQ_DELAY : 0);
 
 	timer_cancel(&v->timer);
 	timer_cancel(&v->device_timer);
-	if (timed)
-		vcpu_request(v, REQ_TIMER);
+	timer_cancel(&v->split.timer);
+	if (what)
+		vcpu_request(v, what);
 }
 
 int sched_move(struct vcpu *v)
@@ -380,6 +382,7 @@ static void vcpu_at_rest(struct vcpu *v)
 
 	timer_cancel(&v->timer);
 	timer_cancel(&v->device_timer);
+	timer_cancel(&v->split.timer);
 	WRITE_ONCE(v->state, VCPU_STOPPED);
 	if (__atomic_sub_fetch(&vm->running_vcpus, 1, __ATOMIC_SEQ_CST))
 		return;

@@ -3,6 +3,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
+#include "arch/x86/split_lock.h"
 #include "lib/log.h"
 #include "virt/decode.h"
 #include "virt/exits.h"
@@ -207,7 +208,10 @@ static enum run_verdict serve_requests(struct vcpu *v)
 		vcpu_take_init(v);
 	if (unlikely(req & REQ_SIPI))
 		vcpu_take_sipi(v);
-	if (v->activity != VCPU_WAIT_SIPI && req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI))
+	if (unlikely(req & REQ_DELAY))
+		split_delay_over(v);
+	if (v->activity != VCPU_WAIT_SIPI &&
+	    req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI | REQ_DELAY))
 		deliver_events(v);
 	return req & REQ_RESCHED ? RUN_YIELD : RUN_ENTER;
 }
@@ -224,6 +228,7 @@ static void load(struct vcpu *v)
 {
 	virt_ops->vcpu_load(v);
 	v->loaded_cpu = this_cpu(cpu_id);
+	split_lock_vcpu_load();
 	fpu_load(v);
 	vcpu_load_dr(v);
 	virt_ops->pause_exits(v, sched_others_wait());
@@ -235,6 +240,8 @@ static void load(struct vcpu *v)
 
 static void put(struct vcpu *v)
 {
+	split_put(v);
+	split_lock_vcpu_put();
 	v->dr[0] = read_dr0();
 	v->dr[1] = read_dr1();
 	v->dr[2] = read_dr2();
@@ -273,6 +280,8 @@ enum run_result vcpu_run(struct vcpu *v)
 		 */
 		if (unlikely(v->event.valid))
 			vcpu_take_irqs(v);
+		if (unlikely(v->want_step))
+			split_after_exit(v);
 	}
 	put(v);
 	if (verdict == RUN_STOP)

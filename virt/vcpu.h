@@ -12,6 +12,7 @@
 #include "arch/x86/timer.h"
 #include "virt/exit.h"
 #include "virt/share.h"
+#include "virt/split_policy.h"
 
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPRS };
 
@@ -103,10 +104,16 @@ enum vcpu_request {
 	REQ_FLUSH = 32,	 /* forget cached stage-2 translations */
 	REQ_INIT = 64,	 /* an INIT for the guest */
 	REQ_SIPI = 128,	 /* a start-up IPI, with sipi_vector */
+	REQ_DELAY = 256, /* the wait of VCPU_DELAYED may be over */
 };
 
 /* What the guest has the vCPU do; SDM "Guest Non-Register State", activity state. */
-enum vcpu_activity { VCPU_ACTIVE, VCPU_IN_HLT, VCPU_WAIT_SIPI };
+enum vcpu_activity {
+	VCPU_ACTIVE,
+	VCPU_IN_HLT,
+	VCPU_WAIT_SIPI,
+	VCPU_DELAYED, /* Corbel's own: it waits for its next split lock (virt/split_policy.c) */
+};
 
 /* What the scheduler does with it; halted: with nothing to do. */
 enum vcpu_state { VCPU_STOPPED, VCPU_RUNNABLE, VCPU_RUNNING, VCPU_HALTED };
@@ -132,7 +139,8 @@ struct vcpu {
 	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
 	bool clear_shadow;
 	bool want_irq_window, want_nmi_window;
-	bool apicv; /* the CPU delivers interrupts by itself: ops->apicv */
+	bool apicv;	/* the CPU delivers interrupts by itself: ops->apicv */
+	bool want_step; /* execute one instruction, then EXIT_STEP */
 	struct event event;
 	struct vm_exit exit;
 	struct exit_cost cost;
@@ -155,6 +163,7 @@ struct vcpu {
 	/* guestwalk.c: slot of the last table that was read; any slot at first */
 	struct memslot *slot_hint;
 
+	struct vcpu_split split;
 	void *lapic;		   /* dev/lapic.c's state */
 	struct timer timer;	   /* the LAPIC timer's host side */
 	struct timer device_timer; /* vCPU 0's: that of the PIT */

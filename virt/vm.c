@@ -54,6 +54,7 @@ static const char *const reason_names[STOP_REASONS] = {
 	[STOP_INTERNAL] = "internal error",
 	[STOP_BUGGED] = "bugged",
 	[STOP_NO_CPU] = "no CPU",
+	[STOP_SPLIT_LOCK] = "split lock",
 };
 
 const char *stop_reason_name(enum stop_reason why)
@@ -330,6 +331,7 @@ int vm_start(struct vm *vm)
 	if (vm->dead) /* its tables were damaged */
 		return trace_error(-EPERM);
 	vm->tsc_base = rdtsc();
+	split_vm_start(vm);
 	err = load_images(vm, why, sizeof(why));
 	if (err) {
 		vm->stop_reason = STOP_INTERNAL;

@@ -46,11 +46,12 @@ enum stop_reason {
 	STOP_TRIPLE_FAULT,
 	STOP_MEMORY_FAULT, /* an access to guest memory that is not there */
 	STOP_ENTRY_FAILED,
-	STOP_INTERNAL, /* something that Corbel can't do */
-	STOP_BUGGED,   /* VM_BUG_ON */
-	STOP_NO_CPU,   /* the CPUs that it may use went offline */
-	STOP_EXIT,     /* by the guest: status 0 at the debug-exit port */
-	STOP_FAILURE,  /* by the guest: another status there */
+	STOP_INTERNAL,	 /* something that Corbel can't do */
+	STOP_BUGGED,	 /* VM_BUG_ON */
+	STOP_NO_CPU,	 /* the CPUs that it may use went offline */
+	STOP_SPLIT_LOCK, /* and its policy is fatal */
+	STOP_EXIT,	 /* by the guest: status 0 at the debug-exit port */
+	STOP_FAILURE,	 /* by the guest: another status there */
 	STOP_REASONS
 };
 
@@ -112,6 +113,7 @@ struct vm {
 	u32 weight;		    /* of each vCPU: virt/share.h */
 	struct cpuid_policy *cpuid; /* virt/cpuid.h */
 	void *platform;		    /* dev/platform.c's devices */
+	struct vm_split split;
 	/*
 	 * Fill memory, devices and vCPU 0 for a start from power-on: set by who created the VM.
 	 * Called by vm_start(), not running, interrupts on. On failure *why (why_len bytes) gets

@@ -259,6 +259,7 @@ static void choose(const u64 *value)
 	c->pin = control_word(value, CAP_VMX_PIN, 0);
 	/* Windows are opened by the run loop when they are wanted, long mode follows the guest. */
 	c->proc = control_word(value, CAP_VMX_PROC, 0) & ~(u32)(PROC_INTR_WINDOW | PROC_NMI_WINDOW);
+	c->mtf = value[CAP_VMX_PROC] >> 32 & PROC_MTF;
 	c->proc2 = control_word(value, CAP_VMX_PROC2, wish2);
 	c->exit = control_word(value, CAP_VMX_EXIT, 0);
 	c->entry = control_word(value, CAP_VMX_ENTRY, 0) & ~(u32)ENTRY_CTL_IA32E;
@@ -346,4 +347,10 @@ int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *wha
 u8 vmx_max_leaf(void)
 {
 	return vmx_controls.max_leaf;
+}
+
+/* ops->can_step */
+bool vmx_can_step(void)
+{
+	return vmx_controls.mtf;
 }

@@ -113,10 +113,10 @@ static void exception_detail(struct vmx_vcpu *x)
 	e->exception.has_error = has_error;
 	e->exception.error = has_error ? (u32)vmcs_read(VMCS_EXIT_INTR_ERROR) : 0;
 	e->exception.dr6 = 0;
-	if (vector == 1) {
+	if (vector == 1)
 		e->exception.dr6 = vmcs_read(VMCS_EXIT_QUALIFICATION);
+	if (vector == 1 || vector == 17) /* the instruction may be executed again in its shadow */
 		x->todo |= TODO_DEBUG;
-	}
 }
 
 /* SDM "Exit Qualification for I/O Instructions" */
@@ -219,8 +219,8 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 		EXIT_REASON_MSR_LOAD_FAIL] = { EXIT_ENTRY_FAILED, unexpected },
 	[35] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
 	[EXIT_REASON_MWAIT_INSTRUCTION] = { EXIT_MWAIT, INSN_ONLY },
-	[EXIT_REASON_MONITOR_TRAP_FLAG... 38] = { EXIT_UNEXPECTED,
-						  unexpected }, /* 38 is not defined */
+	[EXIT_REASON_MONITOR_TRAP_FLAG] = { EXIT_STEP, no_detail },
+	[38] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
 	[EXIT_REASON_MONITOR_INSTRUCTION] = { EXIT_MONITOR, INSN_ONLY },
 	[EXIT_REASON_PAUSE_INSTRUCTION] = { EXIT_PAUSE, INSN_ONLY },
 	[EXIT_REASON_MCE_DURING_VMENTRY] = { EXIT_ENTRY_FAILED, unexpected },

@@ -11,6 +11,7 @@ const struct virt_ops vmx_ops = {
 	.caps_read = vmx_caps_read,
 	.setup = vmx_setup,
 	.max_leaf = vmx_max_leaf,
+	.can_step = vmx_can_step,
 	.cpu_enable = vmx_cpu_enable,
 	.cpu_disable = vmx_cpu_disable,
 	.vcpu_create = vmx_vcpu_create,

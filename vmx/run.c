@@ -17,16 +17,20 @@ static NOINLINE void write_rflags(struct vmx_vcpu *x)
 	vmcs_write(VMCS_GUEST_RFLAGS, x->v.rflags);
 }
 
-/* SDM "Interrupt-Window Exiting and Virtual-Interrupt Delivery", "NMI-Window Exiting" */
+/*
+ * SDM "Interrupt-Window Exiting and Virtual-Interrupt Delivery", "NMI-Window Exiting", "Monitor
+ * Trap Flag"
+ */
 static void write_windows(struct vmx_vcpu *x)
 {
-	u32 irq = x->v.want_irq_window, nmi = x->v.want_nmi_window;
-	u8 windows = (u8)(irq | nmi << 1);
+	u32 irq = x->v.want_irq_window, nmi = x->v.want_nmi_window, step = x->v.want_step;
+	u8 windows = (u8)(irq | nmi << 1 | step << 2);
 
 	if (windows != x->windows) {
 		x->windows = windows;
-		vmcs_write(VMCS_PROC_CONTROLS,
-			   x->proc | irq << PROC_INTR_WINDOW_BIT | nmi << PROC_NMI_WINDOW_BIT);
+		vmcs_write(VMCS_PROC_CONTROLS, x->proc | irq << PROC_INTR_WINDOW_BIT |
+						       nmi << PROC_NMI_WINDOW_BIT |
+						       step << PROC_MTF_BIT);
 	}
 }
 
@@ -81,8 +85,8 @@ static void do_todo(struct vmx_vcpu *x)
 /* One test for all that most entries don't need. */
 static inline bool has_rare_work(const struct vmx_vcpu *x)
 {
-	return x->v.want_irq_window | x->v.want_nmi_window | x->v.event.valid | x->windows |
-	       x->todo;
+	return x->v.want_irq_window | x->v.want_nmi_window | x->v.want_step | x->v.event.valid |
+	       x->windows | x->todo;
 }
 
 static NOINLINE void rare_work(struct vmx_vcpu *x)

@@ -139,6 +139,8 @@ enum vmcs_field {
 #define PROC_NMI_WINDOW	     BIT(PROC_NMI_WINDOW_BIT)
 #define PROC_MOV_DR	     BIT(23)
 #define PROC_IO		     BIT(24)
+#define PROC_MTF_BIT	     27
+#define PROC_MTF	     BIT(PROC_MTF_BIT)
 #define PROC_MSR_BITMAP	     BIT(28)
 #define PROC_MONITOR	     BIT(29)
 #define PROC_SECONDARY	     BIT(31)

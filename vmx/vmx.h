@@ -22,7 +22,7 @@ struct vmx_controls {
 	u64 cr0_must, cr4_must; /* what a guest's real CR0 and CR4 need; PE and PG are free */
 	u32 revision;		/* of VMCS regions */
 	u8 max_leaf;		/* largest EPT leaf level: 1, 2 or 3 */
-	bool vpid, pause_loop;
+	bool vpid, pause_loop, mtf;
 	u8 invvpid_type;  /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
 	hpa_t msr_bitmap; /* all VMs' */
 	bool apicv;
@@ -54,15 +54,16 @@ struct vmx_vcpu {
 	u64 host_rsp;	    /* copy of VMCS_HOST_RSP */
 	u64 vmcs_rflags;    /* copy of the RFLAGS in the VMCS */
 	u32 entry_controls; /* copy of VMCS_ENTRY_CONTROLS */
-	u8 windows;	    /* open in VMCS_PROC_CONTROLS: bit 0 interrupt, bit 1 NMI window */
-	u8 todo;	    /* TODO_* */
-	bool launched;	    /* VMRESUME, no longer VMLAUNCH */
-	u32 proc;	    /* VMCS_PROC_CONTROLS without windows */
-	u32 proc2;	    /* VMCS_PROC_CONTROLS2; without VPID if there was none left */
-	const u32 *apic;    /* with v.apicv: the virtual-APIC page */
-	u64 eoi_exit[4];    /* ... and a copy of VMCS_EOI_EXIT0.. */
-	u16 vpid;	    /* 0: none */
-	u32 host_epoch;	    /* the enabling (see cpu.c) that its host state belongs to; 0: none */
+	/* set in VMCS_PROC_CONTROLS: bit 0 interrupt, bit 1 NMI window, bit 2 monitor trap */
+	u8 windows;
+	u8 todo;	 /* TODO_* */
+	bool launched;	 /* VMRESUME, no longer VMLAUNCH */
+	u32 proc;	 /* VMCS_PROC_CONTROLS without windows */
+	u32 proc2;	 /* VMCS_PROC_CONTROLS2; without VPID if there was none left */
+	const u32 *apic; /* with v.apicv: the virtual-APIC page */
+	u64 eoi_exit[4]; /* ... and a copy of VMCS_EOI_EXIT0.. */
+	u16 vpid;	 /* 0: none */
+	u32 host_epoch;	 /* the enabling (see cpu.c) that its host state belongs to; 0: none */
 	u64 eptp;
 	u64 cr2, dr6;			    /* while not loaded; DR0-3 are in v.dr */
 	u64 msr[SWITCHED_MSRS];		    /* while not loaded; switched.c says which */
@@ -91,6 +92,7 @@ void vmx_msr_pass(u64 *bitmap, u32 msr, bool read, bool write);
 void vmx_caps_read(struct virt_caps *caps);
 int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *what));
 u8 vmx_max_leaf(void);
+bool vmx_can_step(void);
 
 /* cpu.c */
 int vmx_cpu_enable(struct virt_cpu_state *state);

@@ -27,6 +27,9 @@ enum fault_point {
 	FAULT_STACK,	  /* memory for its stacks */
 	FAULT_REGION,	  /* memory for its VMXON region or host save area */
 	FAULT_TRAMPOLINE, /* the page where all start; CPU 0's */
+	FAULT_TEST_CTRL,  /* MSR_TEST_CTRL, for CPUs that have none */
+	FAULT_OWN_SPLIT,  /* Corbel splits a lock, when it loads a vCPU */
+	FAULT_MARKED_AC,  /* a guest's legacy #AC counts as a split lock, if R11 says so */
 };
 
 /*
@@ -34,6 +37,9 @@ enum fault_point {
  * FAULT_VALUE: *value is what was read, also if there is no such MSR.
  */
 enum { FAULT_GP = 1, FAULT_IGNORED, FAULT_VALUE };
+
+/* "split", in R11 of the guest: see FAULT_MARKED_AC */
+#define FAULT_AC_MARK 0x74696c7073ull
 
 /* When a fault is in force: always, or while the CPU turns virtualization on, or off. */
 enum fault_phase { FAULT_ANY_TIME, FAULT_ENABLING, FAULT_DISABLING };

@@ -53,7 +53,7 @@ static u32 cores_of[MAX_CPUS]; /* 1 + topo_core() when the CPU first joined; 0: 
 static u64 machine;
 static const char *why = "not probed yet";
 static bool offered; /* atomic */
-/* The split lock of Corbel's own; atomic: told by whoever can log first. */
+/* The split lock of Corbel's own; atomic. Untold: where it was, nobody could log. */
 static struct {
 	u32 cpu;
 	u64 rip;
@@ -171,6 +171,11 @@ static struct thread *this_thread(void)
 	return &threads[this_cpu(cpu_id)];
 }
 
+bool split_lock_takes_part(void)
+{
+	return this_thread()->core;
+}
+
 static void kick_all(void)
 {
 	for_each_cpu(cpu, &cpus_online)
@@ -208,15 +213,12 @@ static void tell_offered(void)
 		log_warn("split locks: VMs that were offered detection will not see it any more");
 }
 
-/* Once for each time; with a backtrace if this is still the place. */
+/* Here: with a backtrace, because this is still the place. */
 static void tell_own(bool here)
 {
 	u64 rip;
 	u32 cpu;
 
-	if (!__atomic_load_n(&own.untold, __ATOMIC_RELAXED) ||
-	    !__atomic_exchange_n(&own.untold, false, __ATOMIC_ACQ_REL))
-		return;
 	split_lock_place(&cpu, &rip);
 	log_err("corbel: split lock in Corbel itself, on CPU %u at %016lx: a bug; "
 		"split-lock detection is off until split-lock on",
@@ -231,7 +233,9 @@ void split_lock_refresh(void)
 	struct core *c = this_thread()->core;
 	u64 flags;
 
-	tell_own(false);
+	if (__atomic_load_n(&own.untold, __ATOMIC_RELAXED) &&
+	    __atomic_exchange_n(&own.untold, false, __ATOMIC_ACQ_REL))
+		tell_own(false);
 	if (!c || __atomic_load_n(&c->followed, __ATOMIC_ACQUIRE) == machine_now())
 		return;
 	flags = lock(c);
@@ -485,6 +489,7 @@ void split_lock_vcpu_load(void)
 	__atomic_fetch_add(&c->vcpus, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&c->loads, 1, __ATOMIC_RELAXED);
 	split_lock_refresh();
+	(void)fault_here(FAULT_OWN_SPLIT, 0, NULL);
 }
 
 void split_lock_vcpu_put(void)
@@ -591,7 +596,7 @@ bool split_lock_own_fault(struct trap_frame *f)
 	if (first) {
 		__atomic_store_n(&own.cpu, this_cpu(cpu_id), __ATOMIC_RELAXED);
 		__atomic_store_n(&own.rip, f->rip, __ATOMIC_RELAXED);
-		__atomic_store_n(&own.untold, true, __ATOMIC_RELEASE);
+		__atomic_store_n(&own.untold, !may_log(), __ATOMIC_RELEASE);
 	} else if (split_lock_state() != SPLIT_LOCK_ON) {
 		resume = spurious(t, f->rip);
 	}

@@ -54,6 +54,8 @@ int split_lock_join_cpu(u32 cpu);
 void split_lock_leave(void);
 
 enum split_lock_state split_lock_state(void);
+/* Does this CPU's core have an owner: can an #AC be a split lock here? Interrupts off. */
+bool split_lock_takes_part(void);
 /* Of SPLIT_LOCK_UNSUPPORTED. Stable text. */
 const char *split_lock_why(void);
 /* Of SPLIT_LOCK_OFF_SELF: where that was. */

@@ -31,7 +31,7 @@ enum {
  */
 void trap_set_irq(u8 vector, void (*handler)(void));
 
-/* #AC in the hypervisor goes here first; true: handled, resume (arch/x86/split_lock.c, later). */
+/* #AC in the hypervisor goes here first; true: handled, resume (arch/x86/split_lock.c). */
 extern bool (*trap_ac_hook)(struct trap_frame *f);
 /* NMIs, and exceptions that nobody expects, which don't return. Set before the first IDT is. */
 extern void (*trap_nmi_hook)(struct trap_frame *f);

@@ -96,7 +96,7 @@ int rdmsr_safe(u32 msr, u64 *value)
 
 int wrmsr_safe(u32 msr, u64 value)
 {
-	u32 fault = fault_here(FAULT_WRMSR, msr, NULL);
+	u32 fault = fault_here(FAULT_WRMSR, msr, &value);
 	int err = 0;
 
 	if (fault)

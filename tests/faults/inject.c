@@ -9,6 +9,7 @@
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/msr.h"
+#include "arch/x86/topology.h"
 #include "lib/log.h"
 #include "lib/string.h"
 
@@ -56,6 +57,9 @@ static const struct point {
 	{ "apic-id", FAULT_APIC_ID, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
 	{ "stack", FAULT_STACK, INDEX_NONE, 0, TAKES_WORDS, { "none" } },
 	{ "region", FAULT_REGION, INDEX_NONE, 0, TAKES_WORDS, { "none" } },
+	{ "test-ctrl", FAULT_TEST_CTRL, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
+	{ "own-split-lock", FAULT_OWN_SPLIT, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
+	{ "marked-ac", FAULT_MARKED_AC, INDEX_NONE, 0, TAKES_WORDS, { "split" } },
 	{ "trampoline", FAULT_TRAMPOLINE, INDEX_NONE, 0, TAKES_WORDS, { "none" } },
 };
 
@@ -261,15 +265,58 @@ static u32 apply(struct fault *f, u64 *value)
 	}
 }
 
+/*
+ * cpuN:test-ctrl=FOUND: MSR_TEST_CTRL, shared by the threads of a core, for a CPU that has none;
+ * what is written there is logged by nobody, but counted.
+ */
+static u32 test_ctrl(struct fault *f, bool write, u64 *value)
+{
+	static u64 registers[MAX_CPUS];
+	static bool known[MAX_CPUS];
+	u32 core = topo_core(f->cpu);
+
+	__atomic_add_fetch(&f->fired, 1, __ATOMIC_RELAXED);
+	if (core == CPU_ID_NONE)
+		return FAULT_GP;
+	if (!__atomic_exchange_n(&known[core], true, __ATOMIC_RELAXED))
+		registers[core] = f->value;
+	if (!write)
+		*value = registers[core];
+	else if (*value & ~(BIT(28) | BIT(29) | BIT(31)))
+		return FAULT_GP;
+	else
+		registers[core] = *value;
+	return write ? FAULT_IGNORED : FAULT_VALUE;
+}
+
+/* cpuN:own-split-lock=K: the Kth time. */
+static void split_a_lock(struct fault *f)
+{
+	static struct {
+		u8 line[64 - 2];
+		u32 counter; /* across the line's end */
+	} PACKED ALIGNED(64) split;
+	u8 *p = (u8 *)&split + offsetof(typeof(split), counter);
+
+	if (__atomic_add_fetch(&f->fired, 1, __ATOMIC_RELAXED) == f->value)
+		asm volatile("lock incl (%0)" : : "r"(p) : "memory");
+}
+
 u32 fault_inject(u32 cpu, enum fault_point point, u64 index, u64 *value)
 {
 	u32 result = 0;
+	bool is_msr = point == FAULT_RDMSR || point == FAULT_WRMSR;
 
 	for (u32 i = 0; i < nr_faults && !result; i++) {
 		struct fault *f = &faults[i];
 
-		if (f->cpu == cpu && f->point == point && f->index == index &&
-		    (f->phase == FAULT_ANY_TIME || f->phase == READ_ONCE(phases[cpu])))
+		if (f->cpu == cpu && f->point == FAULT_TEST_CTRL && is_msr &&
+		    index == MSR_TEST_CTRL)
+			result = test_ctrl(f, point == FAULT_WRMSR, value);
+		else if (f->cpu == cpu && f->point == point && point == FAULT_OWN_SPLIT)
+			split_a_lock(f);
+		else if (f->cpu == cpu && f->point == point && f->index == index &&
+			 (f->phase == FAULT_ANY_TIME || f->phase == READ_ONCE(phases[cpu])))
 			result = apply(f, value);
 	}
 	return result;

@@ -49,6 +49,8 @@ struct bad {
 	const char *said;
 };
 
+#define SPLIT_LOCK_IS "silent, warn, fatal, off, or ratelimit:N (N from 1 to 1000000 per second)\n"
+
 static const struct bad bad_corbel[] = {
 	{ "serial = com5",
 	  "c:2: serial: 'com5' is not auto, none, com1 to com4, or a port like 0x3f8\n" },
@@ -73,6 +75,12 @@ static const struct bad bad_corbel[] = {
 	{ "setup_cpu = 99999999999999999999",
 	  "c:2: setup_cpu: '99999999999999999999' is not boot or a CPU number (0 to 255)\n" },
 	{ "faults = cpu0:vmxon=\xff", "c:2: faults: 'cpu0:vmxon=.' is not plain ASCII\n" },
+	{ "split_lock = on", "c:2: split_lock: 'on' is not " SPLIT_LOCK_IS },
+	{ "split_lock = ratelimit", "c:2: split_lock: 'ratelimit' is not " SPLIT_LOCK_IS },
+	{ "split_lock = ratelimit:0", "c:2: split_lock: 'ratelimit:0' is not " SPLIT_LOCK_IS },
+	{ "split_lock = ratelimit:1000001",
+	  "c:2: split_lock: 'ratelimit:1000001' is not " SPLIT_LOCK_IS },
+	{ "split_lock = warn:5", "c:2: split_lock: 'warn:5' is not " SPLIT_LOCK_IS },
 	{ "mixed_cpus = allow", "c:2: mixed_cpus: 'allow' is not exclude, refuse or common\n" },
 	{ "Serial = auto", "c:2: 'Serial' is not a key of [corbel]\n" },
 	{ "memory = 1G", "c:2: 'memory' is not a key of [corbel]\n" },
@@ -115,6 +123,7 @@ static void bad_keys_of_corbel_keep_their_default(void **state)
 		assert_int_equal(config.when_idle, CONFIG_IDLE_MONITOR);
 		assert_int_equal(config.setup_cpu, CONFIG_SETUP_BOOT);
 		assert_int_equal(config.mixed_cpus, CONFIG_MIXED_EXCLUDE);
+		assert_int_equal(config.split_lock.policy, CONFIG_SPLIT_DEFAULT);
 		assert_string_equal(config.attach, "");
 		assert_int_equal(config.nr_vms, 0);
 		if (!strstr(text, "9600\n"))
@@ -330,12 +339,14 @@ static const char whole[] = "[corbel]\r\n"
 			    "attach = linux\r\n"
 			    "setup_cpu = 255\r\n"
 			    "mixed_cpus = common\r\n"
+			    "split_lock = warn\r\n"
 			    "\r\n"
 			    " [ vm  linux ]  # first\r\n"
 			    "kernel = memtest86+x64.bin\r\n"
 			    "initrd = Initrd.GZ\r\n"
 			    "cmdline = console=ttyS0  quiet a=b#c root=/dev/x # d\r\n"
 			    "memory = 1g\r\n"
+			    "split_lock = ratelimit:250\r\n"
 			    "vcpus = 64\r\n"
 			    "cpus = 0-1 , 3,64-65,255\r\n"
 			    "autostart = no\r\n"
@@ -364,6 +375,9 @@ static void check_whole(void)
 	assert_string_equal(config.attach, "linux");
 	assert_int_equal(config.setup_cpu, 255);
 	assert_int_equal(config.mixed_cpus, CONFIG_MIXED_COMMON);
+	assert_int_equal(config.split_lock.policy, CONFIG_SPLIT_WARN);
+	assert_int_equal(vm->split_lock.policy, CONFIG_SPLIT_RATELIMIT);
+	assert_int_equal(vm->split_lock.rate, 250);
 	assert_int_equal(config.nr_vms, 2);
 	assert_string_equal(vm->name, "linux");
 	assert_string_equal(vm->kernel, "memtest86+x64.bin");
@@ -376,13 +390,13 @@ static void check_whole(void)
 	assert_false(vm->autostart);
 	assert_false(vm->apicv);
 	assert_int_equal(vm->on_exit, CONFIG_EXIT_RESTART);
-	assert_int_equal(vm->line, 9);
-	assert_int_equal(vm->kernel_line, 10);
-	assert_int_equal(vm->initrd_line, 11);
-	assert_int_equal(vm->memory_line, 13);
+	assert_int_equal(vm->line, 10);
+	assert_int_equal(vm->kernel_line, 11);
+	assert_int_equal(vm->initrd_line, 12);
+	assert_int_equal(vm->memory_line, 14);
 	assert_string_equal(vm->disk, "Root.img");
 	assert_true(vm->disk_readonly);
-	assert_int_equal(vm->disk_line, 18);
+	assert_int_equal(vm->disk_line, 20);
 	assert_string_equal(vm->net, "lab-1");
 	assert_memory_equal(vm->mac, "\x02\x00\x0a\xff\x00\x10", 6);
 	assert_false(vm->rng);

@@ -284,6 +284,62 @@ const struct topology *topo_current(void)
 	return &fake_topology;
 }
 
+struct split_lock_core fake_core;
+enum split_lock_state fake_split_lock;
+
+u32 topo_core(u32 cpu)
+{
+	return fake_topology.why[0] ? CPU_ID_NONE : cpu & ~1u;
+}
+
+enum split_lock_state split_lock_state(void)
+{
+	return fake_split_lock;
+}
+
+const char *split_lock_why(void)
+{
+	return "the CPUs don't have it";
+}
+
+void split_lock_place(u32 *cpu, u64 *rip)
+{
+	*cpu = 1;
+	*rip = 0x1234;
+}
+
+int split_lock_switch(bool on)
+{
+	if (fake_split_lock == SPLIT_LOCK_UNSUPPORTED)
+		return -EOPNOTSUPP;
+	if (on == (fake_split_lock == SPLIT_LOCK_ON))
+		return -EALREADY;
+	fake_split_lock = on ? SPLIT_LOCK_ON : SPLIT_LOCK_OFF;
+	return 0;
+}
+
+int split_lock_read_cpu(u32 cpu, struct split_lock_core *out)
+{
+	*out = fake_core;
+	return cpu == 2 ? -ETIMEDOUT : 0;
+}
+
+const char *split_policy_name(enum split_policy policy)
+{
+	return (const char *[]){ "silent", "warn", "fatal", "off", "ratelimit" }[policy];
+}
+
+void split_set_policy(struct vm *vm, enum split_policy policy, u32 rate)
+{
+	vm->split.policy = (u8)policy;
+	vm->split.rate = rate;
+}
+
+void symbol_format(u64 address, char *buf, size_t size)
+{
+	snprintf(buf, size, "somewhere+%#lx", address);
+}
+
 bool topo_siblings(u32 cpu, struct cpumask *mask)
 {
 	*mask = (struct cpumask){ { cpu < 2 ? 3 : BIT(cpu) } };

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "arch/x86/split_lock.h"
 #include "arch/x86/topology.h"
 #include "dev/power.h"
 #include "dev/uart16550.h"
@@ -25,6 +26,8 @@ struct fake_output {
 extern struct fake_output fake_serial, fake_screen;
 extern struct vm fake_linux, fake_lab;
 extern struct uart fake_uart;
+extern struct split_lock_core fake_core; /* what each core's owner says */
+extern enum split_lock_state fake_split_lock;
 extern struct topology fake_topology; /* CPUs 0 and 1 are one core, CPU 2 another */
 extern u8 fake_typed[4096];	      /* what the guest got */
 extern size_t fake_typed_len, fake_uart_room;

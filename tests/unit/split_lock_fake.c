@@ -31,7 +31,7 @@ struct cpumask deaf;
 u32 unfit_accesses;
 char last_line[256];
 u32 lines, backtraces;
-bool threads_run;
+bool threads_run, kicks_at_once;
 
 u32 core_of(u32 id)
 {
@@ -144,7 +144,15 @@ void trap_set_irq(u8 vector, void (*handler)(void))
 
 void ipi_kick(u32 id)
 {
-	__atomic_store_n(&cpu[id].kicked, true, __ATOMIC_RELEASE);
+	u32 me = this_cpu(cpu_id);
+
+	if (!kicks_at_once || id == me) {
+		__atomic_store_n(&cpu[id].kicked, true, __ATOMIC_RELEASE);
+		return;
+	}
+	be(id);
+	kick_handler();
+	be(me);
 }
 
 void be(u32 id)

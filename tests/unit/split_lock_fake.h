@@ -45,6 +45,7 @@ extern struct cpumask deaf; /* do not answer a call */
 extern u32 unfit_accesses;  /* of registers that are not there */
 extern char last_line[256];
 extern u32 lines, backtraces;
+extern bool kicks_at_once;
 extern bool threads_run; /* CPUs are threads: a call is a kick that is not waited for */
 
 /* This thread is that CPU from now on. */

@@ -363,8 +363,13 @@ static void corbels_own(void **state)
 	assert_int_equal(core[0].reg, DETECT);
 	be(0);
 	f = at(0x5678);
-	assert_true(trap_ac_hook(&f)); /* another time, told again */
+	kicks_at_once = true;
+	lines = 0;
+	assert_true(trap_ac_hook(&f)); /* another time, told again, and here */
+	kicks_at_once = false;
 	assert_int_equal(backtraces, 2);
+	assert_int_equal(lines, 2);
+	assert_int_equal(core[1].reg, 0);
 }
 
 static u32 held_ranks;

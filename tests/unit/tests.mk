@@ -13,8 +13,9 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 	lib/printf.c lib/assert.c
 
 test_acpi := $(T_DEV)
-T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_sched commands_system commands_vm \
-	console escape lineedit monitor terminal vmconsole) $(U)/debug_fake.c $(U)/host.c $(T_LIB)
+T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_sched commands_split \
+	commands_system commands_vm console escape lineedit monitor terminal vmconsole) $(U)/debug_fake.c \
+	$(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
@@ -41,6 +42,7 @@ test_screen := debug/screen.c debug/escape.c $(B)/font.c
 test_share := virt/share.c $(U)/host.c $(T_LIB)
 test_spinlock := $(U)/host.c $(T_LIB)
 test_split_lock := arch/x86/split_lock.c $(U)/split_lock_fake.c $(U)/host.c $(T_LIB)
+test_split_policy := virt/split_policy.c $(T_VM)
 test_split_lock_threads := $(test_split_lock)
 test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
@@ -52,7 +54,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor pic pit screen share stage2 stage2_model topology uart vcpu_reset virtio \
-	virtio_devices
+	linux loader monitor pic pit screen share split_policy stage2 stage2_model topology uart \
+	vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads spinlock split_lock split_lock_threads stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

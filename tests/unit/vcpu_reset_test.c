@@ -12,6 +12,11 @@
 #define SIGNATURE 0x806ea
 #define PAT	  0x0706050403020100ull
 
+void split_put(struct vcpu *v)
+{
+	v->want_step = false;
+}
+
 static u32 inits, dr_loads, wakes;
 
 void fpu_reset(void *area)

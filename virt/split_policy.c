@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+#include "virt/split_policy.h"
+#include <asm/processor-flags.h>
+#include "arch/x86/fault.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/msr.h"
+#include "arch/x86/split_lock.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "virt/cpuid.h"
+#include "virt/exits.h"
+#include "virt/ops.h"
+
+#define VECTOR_AC	     17
+#define CPUID_7_EDX_CORE_CAP BIT(30)
+
+static void count(u64 *counter)
+{
+	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
+const char *split_policy_name(enum split_policy policy)
+{
+	static const char *const names[SPLIT_POLICIES] = { "silent", "warn", "fatal", "off",
+							   "ratelimit" };
+
+	return policy < SPLIT_POLICIES ? names[policy] : "?";
+}
+
+void split_set_policy(struct vm *vm, enum split_policy policy, u32 rate)
+{
+	WRITE_ONCE(vm->split.rate, rate);
+	WRITE_ONCE(vm->split.policy, (u8)policy);
+}
+
+static void wake(struct timer *t)
+{
+	vcpu_request((struct vcpu *)((char *)t - offsetof(struct vcpu, split.timer)), REQ_DELAY);
+}
+
+/* CPUID, the MSRs and the machine agree when the guest looks for the first time. */
+void split_vm_start(struct vm *vm)
+{
+	struct vm_split *s = &vm->split;
+
+	s->offered = split_lock_state() == SPLIT_LOCK_ON && s->policy != SPLIT_OFF;
+	s->told = false;
+	vm->cpuid->leaf7[0].edx &= ~(u32)CPUID_7_EDX_CORE_CAP;
+	if (s->offered) {
+		vm->cpuid->leaf7[0].edx |= CPUID_7_EDX_CORE_CAP;
+		split_lock_offered();
+	}
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		vm->vcpus[i]->split = (struct vcpu_split){ 0 };
+		timer_init(&vm->vcpus[i]->split.timer, wake);
+	}
+}
+
+int split_read_msr(const struct vcpu *v, u64 *value)
+{
+	*value = v->split.test_ctrl;
+	return v->vm->split.offered ? 0 : -ENXIO;
+}
+
+int split_write_msr(struct vcpu *v, u64 value)
+{
+	if (!v->vm->split.offered)
+		return -ENXIO;
+	if (value & ~(u64)TEST_CTRL_SPLIT_LOCK)
+		return -EINVAL;
+	v->split.test_ctrl = value;
+	return 0;
+}
+
+/* SDM "Interrupt 17: Alignment Check Exception": the guest's own comes only then. */
+static bool legacy(struct vcpu *v)
+{
+	return (v->rflags & X86_EFLAGS_AC) && vcpu_cpl(v) == 3 &&
+	       (virt_ops->get_reg(v, VR_CR0) & X86_CR0_AM);
+}
+
+static void tell(struct vcpu *v, enum split_policy policy)
+{
+	struct vm_split *s = &v->vm->split;
+
+	if (__atomic_exchange_n(&s->told, true, __ATOMIC_RELAXED))
+		return;
+	if (policy == SPLIT_WARN)
+		log_warn("vm %s: splits locks: vCPU %u at rip %#lx", v->vm->name, v->index, v->rip);
+	else if (s->offered)
+		log_debug("vm %s: splits locks and left detection off: vCPU %u at rip %#lx",
+			  v->vm->name, v->index, v->rip);
+}
+
+/*
+ * All vCPUs of a VM share its rate, and no other VM has to do with it: `next` is when the next
+ * split lock may be. True: this one may be now. False: it waits for its turn, which is its own.
+ */
+static bool in_rate(struct vcpu *v, u32 rate)
+{
+	struct vcpu_split *s = &v->split;
+	u64 now = rdtsc(), next = __atomic_load_n(&v->vm->split.next, __ATOMIC_RELAXED), turn;
+
+	if (s->waits && now >= s->until) {
+		s->waits = false;
+		return true;
+	}
+	if (!s->waits) {
+		do
+			turn = MAX(next, now);
+		while (!__atomic_compare_exchange_n(&v->vm->split.next, &next,
+						    turn + (u64)tsc_khz * 1000 / MAX(rate, 1),
+						    false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+		if (turn == now)
+			return true;
+		s->waits = true;
+		s->until = turn;
+		count(&v->vm->split.delayed);
+	}
+	/* Interrupts are taken meanwhile, as in HLT. */
+	v->activity = VCPU_DELAYED;
+	timer_arm(&s->timer, s->until);
+	return false;
+}
+
+void split_delay_over(struct vcpu *v)
+{
+	if (v->activity != VCPU_DELAYED)
+		return;
+	if (rdtsc() >= v->split.until)
+		v->activity = VCPU_ACTIVE;
+	else
+		timer_arm(&v->split.timer, v->split.until);
+}
+
+/* FAULTS builds, where no CPU detects split locks: this legacy #AC stands for one. */
+static bool marked(const struct vcpu *v)
+{
+	return FAULTS && fault_here(FAULT_MARKED_AC, 0, NULL) && v->gpr[R11] == FAULT_AC_MARK;
+}
+
+/* For one that does not come from MSR_TEST_CTRL, the instruction is let through by CR0.AM. */
+static void unmark(struct vcpu *v, bool am)
+{
+	u64 cr0 = virt_ops->get_reg(v, VR_CR0);
+
+	v->split.marked = !am;
+	virt_ops->set_reg(v, VR_CR0, am ? cr0 | X86_CR0_AM : cr0 & ~(u64)X86_CR0_AM);
+}
+
+static void let_through(struct vcpu *v)
+{
+	bool mark = FAULTS && marked(v);
+
+	if (!split_lock_pass_begin() && !mark)
+		return; /* detection is off by now */
+	if (mark)
+		unmark(v, false);
+	v->want_step = true;
+	v->split.rip = v->rip;
+}
+
+static void not_aware(struct vcpu *v)
+{
+	enum split_policy policy = READ_ONCE(v->vm->split.policy);
+
+	tell(v, policy);
+	if (policy == SPLIT_FATAL) {
+		count(&v->vm->split.fatal);
+		vm_stop(v->vm, STOP_SPLIT_LOCK, "vCPU %u splits a lock at rip %#lx", v->index,
+			v->rip);
+	} else if (policy != SPLIT_RATELIMIT || in_rate(v, READ_ONCE(v->vm->split.rate))) {
+		let_through(v);
+	}
+}
+
+bool split_fault(struct vcpu *v)
+{
+	if (!split_lock_takes_part() || (legacy(v) && !marked(v)))
+		return false;
+	if (split_lock_state() != SPLIT_LOCK_ON) { /* it came before that was known here */
+		let_through(v);
+		return true;
+	}
+	if (!v->split.waits)
+		count(&v->vm->split.seen);
+	if (v->event.valid) {
+		/*
+		 * While an event was delivered, which is queued again; as #AC it would take the
+		 * event's place.
+		 */
+		let_through(v);
+	} else if (v->split.test_ctrl & TEST_CTRL_SPLIT_LOCK) {
+		count(&v->vm->split.injected);
+		vcpu_exception(v, VECTOR_AC, true, 0);
+	} else {
+		not_aware(v);
+	}
+	return true;
+}
+
+static void end_pass(struct vcpu *v, bool done)
+{
+	v->want_step = false;
+	if (FAULTS && v->split.marked)
+		unmark(v, true);
+	if (split_lock_pass_end() && done)
+		count(&v->vm->split.passed);
+}
+
+/*
+ * What exits before the instruction is executed brings the same one back: an interrupt of the host,
+ * a page that stage 2 has to map. All else ends the pass: the step is done, the guest is somewhere
+ * else, or it gets an exception of its own.
+ */
+void split_after_exit(struct vcpu *v)
+{
+	bool own = v->exit.kind == EXIT_EXCEPTION && v->exit.exception.vector != VECTOR_AC;
+
+	if (v->exit.kind == EXIT_STEP || v->rip != v->split.rip || own)
+		end_pass(v, true);
+}
+
+void split_put(struct vcpu *v)
+{
+	if (v->want_step)
+		end_pass(v, false);
+}
