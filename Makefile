@@ -274,7 +274,12 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 
-soak: $(B)/corbel.efi faults guest guest-newest bochs $(TINY_GUESTS) $(B)/unit/split_lock_threads
+# A QEMU that detects split locks, for the tests that need one: docs/SPLIT_LOCK.md. Takes minutes.
+.PHONY: split-qemu
+split-qemu:
+	@tools/get-split-qemu $(B)/split-qemu
+soak: $(B)/corbel.efi faults guest guest-newest bochs split-qemu $(TINY_GUESTS) \
+		$(B)/unit/split_lock_threads
 	CORBEL_TEST_LONG=1 $(B)/unit/split_lock_threads
 	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results
 .PHONY: soak

@@ -4,7 +4,8 @@
  * cut out of the reference capability record, so that every vCPU sees the same on every CPU.
  * Whatever isn't listed reads as 0.
  *
- * A policy is made once per VM and never changes afterwards: any CPU may look into it.
+ * A policy is made once per VM and does not change while the VM runs: any CPU may look into it.
+ * (Split-lock detection is offered anew at each start: virt/split_policy.c.)
  */
 #pragma once
 

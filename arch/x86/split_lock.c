@@ -586,7 +586,7 @@ bool split_lock_own_fault(struct trap_frame *f)
 	struct thread *t = this_thread();
 	struct core *c = t->core;
 	u64 flags = irq_save(), word = machine_now();
-	bool first, resume = true;
+	bool first, resume = true, tell_here = may_log(); /* before our own lock counts */
 
 	if (!c || !lock_or_give_up(c)) {
 		irq_restore(flags);
@@ -596,7 +596,7 @@ bool split_lock_own_fault(struct trap_frame *f)
 	if (first) {
 		__atomic_store_n(&own.cpu, this_cpu(cpu_id), __ATOMIC_RELAXED);
 		__atomic_store_n(&own.rip, f->rip, __ATOMIC_RELAXED);
-		__atomic_store_n(&own.untold, !may_log(), __ATOMIC_RELEASE);
+		__atomic_store_n(&own.untold, !tell_here, __ATOMIC_RELEASE);
 	} else if (split_lock_state() != SPLIT_LOCK_ON) {
 		resume = spurious(t, f->rip);
 	}
@@ -604,7 +604,7 @@ bool split_lock_own_fault(struct trap_frame *f)
 	unlock(c, flags);
 	if (first)
 		kick_all();
-	if (first && may_log())
+	if (first && tell_here)
 		tell_own(true);
 	return resume;
 }

@@ -30,6 +30,7 @@ class Test:
     qemu_min: int = 0  # the test is skipped where QEMU's major version is below
     efi: str = "corbel.efi"  # below the build folder
     options: str = ""  # Corbel's LoadOptions: started by the firmware's shell
+    test_ctrl: int | None = None  # on the QEMU of tools/get-split-qemu, with that in MSR_TEST_CTRL at first
     force: bool = False  # mkusb is to make the image although the configuration has errors
 
 
@@ -734,6 +735,7 @@ def cycles():
 # It needs what is above.
 import faults  # noqa: E402  pylint: disable=wrong-import-position
 import guests  # noqa: E402  pylint: disable=wrong-import-position
+import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 
 
 # Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
@@ -758,6 +760,7 @@ TESTS = [
     *ipis(),
     *topology(),
     *faults.tests(),
+    *split_lock.tests(),
     *boot_protocols(),
     *broken_kernels(),
     *others_kernels(),

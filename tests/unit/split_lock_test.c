@@ -330,6 +330,13 @@ static void unknown_value_after_reset(void **state)
 	}
 }
 
+static u32 held_ranks;
+
+static u32 *ranks_held(void)
+{
+	return &held_ranks;
+}
+
 /* 12 */
 static void corbels_own(void **state)
 {
@@ -342,6 +349,7 @@ static void corbels_own(void **state)
 	split_lock_offered();
 	be(3);
 	lines = 0;
+	spin_held_hook = ranks_held;
 	assert_true(trap_ac_hook(&f));
 	assert_int_equal(core[1].reg, 0); /* here at once */
 	assert_int_equal(core[0].reg, DETECT);
@@ -370,13 +378,7 @@ static void corbels_own(void **state)
 	assert_int_equal(backtraces, 2);
 	assert_int_equal(lines, 2);
 	assert_int_equal(core[1].reg, 0);
-}
-
-static u32 held_ranks;
-
-static u32 *ranks_held(void)
-{
-	return &held_ranks;
+	spin_held_hook = NULL;
 }
 
 /* 12: in the log's own code it is told by the kick that follows */
