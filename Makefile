@@ -47,7 +47,8 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c virt/multiboot.c virt/pvh.c \
 	virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
-	mm/frames.c mm/frames_init.c mm/hostmap.c mm/stage2.c \
+	mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/rmap.c mm/rmap_set.c \
+	mm/stage2.c mm/stage2_entry.c mm/tables.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
 	arch/x86/split_lock.c arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
@@ -95,7 +96,8 @@ all: $(B)/corbel.efi
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
 HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c dev/virtq.c lib/spinlock.c arch/x86/timer.c \
 	arch/x86/apic.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c \
-	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c,$(OBJS)))
+	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c \
+	mm/corruption.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
 OPT := -Os
 
@@ -262,7 +264,8 @@ system: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
 
 # What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
-STAGE2_BENCH := $(patsubst %,$(B)/bench/host/%.o,tests/bench/stage2_bench.c tests/unit/host.c mm/stage2.c svm/npt.c \
+STAGE2_BENCH := $(patsubst %,$(B)/bench/host/%.o,tests/bench/stage2_bench.c tests/unit/host.c mm/corruption.c \
+	mm/frames.c mm/frames_init.c mm/rmap.c mm/rmap_set.c mm/stage2.c mm/stage2_entry.c mm/tables.c svm/npt.c \
 	vmx/ept.c lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c)
 $(B)/bench/host/%.c.o: %.c
 	@mkdir -p $(@D)

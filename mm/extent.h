@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The descriptor of a 2 MiB extent, and the page of heads of one that is split. Private to the
- * frame allocator (frames.c, frames_init.c) and, later, the reverse map. Everything here happens
- * under frames.lock, or on the boot CPU before frames_init returns.
+ * frame allocator (frames.c, frames_init.c), the reverse map and the audit. Owners change under
+ * frames.lock, or on the boot CPU before frames_init returns; the reverse map's part (mm/rmap.h)
+ * under the extent's lock.
  *
  *	extents[pfn >> 9]
  *	+--------------------+
@@ -30,8 +31,14 @@ struct extent {
 	u8 kind;	  /* whole: the owner */
 	u16 free;	  /* split: free frames, and the first of their list */
 	u16 first_free;
-};
-_Static_assert(sizeof(struct extent) <= 128, "16 GiB of memory may cost 1 MiB of descriptors");
+	/* The reverse map. */
+	u64 large;     /* keys of leaves of 2 MiB */
+	u64 gib;       /* in the first extent of a GiB: keys of its leaves of 1 GiB */
+	u64 keys : 36; /* pfn of the page of 512 sets, of leaves of 4 KiB; 0: there are none */
+	u64 small_keys : 28; /* keys in that page's sets */
+	struct spinlock lock;
+} ALIGNED(64);
+_Static_assert(sizeof(struct extent) == 64, "16 GiB of memory cost half a MiB of descriptors");
 
 /* Owner of a frame in a split extent; prev and next link free ones. */
 struct frame_head {
@@ -62,6 +69,19 @@ static inline struct frame_owner owner_of(u8 kind, u16 vm)
 {
 	return (struct frame_owner){ .kind = kind, .vm = vm };
 }
+
+static inline struct extent *extent_of(pfn_t f)
+{
+	u64 index = f.v / EXTENT_FRAMES;
+
+	return index < frames.extent_count ? &frames.extents[index] : NULL;
+}
+
+/*
+ * The owner without frames.lock: right for a frame whose owner can't change meanwhile, because the
+ * caller keeps it from being freed; anything for others.
+ */
+struct frame_owner frame_owner_peek(pfn_t f);
 
 /* A whole extent gets another owner as a whole; lists and figures follow. */
 void extent_set_whole(struct extent *e, struct frame_owner owner);

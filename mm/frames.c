@@ -24,13 +24,6 @@ static bool may_own(enum frame_kind kind)
 	return kind > FRAME_FREE && kind < FRAME_KINDS;
 }
 
-static struct extent *extent_of(pfn_t f)
-{
-	u64 index = f.v / EXTENT_FRAMES;
-
-	return index < frames.extent_count ? &frames.extents[index] : NULL;
-}
-
 static u64 extent_pfn(const struct extent *e)
 {
 	return (u64)(e - frames.extents) * EXTENT_FRAMES;
@@ -117,7 +110,7 @@ void extent_set_owner(struct extent *e, u32 index, struct frame_owner owner)
 
 void extent_split(struct extent *e, pfn_t heads)
 {
-	e->heads = heads.v;
+	WRITE_ONCE(e->heads, heads.v);
 	e->free = 0;
 	e->first_free = FRAME_END;
 	memset(extent_heads(e), 0, PAGE_SIZE);
@@ -146,7 +139,7 @@ static void extent_try_join(struct extent *e)
 	if (own)
 		extent_set_owner(e, heads % EXTENT_FRAMES, owner_of(FRAME_FREE, VM_NONE));
 	list_del(&e->link);
-	e->heads = 0;
+	WRITE_ONCE(e->heads, 0);
 	e->kind = FRAME_FREE;
 	e->vm = VM_NONE;
 	whole_list_add(e);
@@ -291,23 +284,25 @@ pfn_t extent_alloc(u64 count, u64 align, enum frame_kind kind, u16 vm)
 
 /* --- free --- */
 
-static struct frame_owner owner_locked(pfn_t f)
+struct frame_owner frame_owner_peek(pfn_t f)
 {
 	const struct extent *e = extent_of(f);
 	const struct frame_head *h;
+	u64 heads;
 
 	if (!e)
 		return owner_of(FRAME_NONE, VM_NONE);
-	if (!e->heads)
+	heads = READ_ONCE(e->heads);
+	if (!heads)
 		return owner_of(e->kind, e->vm);
-	h = &extent_heads(e)[f.v % EXTENT_FRAMES];
+	h = (const struct frame_head *)pfn_ptr(PFN(heads)) + f.v % EXTENT_FRAMES;
 	return owner_of(h->kind, h->vm);
 }
 
 static bool all_owned(u64 first, u64 n, struct frame_owner owner)
 {
 	for (u64 f = first; f - first < n; f++) {
-		if (!same_owner(owner_locked(PFN(f)), owner))
+		if (!same_owner(frame_owner_peek(PFN(f)), owner))
 			return false;
 		if (!extent_of(PFN(f))->heads)
 			f |= EXTENT_FRAMES - 1;
@@ -328,7 +323,7 @@ static void release(u64 first, u64 end, struct frame_owner from)
 		    whole_owned(e, from)) {
 			extent_set_whole(e, owner_of(FRAME_FREE, VM_NONE));
 			end = extent_pfn(e);
-		} else if (same_owner(owner_locked(PFN(end)), from)) {
+		} else if (same_owner(frame_owner_peek(PFN(end)), from)) {
 			free_frame(e, end % EXTENT_FRAMES);
 		}
 	}
@@ -391,7 +386,7 @@ struct frame_owner frame_owner(pfn_t f)
 	struct frame_owner owner;
 
 	spin_lock(&frames.lock);
-	owner = owner_locked(f);
+	owner = frame_owner_peek(f);
 	spin_unlock(&frames.lock);
 	return owner;
 }

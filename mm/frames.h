@@ -6,7 +6,7 @@
  * extent is whole (free, or owned by one owner as 2 MiB) the descriptor says it all. When it splits
  * into 4 KiB frames, one frame of the extent itself is attached as its page of 512 8-byte heads,
  * one a frame: an owner word, or a link of the extent's free list. There is no global per-4K array.
- * (The reverse map of mm/rmap.h will keep its keys in the same heads.)
+ * The reverse map (mm/rmap.h) keeps its keys beside that, in the same descriptor.
  *
  * All functions: any CPU, interrupts on or off, not from NMI context. Lock: RANK_FRAMES, taken
  * inside.

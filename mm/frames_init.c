@@ -183,6 +183,8 @@ int frames_init(const struct mem_range *ranges, size_t count, hpa_t max_hpa)
 	frames.stats = (struct frame_stats){ 0 };
 	frames.stats.frames[FRAME_NONE] = extents * EXTENT_FRAMES;
 	memset(frames.extents, 0, size);
+	for (u64 i = 0; i < extents; i++)
+		spin_init(&frames.extents[i].lock, RANK_EXTENT);
 	heads = fill_extents(&map, (map.array + size) / PAGE_SIZE - mixed);
 	for (; heads < (map.array + size) / PAGE_SIZE; heads++)
 		frame_free(PFN(heads), FRAME_META, VM_NONE);

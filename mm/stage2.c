@@ -14,157 +14,10 @@
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "mm/stage2.h"
+#include "mm/stage2_entry.h"
 
-#define ENTRIES	   512
 #define MAX_LEVELS 5
 #define MAX_GFN	   (1ull << 36)
-
-/* Ignored by the hardware in entries that are not present, under EPT and NPT alike. */
-#define FROZEN BIT(52)
-
-static bool is_frozen(const struct pt_format *fmt, u64 entry)
-{
-	return (entry & FROZEN) && !s2_present(fmt, entry);
-}
-
-static u64 hw_bits(const struct pt_format *fmt)
-{
-	return fmt->accessed | fmt->dirty;
-}
-
-/* Acquire: the contents of a table are seen by whoever sees the entry that links it. */
-static u64 entry_read(const u64 *slot)
-{
-	return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
-}
-
-/* What no entry that we write may ever look like. */
-static void prove_entry(const struct stage2 *s, u8 level, u64 entry)
-{
-	const struct pt_format *fmt = s->fmt;
-	u64 frame = s2_entry_hpa(fmt, entry).v >> PAGE_SHIFT;
-
-	if (s2_is_leaf(fmt, entry, level)) {
-		MMU_WARN_ON(level > s->max_leaf || (frame & (s2_level_frames(level) - 1)));
-		MMU_WARN_ON(level == 1 && (entry & fmt->large_bit));
-		MMU_WARN_ON(!s2_leaf_prot(fmt, entry) ||
-			    s2_leaf_memtype(fmt, entry) == S2_MEMTYPES);
-	} else if (s2_is_table(fmt, entry, level)) {
-		MMU_WARN_ON((entry & fmt->table_bits) != fmt->table_bits ||
-			    (entry & fmt->large_bit));
-	} else {
-		MMU_WARN_ON(frame); /* L1TF: what is not present points at no memory */
-	}
-}
-
-/*
- * The single writer: every store to a stage-2 entry is this one, and what must keep step with the
- * entries hangs here. False if the entry is not *old any more; *old is then what it is now.
- */
-static bool entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new)
-{
-	const struct pt_format *fmt = s->fmt;
-	u64 before = *old;
-
-	prove_entry(s, level, new);
-	if (!__atomic_compare_exchange_n(slot, old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
-		return false;
-
-	int more = s2_is_leaf(fmt, new, level) - s2_is_leaf(fmt, before, level);
-
-	if (more)
-		__atomic_fetch_add(&s->leaves[level], (u64)(s64)more, __ATOMIC_RELAXED);
-	if (s->env->changed && (s2_present(fmt, before) || s2_present(fmt, new)))
-		s->env->changed(s, GFN(ALIGN_DOWN(gfn, s2_level_frames(level))), level, before,
-				new);
-	return true;
-}
-
-static int table_new(struct stage2 *s, hpa_t *table)
-{
-	int err = s->env->table_alloc(s, table);
-
-	if (!err)
-		__atomic_fetch_add(&s->tables, 1, __ATOMIC_RELAXED);
-	return err;
-}
-
-static void table_release(struct stage2 *s, hpa_t table)
-{
-	__atomic_fetch_sub(&s->tables, 1, __ATOMIC_RELAXED);
-	s->env->table_free(s, table);
-}
-
-/*
- * Garbage: tables that were unlinked and that stale walks, of hardware and software, may still
- * read. Their first words hold the list: next table, and the generation of the first flush debt
- * that is sure to be made after the unlinking. To a stale walk these words must stay frozen
- * entries, so each carries its value in the address bits, inverted (L1TF: no memory is up there).
- */
-enum garbage_word { GARBAGE_NEXT, GARBAGE_STAMP_LOW, GARBAGE_STAMP_HIGH };
-
-static void garbage_put(struct stage2 *s, hpa_t table, enum garbage_word which, u64 value)
-{
-	u64 word = FROZEN | ((~value << PAGE_SHIFT) & s->fmt->addr_mask);
-
-	__atomic_store_n(&s->env->table_ptr(s, table)[which], word, __ATOMIC_RELAXED);
-}
-
-static u64 garbage_get(struct stage2 *s, hpa_t table, enum garbage_word which)
-{
-	u64 word = __atomic_load_n(&s->env->table_ptr(s, table)[which], __ATOMIC_RELAXED);
-
-	return (~word & s->fmt->addr_mask) >> PAGE_SHIFT;
-}
-
-static u64 garbage_stamp(struct stage2 *s, hpa_t table)
-{
-	u64 high = garbage_get(s, table, GARBAGE_STAMP_HIGH);
-
-	return high << 32 | garbage_get(s, table, GARBAGE_STAMP_LOW);
-}
-
-/*
- * The table is unlinked and all its entries are frozen. The stamp is taken after that and under the
- * lock: a debt with at least this number was made, and so is flushed, after the unlinking; and the
- * list is ordered, newest first.
- */
-static void garbage_add(struct stage2 *s, hpa_t table)
-{
-	spin_lock(&s->garbage_lock);
-
-	u64 stamp = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) + 1;
-
-	garbage_put(s, table, GARBAGE_NEXT, hpa_pfn(s->garbage).v);
-	garbage_put(s, table, GARBAGE_STAMP_LOW, (u32)stamp);
-	garbage_put(s, table, GARBAGE_STAMP_HIGH, stamp >> 32);
-	s->garbage = table;
-	spin_unlock(&s->garbage_lock);
-}
-
-/* Free what debts up to this generation cover. */
-static void garbage_free(struct stage2 *s, u64 generation)
-{
-	hpa_t newer = HPA(0), ripe;
-
-	spin_lock(&s->garbage_lock);
-	for (ripe = s->garbage; ripe.v && garbage_stamp(s, ripe) > generation;) {
-		newer = ripe;
-		ripe = pfn_hpa(PFN(garbage_get(s, ripe, GARBAGE_NEXT)));
-	}
-	if (newer.v)
-		garbage_put(s, newer, GARBAGE_NEXT, 0);
-	else
-		s->garbage = HPA(0);
-	spin_unlock(&s->garbage_lock);
-
-	while (ripe.v) {
-		hpa_t next = pfn_hpa(PFN(garbage_get(s, ripe, GARBAGE_NEXT)));
-
-		table_release(s, ripe);
-		ripe = next;
-	}
-}
 
 /*
  * The iterator: stands on one entry, and knows the tables above it. `entry` is read once when it
@@ -180,6 +33,7 @@ struct s2_iter {
 	u64 *tables[MAX_LEVELS + 1]; /* by level, from the root to where it stands */
 	u8 level;
 	bool stale; /* something was taken away that a CPU may still know: there will be a debt */
+	struct rmap_log *log; /* of unmap: keys that wait for it */
 };
 
 static void iter_load(struct s2_iter *it)
@@ -224,12 +78,14 @@ static void iter_next(struct s2_iter *it)
 	iter_load(it);
 }
 
-static bool iter_cas(struct s2_iter *it, u64 new)
+/* As entry_cas. */
+static int iter_cas(struct s2_iter *it, u64 new)
 {
-	if (!entry_cas(it->s, it->slot, it->gfn, it->level, &it->entry, new))
-		return false;
-	it->entry = new;
-	return true;
+	int err = entry_cas(it->s, it->slot, it->gfn, it->level, &it->entry, new);
+
+	if (!err)
+		it->entry = new;
+	return err;
 }
 
 static bool on_leaf(const struct s2_iter *it)
@@ -277,12 +133,12 @@ static bool prot_ok(const struct stage2 *s, u8 prot)
 static int link_table(struct s2_iter *it)
 {
 	hpa_t table;
-	int err = table_new(it->s, &table);
+	int err = table_new(it->s, it->level - 1, it->gfn, &table);
 
 	if (err)
 		return err;
 	/* If another CPU was faster, go on with what it installed. */
-	if (!iter_cas(it, table.v | it->s->fmt->table_bits))
+	if (iter_cas(it, table.v | it->s->fmt->table_bits))
 		table_release(it->s, table);
 	return 0;
 }
@@ -321,6 +177,7 @@ static int map_step(struct s2_iter *it, const struct map_wish *wish)
 	u64 pfn = wish->pfn + (it->gfn - it->start);
 	u8 level = largest_level(it->gfn, pfn, it->end - it->gfn, wish->largest);
 	u64 leaf;
+	int err;
 
 	/* Where tables stood above, this entry may cover less than the range would allow. */
 	level = MIN(level, it->level);
@@ -334,8 +191,11 @@ static int map_step(struct s2_iter *it, const struct map_wish *wish)
 		iter_restart(it);
 	} else if (it->level > level) {
 		return link_table(it);
-	} else if (iter_cas(it, leaf)) {
-		iter_next(it);
+	} else {
+		err = iter_cas(it, leaf);
+		if (!err)
+			iter_next(it);
+		return err == -EAGAIN ? 0 : err;
 	}
 	return 0;
 }
@@ -372,20 +232,42 @@ static u64 child_of(const struct pt_format *fmt, u64 leaf, u8 level, u32 i)
 	return level == 2 ? child & ~fmt->large_bit : child;
 }
 
-/* Fill a table that nobody sees yet with the children of a leaf; leaf 0: empty it again. */
-static void fill_table(struct s2_iter *it, hpa_t table, u64 leaf)
+/*
+ * Fill a table that nobody sees yet with the children of a leaf; leaf 0: empty it again. -ENOMEM:
+ * no place for a key.
+ */
+static int fill_table(struct s2_iter *it, hpa_t table, u64 leaf)
 {
 	u64 *entries = it->s->env->table_ptr(it->s, table);
 	u8 level = it->level - 1;
+	int err = 0;
 
-	for (u32 i = 0; i < ENTRIES; i++) {
+	for (u32 i = 0; i < ENTRIES && !err; i++) {
 		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(level);
 		u64 old = entry_read(&entries[i]);
 		u64 new = leaf ? child_of(it->s->fmt, leaf, it->level, i) : 0;
 
 		if (old != new)
-			entry_cas(it->s, &entries[i], gfn, level, &old, new);
+			err = entry_change(it->s, &entries[i], gfn, level, &old, new, RMAP_NEW);
 	}
+	return err;
+}
+
+/* The table is linked: what its keys say holds. */
+static void children_ready(const struct s2_iter *it, u64 leaf)
+{
+	u8 level = it->level - 1;
+	struct rmap_op op = { 0 };
+
+	for (u32 i = 0; i < ENTRIES; i++) {
+		u64 child = child_of(it->s->fmt, leaf, it->level, i);
+		u64 key = leaf_key(it->s, entry_first_gfn(it) + i * s2_level_frames(level), level);
+
+		/* What is not there any more, somebody took away meanwhile. */
+		if (rmap_move(&op, entry_pfn(it->s->fmt, child), level))
+			(void)rmap_replace(&op, key | RMAP_NEW, key);
+	}
+	rmap_unlock(&op);
 }
 
 /*
@@ -397,22 +279,25 @@ static int split_leaf(struct s2_iter *it)
 {
 	hpa_t table;
 	u64 leaf;
-	int err = table_new(it->s, &table);
+	int err = table_new(it->s, it->level - 1, it->gfn, &table);
 
 	if (err)
 		return err;
 	do {
 		leaf = it->entry;
-		fill_table(it, table, leaf);
-		if (iter_cas(it, table.v | it->s->fmt->table_bits)) {
+		err = fill_table(it, table, leaf);
+		if (err)
+			break;
+		if (!iter_cas(it, table.v | it->s->fmt->table_bits)) {
 			it->stale = true;
+			children_ready(it, leaf);
 			return 0;
 		}
 	} while (!((it->entry ^ leaf) & ~hw_bits(it->s->fmt)));
 
-	fill_table(it, table, 0);
+	(void)fill_table(it, table, 0); /* takes keys away, which needs no memory */
 	table_release(it->s, table);
-	return 0;
+	return err;
 }
 
 /* What protect (or with prot 0: unmap) makes of a leaf. */
@@ -449,9 +334,12 @@ static void no_debt(struct stage2 *s, struct flush_debt *debt)
 
 static void make_debt(const struct s2_iter *it, struct flush_debt *debt)
 {
-	no_debt(it->s, debt);
-	if (!it->stale)
+	debt->stage2 = it->s;
+	debt->generation = 0;
+	if (!it->stale) {
+		(void)rmap_log_settle(&debt->log); /* empty: gives its memory back */
 		return;
+	}
 	__atomic_fetch_add(&it->s->unpaid, 1, __ATOMIC_RELAXED);
 	debt->generation = __atomic_add_fetch(&it->s->generation, 1, __ATOMIC_SEQ_CST);
 }
@@ -480,11 +368,15 @@ static u64 freeze(struct stage2 *s, u64 *slot, u64 gfn, u8 level)
 	u64 old = entry_read(slot);
 
 	for (;;) {
+		u64 was = old;
+
 		if (is_frozen(s->fmt, old)) {
 			__builtin_ia32_pause();
 			old = entry_read(slot);
-		} else if (entry_cas(s, slot, gfn, level, &old, FROZEN)) {
-			return old;
+		} else if (!entry_cas(s, slot, gfn, level, &old,
+				      s2_is_leaf(s->fmt, old, level) ? frozen_leaf(s->fmt, old)
+								     : FROZEN)) {
+			return was;
 		}
 	}
 }
@@ -512,11 +404,23 @@ static void unlink_table(struct s2_iter *it)
 {
 	hpa_t table = s2_entry_hpa(it->s->fmt, it->entry);
 
-	if (!iter_cas(it, 0))
-		return;
-	drop_table(it->s, table, entry_first_gfn(it), it->level - 1);
-	it->stale = true;
-	iter_next(it);
+	__atomic_fetch_add(&it->s->unlinking, 1, __ATOMIC_SEQ_CST);
+	if (!iter_cas(it, 0)) {
+		drop_table(it->s, table, entry_first_gfn(it), it->level - 1);
+		it->stale = true;
+		iter_next(it);
+	}
+	__atomic_fetch_sub(&it->s->unlinking, 1, __ATOMIC_SEQ_CST);
+}
+
+/* The leaf is gone; its key goes when the flush is paid. */
+static void log_leaf(struct s2_iter *it, u64 leaf)
+{
+	pfn_t pfn = entry_pfn(it->s->fmt, leaf);
+
+	if (rmap_tracks(pfn))
+		WARN_ON(!rmap_log_add(it->log, pfn,
+				      leaf_key(it->s, it->gfn, it->level) | RMAP_OLD));
 }
 
 static int change_leaf(struct s2_iter *it, u8 prot)
@@ -528,10 +432,12 @@ static int change_leaf(struct s2_iter *it, u8 prot)
 	if (new != old) {
 		if (!entry_in_range(it))
 			return split_leaf(it);
-		if (!iter_cas(it, new))
+		if (iter_cas(it, new))
 			return 0;
 		if (s2_leaf_prot(fmt, old) & ~prot)
 			it->stale = true;
+		if (!prot)
+			log_leaf(it, old);
 	}
 	iter_next(it);
 	return 0;
@@ -563,6 +469,27 @@ static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 	return err;
 }
 
+/* How many entries of one level lie in the range beside those whose whole table does. */
+static u64 ragged(u64 start, u64 end)
+{
+	u64 first = ALIGN_UP(start, ENTRIES), last = ALIGN_DOWN(end, ENTRIES);
+
+	return first <= last ? first - start + (end - last) : end - start;
+}
+
+/* At most how many leaves an unmap takes out of tables that stay. */
+static u64 lone_leaves(const struct stage2 *s, u64 start, u64 end)
+{
+	u64 count = 0;
+
+	for (u8 level = 1; level <= s->max_leaf && start < end; level++) {
+		count += ragged(start, end);
+		start = ALIGN_UP(start, ENTRIES) / ENTRIES;
+		end /= ENTRIES;
+	}
+	return count;
+}
+
 static int change(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, bool ok, struct flush_debt *debt)
 {
 	struct s2_iter it = { .s = s };
@@ -571,7 +498,10 @@ static int change(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, bool ok, stru
 	no_debt(s, debt);
 	if (!ok || !range_ok(s, gfn.v, count))
 		return trace_error(-EINVAL);
-	if (count)
+	it.log = &debt->log;
+	if (!prot)
+		err = rmap_log_reserve(&debt->log, lone_leaves(s, gfn.v, gfn.v + count));
+	if (count && !err)
 		err = change_range(&it, gfn.v, gfn.v + count, prot);
 	make_debt(&it, debt);
 	return err;
@@ -597,9 +527,9 @@ static void merge_thaw(struct s2_iter *it, u64 *entries, u64 merged, u32 count)
 		u64 ad = old & hw_bits(it->s->fmt);
 		u64 child = child_of(it->s->fmt, merged, it->level, i) | ad;
 		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(it->level - 1);
-		bool ours = entry_cas(it->s, &entries[i], gfn, it->level - 1, &old, child);
 
-		MMU_WARN_ON(!ours);
+		if (entry_cas(it->s, &entries[i], gfn, it->level - 1, &old, child))
+			MMU_WARN_ON(true); /* it was ours alone */
 	}
 }
 
@@ -622,8 +552,8 @@ static bool merge_freeze(struct s2_iter *it, u64 *entries, u64 merged, u64 *hw)
 				merge_thaw(it, entries, merged, i);
 				return false;
 			}
-		} while (!entry_cas(it->s, &entries[i], gfn, it->level - 1, &old,
-				    FROZEN | (old & ad)));
+		} while (entry_cas(it->s, &entries[i], gfn, it->level - 1, &old,
+				   frozen_leaf(it->s->fmt, old) | (old & ad)));
 		*hw |= old & ad;
 	}
 	return true;
@@ -658,15 +588,20 @@ static int merge_table(struct s2_iter *it)
 	hpa_t table = s2_entry_hpa(fmt, table_entry);
 	u64 *entries = it->s->env->table_ptr(it->s, table);
 	u64 merged = merged_leaf(fmt, entries, it->level);
-	bool ok;
+	int err = -EAGAIN;
 
-	if (!merged || !iter_cas(it, FROZEN))
+	if (!merged || iter_cas(it, FROZEN))
 		return -EAGAIN;
-	ok = merge_freeze(it, entries, merged, &hw);
-	if (!iter_cas(it, ok ? merged | hw : table_entry))
-		MMU_WARN_ON(true); /* a frozen entry was ours alone */
-	if (!ok)
-		return -EAGAIN;
+	if (merge_freeze(it, entries, merged, &hw)) {
+		err = iter_cas(it, merged | hw);
+		if (err)
+			merge_thaw(it, entries, merged, ENTRIES);
+	}
+	if (err) {
+		if (iter_cas(it, table_entry))
+			MMU_WARN_ON(true); /* a frozen entry was ours alone */
+		return err;
+	}
 	garbage_add(it->s, table);
 	it->stale = true;
 	return 0;
@@ -740,6 +675,7 @@ void stage2_debt_paid(struct flush_debt *debt)
 
 	if (!debt->generation)
 		return;
+	DATA_CORRUPTION_ON(s, rmap_log_settle(&debt->log));
 	garbage_free(s, debt->generation);
 	__atomic_fetch_sub(&s->unpaid, 1, __ATOMIC_RELAXED);
 	debt->generation = 0;
@@ -759,11 +695,14 @@ int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stag
 		.vm = vm,
 		.garbage_lock = SPINLOCK_INIT(RANK_STAGE2),
 	};
-	return table_new(s, &s->root);
+	table_pool_init(&s->pool);
+	return table_new(s, fmt->levels, 0, &s->root);
 }
 
 void stage2_destroy(struct stage2 *s)
 {
+	if (!s->root.v)
+		return; /* stage2_init found no memory for it */
 	MMU_WARN_ON(s->unpaid);
 	drop_table(s, s->root, 0, s->fmt->levels);
 	garbage_free(s, ~0ull);

@@ -18,7 +18,8 @@
  *
  * Stale translations: whatever removes or weakens a mapping returns a *flush debt*. Frames and
  * tables that were unlinked may not be reused before it is paid on every CPU where the VM ran. The
- * type must be used; only stage2_debt_paid() consumes it. When two CPUs unmap the same range at
+ * type must be used; only stage2_debt_paid() consumes it, and only then the keys of what was
+ * unmapped leave the reverse map (mm/rmap.h). When two CPUs unmap the same range at
  * once, each leaf is removed by one of them (the hook `changed` tells), and it is that one's debt
  * that covers it: the other may have no debt at all, and may not conclude that the frame is free.
  *
@@ -29,9 +30,29 @@
 
 #include "lib/addr.h"
 #include "lib/spinlock.h"
+#include "mm/corruption.h"
 #include "mm/pt_format.h"
+#include "mm/rmap.h"
+#include "mm/tables.h"
 
 struct stage2;
+
+/*
+ * What a table page serves as, beside the page itself. Each change of an entry compares it with
+ * what the walk takes the table for: a table that is reached under another role, or after it was
+ * freed, is noticed before it is used.
+ */
+struct s2_table {
+	u64 canary;	/* 0: no table */
+	u64 base;	/* first gfn that it covers */
+	u64 stamp;	/* in the garbage: the flush debt that frees it */
+	hpa_t next;	/* in the garbage, or in a list of free tables */
+	u32 generation; /* how often the page has become a table */
+	u32 live;	/* present entries; atomic */
+	u16 vm;
+	u8 level; /* of its entries */
+};
+_Static_assert(sizeof(struct s2_table) <= 64, "one cache line");
 
 struct stage2_env {
 	/* A cleared table page, or -ENOMEM. Any context in which stage2_map may be called. */
@@ -40,9 +61,17 @@ struct stage2_env {
 	void (*table_free)(struct stage2 *s, hpa_t table);
 	/* Pointer to a table's 512 entries. */
 	u64 *(*table_ptr)(struct stage2 *s, hpa_t table);
+	/* The descriptor that goes with them; lives, and keeps its generation, as long as the page.
+	 */
+	struct s2_table *(*table_desc)(struct stage2 *s, const u64 *entries);
 	/*
-	 * Hook of the single writer, for the reverse map: entry at (gfn, level) changed from old to
-	 * new, in that order in memory. gfn is the first that the entry covers. Called whenever old
+	 * DATA_CORRUPTION_ON(s, ...) was true; any context, locks up to RANK_EXTENT may be held.
+	 * May be NULL.
+	 */
+	void (*corrupted)(struct stage2 *s, const char *cond, const char *file, int line);
+	/*
+	 * Hook of the single writer, for tests: entry at (gfn, level) changed from old to new, in
+	 * that order in memory. gfn is the first that the entry covers. Called whenever old
 	 * or new is present, also for entries of a table that is not linked yet or not any more:
 	 * each leaf that comes is reported once, and once when it goes. May be NULL.
 	 */
@@ -53,16 +82,19 @@ struct stage2 {
 	const struct pt_format *fmt;
 	const struct stage2_env *env;
 	hpa_t root;
-	u64 max_gfn;	/* exclusive; set from the CPU's physical address width, at most 1 << 36 */
-	u8 max_leaf;	/* largest leaf level that the hardware has: 1, 2 or 3 */
-	u16 vm;		/* owner of the tables */
-	u64 generation; /* number of the last flush debt that was made; atomic */
-	u64 unpaid;	/* flush debts made and not paid yet; atomic */
-	u64 tables;	/* table pages in use, root and garbage included; atomic */
-	u64 leaves[4];	/* present leaves by level (index 1..3); atomic */
+	u64 max_gfn;	 /* exclusive; set from the CPU's physical address width, at most 1 << 36 */
+	u8 max_leaf;	 /* largest leaf level that the hardware has: 1, 2 or 3 */
+	u16 vm;		 /* owner of the tables */
+	u8 root_id;	 /* which of the VM's spaces this is, 0..15: part of its keys */
+	u32 unlinking;	 /* removals of tables that are under way; atomic */
+	u64 corruptions; /* how often DATA_CORRUPTION_ON was true; atomic */
+	u64 generation;	 /* number of the last flush debt that was made; atomic */
+	u64 unpaid;	 /* flush debts made and not paid yet; atomic */
+	u64 tables;	 /* table pages in use, root and garbage included; atomic */
+	u64 leaves[4];	 /* present leaves by level (index 1..3); atomic */
 	struct spinlock garbage_lock;
-	/* unlinked tables that wait for their debt, as a list through their own first words */
-	hpa_t garbage;
+	hpa_t garbage; /* unlinked tables that wait for their debt, linked by their descriptors */
+	struct table_pool pool; /* for an env that takes tables from there */
 };
 
 /*
@@ -73,12 +105,14 @@ struct stage2 {
 struct flush_debt {
 	struct stage2 *stage2;
 	u64 generation;
+	struct rmap_log log; /* keys of leaves that were removed */
 };
 
 /* Returns 0, -ENOMEM (no root), -EINVAL (max_leaf or max_gfn out of range). */
 int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
 		u8 max_leaf, u64 max_gfn, u16 vm);
-/* No CPU uses the tables any more and all debts are paid: frees every table. */
+/* No CPU uses the tables any more and all debts are paid: frees every table. Also after a
+ * stage2_init that failed. */
 void stage2_destroy(struct stage2 *s);
 
 /*

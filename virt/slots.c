@@ -206,6 +206,7 @@ int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 prot)
 	err = slot_create(&slot, gpa, size, prot, vm->id);
 	if (err)
 		return err;
+	table_pool_allow(&vm->stage2.pool, size >> PAGE_SHIFT);
 	memmove(&vm->slots[at + 1], &vm->slots[at], (vm->nr_slots - at) * sizeof(slot));
 	vm->slots[at] = slot;
 	vm->nr_slots++;

@@ -62,32 +62,11 @@ const char *stop_reason_name(enum stop_reason why)
 	return why < STOP_REASONS ? reason_names[why] : "?";
 }
 
-/* Stage-2 tables come straight from the frame allocator, owned by the VM. */
-static int table_alloc(struct stage2 *s, hpa_t *table)
-{
-	void *page = frame_alloc_zero(FRAME_STAGE2, s->vm);
-
-	if (!page)
-		return trace_error(-ENOMEM);
-	*table = ptr_hpa(page);
-	return 0;
-}
-
-static void table_free(struct stage2 *s, hpa_t table)
-{
-	frame_free(hpa_pfn(table), FRAME_STAGE2, s->vm);
-}
-
-static u64 *table_ptr(struct stage2 *s, hpa_t table)
-{
-	(void)s;
-	return hpa_ptr(table);
-}
-
 static const struct stage2_env stage2_frames = {
-	.table_alloc = table_alloc,
-	.table_free = table_free,
-	.table_ptr = table_ptr,
+	.table_alloc = table_pool_alloc,
+	.table_free = table_pool_free,
+	.table_ptr = table_pool_ptr,
+	.table_desc = table_pool_desc,
 };
 
 /* CPUs on which one of its vCPUs is in guest mode. */
@@ -258,8 +237,10 @@ bool vm_destroy_step(struct vm *vm)
 		vcpu_free(vm->vcpus[--vm->nr_vcpus]);
 		return true;
 	}
-	if (vm->stage2.fmt)
+	if (vm->stage2.fmt) {
 		stage2_destroy(&vm->stage2);
+		table_pool_destroy(&vm->stage2);
+	}
 	if (vm->cpuid)
 		frame_free(hpa_pfn(ptr_hpa(vm->cpuid)), FRAME_HEAP, id);
 	frame_free_order(hpa_pfn(ptr_hpa(vm)), VM_ORDER, FRAME_HEAP, id);

@@ -18,12 +18,12 @@
 
 static int table_alloc(struct stage2 *s, hpa_t *table)
 {
-	void *p = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
+	void *p = aligned_alloc(PAGE_SIZE, 2 * PAGE_SIZE);
 
 	(void)s;
 	if (!p)
 		return -ENOMEM;
-	memset(p, 0, PAGE_SIZE);
+	memset(p, 0, 2 * PAGE_SIZE);
 	*table = HPA((u64)(uintptr_t)p);
 	return 0;
 }
@@ -34,6 +34,13 @@ static u64 *table_ptr(struct stage2 *s, hpa_t table)
 	return (u64 *)(uintptr_t)table.v;
 }
 
+/* Behind the page. */
+static struct s2_table *table_desc(struct stage2 *s, const u64 *entries)
+{
+	(void)s;
+	return (struct s2_table *)(uintptr_t)(entries + 512);
+}
+
 static void table_free(struct stage2 *s, hpa_t table)
 {
 	free(table_ptr(s, table));
@@ -41,7 +48,8 @@ static void table_free(struct stage2 *s, hpa_t table)
 
 static const struct stage2_env env = { .table_alloc = table_alloc,
 				       .table_free = table_free,
-				       .table_ptr = table_ptr };
+				       .table_ptr = table_ptr,
+				       .table_desc = table_desc };
 
 static double now_ns(void)
 {

@@ -20,7 +20,8 @@ COMMENT_LINE = re.compile(r"^[ \t]*\*[^ \t/\n]", re.M)  # clang-format leaves su
 INCLUDE = re.compile(r'^[ \t]*[#%][ \t]*include[ \t]*([<"])([^>"\n]*)[>"]', re.M)
 
 # Without hardware: these link on the build host, and say nothing in assembly. (lib/memory.c is not for the host.)
-PURE = re.compile(r"lib/(?!memory\.c)|boot/config|mm/stage2\.|mm/pt_format\.|vmx/ept\.|svm/npt\.|virt/decode")
+PURE = re.compile(r"lib/(?!memory\.c)|boot/config|mm/(?:stage2|stage2_entry|tables|rmap|rmap_set|corruption|audit)\.|"
+                  r"mm/pt_format\.|vmx/ept\.|svm/npt\.|virt/decode")
 
 VMX = "vmxon vmxoff vmclear vmptrld vmptrst vmread vmwrite vmlaunch vmresume invept invvpid vmfunc"
 SVM = "vmrun vmload vmsave stgi clgi invlpga skinit vmgexit"
@@ -41,7 +42,8 @@ WORDS = (
     (r"\b(?:vmx_ops|svm_ops)\b", ("boot/main.c", "vmx/ops.c", "vmx/ops.h", "svm/ops.c", "svm/ops.h"),
      "name a backend"),
     (r"\bs2_make_leaf\s*\(", ("mm/stage2.c", "mm/pt_format.h"), "makes stage-2 entries"),
-    (r"(?:->|\.)\s*table_ptr\s*\(", ("mm/stage2.c",), "sees the entries of stage-2 tables"),
+    (r"(?:->|\.)\s*table_ptr\s*\(", ("mm/stage2.c", "mm/stage2_entry.c", "mm/audit.c"),
+     "sees the entries of stage-2 tables"),
     (r"\bslot_ptr\s*\(|(?:->|\.)bias\b",
      ("virt/slotmem.h", "virt/slots.c", "virt/guestmem.c", "virt/guestwalk.c", "virt/guestlinear.c"),
      "have pointers into guest memory"),
@@ -54,8 +56,8 @@ PRIVATE = {
     "vmx/insn.h": ("vmx/",),
     "svm/insn.h": ("svm/",),
 }
-# The single writer of mm/stage2.c, and the list that it keeps in tables that are unlinked.
-STAGE2_STORES = {"entry_cas": 1, "garbage_put": 1}
+# The single writer of stage-2 entries.
+STAGE2_STORES = {"entry_store": 1}
 
 # What has no place in a public tree: paths and hosts of one machine, notes to oneself.
 UNWANTED = re.compile(r"(?<![\w.$}])/(?:work|home|root|mnt)/\w|\b[\w-]+\.(?:internal|corp|lan)\b|"
@@ -130,18 +132,23 @@ def check_layers(_options):
 
 
 def check_stage2():
-    """In mm/stage2.c each store through a pointer to an entry is in the single writer."""
-    path, bad, seen = "mm/stage2.c", [], {}
+    """Each store through a pointer to an entry is in the single writer."""
+    bad = check_stores("mm/stage2.c", {})
+    return bad + check_stores("mm/stage2_entry.c", STAGE2_STORES)
+
+
+def check_stores(path, allowed):
+    bad, seen = [], {}
     text = code(path)
     starts = [(m.start(), m[1]) for m in re.finditer(r"^\w[^;{}()]*?\b(\w+)\([^;{}]*\)\s*\{", text, re.M)]
     stores = r"__atomic_(?:compare_exchange|exchange|store)(?:_n)?\s*\(|^\s+\*slot\s*=|entries\[[^]]*\]\s*=[^=]"
     for match in re.finditer(stores, text, re.M):
         function = [name for start, name in starts if start < match.start()][-1]
         seen[function] = seen.get(function, 0) + 1
-        if seen[function] > STAGE2_STORES.get(function, 0):
-            bad.append(f"{path}:{line_of(text, match.end())}: {function} stores an entry: only entry_cas does")
-    if seen.get("entry_cas") != 1:
-        bad.append(f"{path}: entry_cas stores no entry: this check sees nothing")
+        if seen[function] > allowed.get(function, 0):
+            bad.append(f"{path}:{line_of(text, match.end())}: {function} stores an entry: only entry_store does")
+    if allowed and seen.get("entry_store") != 1:
+        bad.append(f"{path}: entry_store stores no entry: this check sees nothing")
     return bad
 
 

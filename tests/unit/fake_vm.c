@@ -68,30 +68,10 @@ void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
 	stage2_debt_paid(debt);
 }
 
-static int table_alloc(struct stage2 *s, hpa_t *table)
-{
-	void *p = frame_alloc_zero(FRAME_STAGE2, s->vm);
-
-	if (!p)
-		return -1;
-	*table = ptr_hpa(p);
-	return 0;
-}
-
-static void table_free(struct stage2 *s, hpa_t table)
-{
-	frame_free(hpa_pfn(table), FRAME_STAGE2, s->vm);
-}
-
-static u64 *table_ptr(struct stage2 *s, hpa_t table)
-{
-	(void)s;
-	return hpa_ptr(table);
-}
-
-static const struct stage2_env env = { .table_alloc = table_alloc,
-				       .table_free = table_free,
-				       .table_ptr = table_ptr };
+static const struct stage2_env env = { .table_alloc = table_pool_alloc,
+				       .table_free = table_pool_free,
+				       .table_ptr = table_pool_ptr,
+				       .table_desc = table_pool_desc };
 
 /* The shape of NPT: present, write, user, NX. */
 static const struct pt_format format = {

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "lib/error.h"
+#include "mm/extent.h"
 #include "tests/unit/host.h"
 #include "tests/unit/stage2_host.h"
 
@@ -24,8 +25,8 @@ static int table_alloc(struct stage2 *s, hpa_t *table)
 		return -ENOMEM;
 	if (allocs_left > 0)
 		allocs_left--;
-	p = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
-	memset(p, 0, PAGE_SIZE);
+	p = aligned_alloc(PAGE_SIZE, 2 * PAGE_SIZE);
+	memset(p, 0, 2 * PAGE_SIZE);
 	*table = HPA((u64)(uintptr_t)p);
 	__atomic_fetch_add(&tables_live, 1, __ATOMIC_RELAXED);
 	if (watch_alloc)
@@ -37,6 +38,13 @@ u64 *stage2_table(struct stage2 *s, hpa_t table)
 {
 	(void)s;
 	return (u64 *)(uintptr_t)table.v;
+}
+
+/* Behind the page. */
+static struct s2_table *table_desc(struct stage2 *s, const u64 *entries)
+{
+	(void)s;
+	return (struct s2_table *)(uintptr_t)(entries + ENTRIES);
 }
 
 static void table_free(struct stage2 *s, hpa_t table)
@@ -52,7 +60,8 @@ static void changed(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 ne
 	HOST_CHECK(s2_present(s->fmt, old_entry) || s2_present(s->fmt, new_entry));
 	HOST_CHECK(!(gfn.v % s2_level_frames(level)));
 	/* L1TF: what is not present points at nothing. */
-	HOST_CHECK(s2_present(s->fmt, new_entry) || !(new_entry & s->fmt->addr_mask));
+	HOST_CHECK(s2_present(s->fmt, new_entry) || !(new_entry & s->fmt->addr_mask) ||
+		   (new_entry & s->fmt->addr_mask) >> 51);
 	if (more)
 		__atomic_fetch_add(&leaves_seen[level], (u64)(s64)more, __ATOMIC_RELAXED);
 	if (watch)
@@ -63,11 +72,38 @@ const struct stage2_env stage2_host_env = {
 	.table_alloc = table_alloc,
 	.table_free = table_free,
 	.table_ptr = stage2_table,
+	.table_desc = table_desc,
 	.changed = changed,
 };
 
+/*
+ * Frames that the tests map, and so have keys: most of the first 600 GiB. What lies above counts as
+ * device memory.
+ */
+static void open_frames(void)
+{
+	struct mem_range map[] = { { HPA(0), 600 * GIB, FRAME_GUEST },
+				   { HPA(600 * GIB), GIB, FRAME_FREE } };
+
+	host_arena_open(601 * GIB);
+	assert_int_equal(frames_init(map, ARRAY_SIZE(map), HPA(1ull << 46)), 0);
+}
+
+void check_no_keys(void)
+{
+	for (u64 i = 0; i < frames.extent_count; i++) {
+		const struct extent *e = &frames.extents[i];
+
+		if (e->large || e->gib || e->keys || e->small_keys)
+			assert_int_equal(i, -1);
+	}
+	assert_int_equal(rmap_set_memory(), 0);
+}
+
 void open_stage2(struct stage2 *s, const struct pt_format *fmt, u8 max_leaf)
 {
+	if (!host_arena)
+		open_frames();
 	watch = NULL;
 	watch_alloc = NULL;
 	allocs_left = -1;
@@ -87,6 +123,8 @@ void close_stage2(struct stage2 *s)
 	}
 	assert_int_equal(host_failures, 0);
 	assert_int_equal(host_warnings, 0);
+	assert_int_equal(s->corruptions, 0);
+	check_no_keys();
 }
 
 u64 *hw_walk(struct stage2 *s, u64 gfn, u8 *level, u64 *entry)

@@ -25,7 +25,9 @@ extern const struct stage2_env stage2_host_env;
 /* Pointer to a table's entries. */
 u64 *stage2_table(struct stage2 *s, hpa_t table);
 void open_stage2(struct stage2 *s, const struct pt_format *fmt, u8 max_leaf);
-/* Checks that nothing is left: tables, leaves, debts, failures, warnings. */
+/* No frame has a key, and no memory is used for any. */
+void check_no_keys(void);
+/* Checks that nothing is left: tables, leaves, debts, failures, warnings, keys. */
 void close_stage2(struct stage2 *s);
 
 /* What a frame translates to. All zero: nothing. */

@@ -375,8 +375,10 @@ static void test_single_writer(void **state)
 		model_choose_script();
 		model_commit(model_run(&debt));
 		model_check(0, UNITS);
-		if (debt.generation)
-			model.s.unpaid--; /* paid with the rest, at the end */
+		if (debt.generation) {
+			(void)rmap_log_settle(&debt.log);
+			model.s.unpaid--; /* the tables are freed at the end */
+		}
 	}
 	watch = NULL;
 	close_stage2(&model.s);

@@ -461,6 +461,8 @@ static void take_child(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64
 	watch = NULL;
 	merge_children[300] = 0;
 	s->leaves[1]--;
+	s->env->table_desc(s, merge_children)->live--;
+	HOST_CHECK(!rmap_remove(PFN(512 + 300), rmap_key(1, 0, 1, 512 + 300)));
 	leaves_seen[1]--;
 }
 

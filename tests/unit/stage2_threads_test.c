@@ -151,7 +151,7 @@ static void *chaos_main(void *arg)
 {
 	struct thread *t = arg;
 
-	for (u32 i = 0; i < 2000; i++) {
+	for (u32 i = 0; i < 1000; i++) {
 		u64 r = host_random(&t->seed);
 		u64 first = (r >> 8) % CHAOS_COUNT,
 		    count = (r >> 32) % 8 ? (r >> 36) % 8 + 1 : (r >> 36) % 2000;

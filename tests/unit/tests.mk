@@ -5,7 +5,8 @@
 U := tests/unit
 T_LIB := lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
-T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c mm/stage2.c $(T_FRAMES)
+T_STAGE2 := mm/corruption.c mm/rmap.c mm/rmap_set.c mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
+T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c $(T_STAGE2)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer pic pit \
 	platform power rtc testdev uart16550 \
@@ -44,7 +45,8 @@ test_spinlock := $(U)/host.c $(T_LIB)
 test_split_lock := arch/x86/split_lock.c $(U)/split_lock_fake.c $(U)/host.c $(T_LIB)
 test_split_policy := virt/split_policy.c $(T_VM)
 test_split_lock_threads := $(test_split_lock)
-test_stage2 := $(U)/stage2_host.c mm/stage2.c svm/npt.c vmx/ept.c $(T_FRAMES)
+test_stage2 := $(U)/stage2_host.c svm/npt.c vmx/ept.c $(T_STAGE2)
+test_rmap := $(test_stage2)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
@@ -54,7 +56,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor pic pit screen share split_policy stage2 stage2_model topology uart \
+	linux loader monitor pic pit rmap screen share split_policy stage2 stage2_model topology uart \
 	vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads spinlock split_lock split_lock_threads stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

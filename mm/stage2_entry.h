@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The entries of stage-2 tables: how they are read, and the only way to change one. Private to the
+ * engine (mm/stage2.c) and the audit.
+ */
+#pragma once
+
+#include "mm/stage2.h"
+
+#define ENTRIES 512
+
+/* Ignored by the hardware in entries that are not present, under EPT and NPT alike. */
+#define FROZEN BIT(52)
+
+static inline bool is_frozen(const struct pt_format *fmt, u64 entry)
+{
+	return (entry & FROZEN) && !s2_present(fmt, entry);
+}
+
+/*
+ * A frozen entry that was a leaf says of which frame: in the address bits, inverted (L1TF: no
+ * memory is up there). The frame's key is still there, and this is how it is found.
+ */
+static inline u64 frozen_leaf(const struct pt_format *fmt, u64 leaf)
+{
+	return FROZEN | (~leaf & fmt->addr_mask);
+}
+
+static inline bool was_leaf(const struct pt_format *fmt, u64 entry)
+{
+	return is_frozen(fmt, entry) && (entry & fmt->addr_mask);
+}
+
+static inline pfn_t frozen_pfn(const struct pt_format *fmt, u64 entry)
+{
+	return hpa_pfn(HPA(~entry & fmt->addr_mask));
+}
+
+static inline pfn_t entry_pfn(const struct pt_format *fmt, u64 entry)
+{
+	return hpa_pfn(s2_entry_hpa(fmt, entry));
+}
+
+static inline u64 hw_bits(const struct pt_format *fmt)
+{
+	return fmt->accessed | fmt->dirty;
+}
+
+/* Acquire: the contents of a table are seen by whoever sees the entry that links it. */
+static inline u64 entry_read(const u64 *slot)
+{
+	return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
+
+static inline u64 leaf_key(const struct stage2 *s, u64 gfn, u8 level)
+{
+	return rmap_key(s->vm, s->root_id, level, ALIGN_DOWN(gfn, s2_level_frames(level)));
+}
+
+/*
+ * Change an entry and, where a leaf comes or goes, its key, under the lock of its frame's keys. 0;
+ * -EAGAIN: the entry is not *old any more, *old is what it is now; nothing changed then, nor with
+ * -ENOMEM (for a key), nor with -EPERM (a frame that no guest may have). flag: RMAP_NEW if the
+ * table is not linked, otherwise 0.
+ */
+int entry_change(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new, u64 flag);
+
+static inline int entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new)
+{
+	return entry_change(s, slot, gfn, level, old, new, 0);
+}
+
+/* A table of entries of that level that covers gfn, empty. 0 or -ENOMEM. */
+int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table);
+/* Nobody can reach the table: the keys of what it still says go, and it is freed. */
+void table_release(struct stage2 *s, hpa_t table);
+/* Does the table serve as what a walk takes it for? slot: any entry of it. */
+bool table_fits(struct stage2 *s, const u64 *slot, u64 gfn, u8 level);
+
+/*
+ * Garbage: tables that were unlinked and that stale walks, of hardware and software, may still
+ * read. Their descriptors hold the list, and the generation of the first flush debt that is sure to
+ * be made after the unlinking: the stamp is taken under the lock, when all entries are frozen. So a
+ * debt with at least this number was made, and is flushed, after that; and the list is ordered,
+ * newest first.
+ */
+void garbage_add(struct stage2 *s, hpa_t table);
+/* Free what debts up to this generation cover. */
+void garbage_free(struct stage2 *s, u64 generation);

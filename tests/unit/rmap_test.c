@@ -1,0 +1,655 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The reverse map: sets of keys of every size, and several VMs that map the same frames, with
+ * tables from the pool, out of memory at each allocation, and against a model. After each step of
+ * those every leaf has its key and every key its leaf.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "lib/error.h"
+#include "mm/extent.h"
+#include "tests/unit/host.h"
+#include "tests/unit/stage2_host.h"
+
+/* --- sets --- */
+
+/* As rmap_set_add, filling the reserve as often as it is asked for. */
+static void set_add(u64 *word, u64 key)
+{
+	struct rmap_reserve r = { 0 };
+	int err;
+
+	while ((err = rmap_set_add(word, key, &r)) == -EAGAIN)
+		assert_int_equal(rmap_reserve_fill(&r), 0);
+	assert_int_equal(err, 0);
+	rmap_reserve_empty(&r);
+}
+
+static void set_remove(u64 *word, u64 key)
+{
+	struct rmap_reserve r = { 0 };
+
+	assert_true(rmap_set_remove(word, key, &r));
+	rmap_reserve_empty(&r);
+}
+
+static u64 test_key(u64 i)
+{
+	return rmap_key((u16)(i % 7 + 1), 0, 1, i * 3 + 5);
+}
+
+enum order { FORWARD, BACKWARD, SHUFFLED };
+
+static void fill_order(u32 *index, u32 n, enum order order)
+{
+	u64 seed = host_seed();
+
+	for (u32 i = 0; i < n; i++)
+		index[i] = order == BACKWARD ? n - 1 - i : i;
+	for (u32 i = n; order == SHUFFLED && i-- > 1;) {
+		u32 j = (u32)(host_random(&seed) % (i + 1)), t = index[i];
+
+		index[i] = index[j];
+		index[j] = t;
+	}
+}
+
+static bool mark_seen(void *arg, u64 key)
+{
+	u8 *seen = arg;
+	u64 i = (rmap_gfn(key).v - 5) / 3;
+
+	HOST_CHECK(key == test_key(i) && !seen[i]);
+	seen[i] = 1;
+	return true;
+}
+
+static void check_set(const u64 *word, const u8 *in, u32 n)
+{
+	u8 *seen = calloc(n, 1);
+
+	rmap_set_for_each(word, mark_seen, seen);
+	assert_memory_equal(seen, in, n);
+	free(seen);
+}
+
+static void run_set(u32 n, enum order order)
+{
+	u32 *index = calloc(n, sizeof(*index));
+	u8 *in = calloc(n, 1);
+	u64 word = 0;
+
+	fill_order(index, n, order);
+	for (u32 i = 0; i < n; i++) {
+		set_add(&word, test_key(i));
+		in[i] = 1;
+		assert_int_equal(rmap_set_count(&word), i + 1);
+		if (n <= 200)
+			check_set(&word, in, n);
+	}
+	check_set(&word, in, n);
+	for (u32 i = 0; i < n; i++) {
+		assert_null(rmap_set_find(&word, test_key(n)));
+		assert_null(rmap_set_find(&word, test_key(index[i]) | RMAP_OLD));
+		set_remove(&word, test_key(index[i]));
+		in[index[i]] = 0;
+		assert_null(rmap_set_find(&word, test_key(index[i])));
+		if (n <= 200 || i % (n / 8) == 0)
+			check_set(&word, in, n);
+	}
+	assert_int_equal(word, 0);
+	assert_int_equal(rmap_set_memory(), 0);
+	assert_int_equal(host_failures, 0);
+	free(index);
+	free(in);
+}
+
+static void test_sets(void **state)
+{
+	static const u32 sizes[] = { 1, 2, 7, 8, 14, 56, 57, 58, 200, 10000, 100000 };
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(sizes); i++) {
+		run_set(sizes[i], FORWARD);
+		run_set(sizes[i], BACKWARD);
+		run_set(sizes[i], SHUFFLED);
+	}
+}
+
+/* What mappers cost: nothing for one, a node for two to seven. */
+static void test_set_costs(void **state)
+{
+	struct rmap_reserve r = { 0 };
+	u64 word = 0;
+
+	(void)state;
+	assert_int_equal(rmap_set_add(&word, test_key(0), &r), 0);
+	assert_int_equal(word, test_key(0));
+	assert_int_equal(rmap_set_add(&word, test_key(1), &r), -EAGAIN);
+	assert_int_equal(word, test_key(0));
+	assert_int_equal(r.want_nodes, 1);
+	assert_int_equal(r.want_pages, 0);
+	assert_int_equal(rmap_reserve_fill(&r), 0);
+	for (u64 i = 1; i < 7; i++)
+		assert_int_equal(rmap_set_add(&word, test_key(i), &r), 0);
+	assert_int_equal(r.nr_nodes, 0);
+	assert_int_equal(rmap_set_add(&word, test_key(7), &r), -EAGAIN);
+	for (u64 i = 0; i < 7; i++)
+		assert_true(rmap_set_remove(&word, test_key(i), &r));
+	assert_false(rmap_set_remove(&word, test_key(0), &r));
+	assert_int_equal(word, 0);
+	assert_int_equal(r.nr_nodes, 1);
+	rmap_reserve_empty(&r);
+	assert_int_equal(rmap_set_memory(), 0);
+}
+
+/* The same mapping twice: one waits for its flush. */
+static void test_set_same_key_twice(void **state)
+{
+	u64 word = 0, key = test_key(3);
+
+	(void)state;
+	set_add(&word, key | RMAP_OLD);
+	set_add(&word, key);
+	assert_non_null(rmap_set_find(&word, key));
+	set_remove(&word, key | RMAP_OLD);
+	assert_int_equal(word, key);
+	set_remove(&word, key);
+	assert_int_equal(word, 0);
+}
+
+/* --- VMs --- */
+
+#define VMS	     3
+#define WINDOW	     (4 * FRAMES_2M) /* gfns from 0, in each VM */
+#define EXTENT_COUNT 3
+#define MEMORY	     (64 * MIB)
+
+static struct stage2 vms[VMS];
+static pfn_t guest; /* EXTENT_COUNT extents that all VMs may map */
+
+static const struct stage2_env pool_env = {
+	.table_alloc = table_pool_alloc,
+	.table_free = table_pool_free,
+	.table_ptr = table_pool_ptr,
+	.table_desc = table_pool_desc,
+};
+
+static void open_vms(const struct pt_format *fmt)
+{
+	struct mem_range map = { HPA(0), MEMORY, FRAME_FREE };
+
+	host_arena_open(MEMORY);
+	host_failures = host_warnings = 0;
+	assert_int_equal(frames_init(&map, 1, HPA(MEMORY)), 0);
+	guest = extent_alloc(EXTENT_COUNT, 1, FRAME_GUEST, 99);
+	assert_true(pfn_valid(guest));
+	for (u16 i = 0; i < VMS; i++) {
+		assert_int_equal(stage2_init(&vms[i], fmt, &pool_env, 3, 1ull << 30, i + 1), 0);
+		table_pool_allow(&vms[i].pool, WINDOW);
+	}
+}
+
+static u64 free_frames(void)
+{
+	struct frame_stats stats;
+
+	frames_stats(&stats);
+	return stats.frames[FRAME_FREE];
+}
+
+static void close_vms(void)
+{
+	u64 used;
+
+	for (u32 i = 0; i < VMS; i++) {
+		assert_int_equal(vms[i].unpaid, 0);
+		stage2_destroy(&vms[i]);
+		table_pool_destroy(&vms[i]);
+		assert_int_equal(vms[i].corruptions, 0);
+	}
+	check_no_keys();
+	used = free_frames();
+	assert_int_equal(extent_free(guest, EXTENT_COUNT, FRAME_GUEST, 99), 0);
+	assert_int_equal(free_frames(), used + EXTENT_COUNT * FRAMES_2M);
+	assert_int_equal(host_failures, 0);
+	assert_int_equal(host_warnings, 0);
+}
+
+static int map(u32 vm, u64 gfn, u64 pfn, u64 count, u8 largest)
+{
+	return stage2_map(&vms[vm], GFN(gfn), PFN(guest.v + pfn), count, S2_RWX, S2_WB, largest);
+}
+
+static void unmap(u32 vm, u64 gfn, u64 count)
+{
+	struct flush_debt debt;
+
+	assert_int_equal(stage2_unmap(&vms[vm], GFN(gfn), count, &debt), 0);
+	stage2_debt_paid(&debt);
+}
+
+struct keys {
+	u64 key[128];
+	u32 count;
+};
+
+static bool collect(void *arg, u64 key, pfn_t first)
+{
+	struct keys *keys = arg;
+
+	(void)first;
+	if (keys->count < ARRAY_SIZE(keys->key))
+		keys->key[keys->count++] = key;
+	return true;
+}
+
+static struct keys keys_of(u64 pfn)
+{
+	struct keys keys = { .count = 0 };
+
+	rmap_for_each(PFN(guest.v + pfn), collect, &keys);
+	assert_int_equal(rmap_count(PFN(guest.v + pfn)), keys.count);
+	return keys;
+}
+
+static bool has_key(u64 pfn, u64 key)
+{
+	struct keys keys = keys_of(pfn);
+
+	for (u32 i = 0; i < keys.count; i++) {
+		if (keys.key[i] == key)
+			return true;
+	}
+	return false;
+}
+
+/* Every key that is there leads to a leaf of its level that maps the frame. */
+static bool key_has_leaf(void *arg, u64 key, pfn_t first)
+{
+	struct stage2 *s = &vms[rmap_vm(key) - 1];
+	struct stage2_leaf leaf;
+
+	if (key & RMAP_OLD) {
+		(*(u64 *)arg)++;
+		return true;
+	}
+	HOST_CHECK(!(key & RMAP_NEW));
+	HOST_CHECK(stage2_lookup(s, rmap_gfn(key), &leaf) && leaf.level == rmap_level(key) &&
+		   leaf.gfn.v == rmap_gfn(key).v && leaf.pfn.v == first.v);
+	return true;
+}
+
+/*
+ * Every leaf of the windows has its key, and there are as many keys as leaves: so every key has its
+ * leaf. Returns how many keys wait for their flush.
+ */
+static u64 check_all(void)
+{
+	u64 leaves = 0, keys = 0, old = 0;
+
+	for (u32 i = 0; i < VMS; i++) {
+		for (u64 gfn = 0; gfn < WINDOW;) {
+			struct stage2_leaf leaf;
+			bool mapped = stage2_lookup(&vms[i], GFN(gfn), &leaf);
+
+			if (mapped) {
+				assert_true(
+					has_key(leaf.pfn.v - guest.v,
+						rmap_key((u16)(i + 1), 0, leaf.level, leaf.gfn.v)));
+				leaves++;
+			}
+			gfn = leaf.gfn.v + s2_level_frames(leaf.level);
+		}
+		assert_true(vms[i].leaves[3] == 0);
+		leaves -= vms[i].leaves[1] + vms[i].leaves[2];
+	}
+	assert_int_equal(leaves, 0);
+	for (u64 e = guest.v / 512; e < guest.v / 512 + EXTENT_COUNT; e++) {
+		keys += rmap_set_count(&frames.extents[e].large) + frames.extents[e].small_keys;
+		rmap_for_each(PFN(e * 512), key_has_leaf, &old);
+		for (u64 i = 1; i < 512 && frames.extents[e].keys; i++) {
+			struct keys some = keys_of((e * 512 - guest.v) + i);
+
+			for (u32 k = 0; k < some.count; k++) {
+				if (rmap_level(some.key[k]) == 1)
+					key_has_leaf(&old, some.key[k], PFN(e * 512 + i));
+			}
+		}
+	}
+	for (u32 i = 0; i < VMS; i++)
+		keys -= vms[i].leaves[1] + vms[i].leaves[2];
+	assert_int_equal(keys, old);
+	assert_int_equal(host_failures, 0);
+	return old;
+}
+
+/* One frame: two VMs, one of them twice, at both sizes. */
+static void test_mappers_of_a_frame(void **state)
+{
+	open_vms(*state);
+	assert_int_equal(map(0, 0, 0, 512, 2), 0);
+	assert_int_equal(keys_of(77).count, 1);
+	assert_int_equal(keys_of(77).key[0], rmap_key(1, 0, 2, 0));
+	assert_int_equal(map(1, 1024, 0, 512, 1), 0);
+	assert_int_equal(map(0, 600, 77, 1, 1), 0);
+	assert_int_equal(keys_of(77).count, 3);
+	assert_true(has_key(77, rmap_key(1, 0, 2, 0)));
+	assert_true(has_key(77, rmap_key(2, 0, 1, 1024 + 77)));
+	assert_true(has_key(77, rmap_key(1, 0, 1, 600)));
+	assert_int_equal(keys_of(78).count, 2);
+	check_all();
+	unmap(0, 0, 512);
+	assert_int_equal(keys_of(77).count, 2);
+	unmap(0, 600, 1);
+	unmap(1, 1024, 512);
+	assert_int_equal(keys_of(77).count, 0);
+	check_all();
+	close_vms();
+}
+
+/* A key outlives its leaf until the debt is paid: then, and not before, the frame is nobody's. */
+static void unmap_waits(u64 first, u64 count)
+{
+	struct flush_debt debt, again;
+
+	assert_int_equal(map(0, 0, 0, 1024, 1), 0);
+	assert_int_equal(stage2_unmap(&vms[0], GFN(first), count, &debt), 0);
+	assert_int_equal(check_all(), count);
+	for (u64 i = first; i < first + count; i++)
+		assert_true(has_key(i, rmap_key(1, 0, 1, i) | RMAP_OLD));
+	/* Somebody else removes it once more, and owes nothing: the frame is in use all the same.
+	 */
+	assert_int_equal(stage2_unmap(&vms[0], GFN(first), count, &again), 0);
+	assert_int_equal(again.generation, 0);
+	stage2_debt_paid(&again);
+	assert_int_equal(rmap_count(PFN(guest.v + first)), 1);
+	/* It may come back before. */
+	assert_int_equal(map(0, first, first, 1, 1), 0);
+	assert_int_equal(rmap_count(PFN(guest.v + first)), 2);
+	check_all();
+	stage2_debt_paid(&debt);
+	assert_int_equal(check_all(), 0);
+	assert_int_equal(rmap_count(PFN(guest.v + first)), 1);
+	unmap(0, 0, 1024);
+	check_no_keys();
+}
+
+static void test_keys_wait_for_the_flush(void **state)
+{
+	open_vms(*state);
+	unmap_waits(5, 1);
+	unmap_waits(0, 512);
+	unmap_waits(3, 400);
+	unmap_waits(100, 800);
+	unmap_waits(1, 1023);
+	close_vms();
+}
+
+/* What no guest may have is refused, and says so. */
+static void test_foreign_frames(void **state)
+{
+	pfn_t f;
+
+	open_vms(*state);
+	f = frame_alloc(FRAME_HEAP, VM_NONE);
+	assert_int_equal(stage2_map(&vms[0], GFN(1), f, 1, S2_RWX, S2_WB, 1), -EPERM);
+	assert_int_equal(stage2_map(&vms[0], GFN(1), hpa_pfn(vms[1].root), 1, S2_RWX, S2_WB, 1),
+			 -EPERM);
+	assert_int_equal(
+		stage2_map(&vms[0], GFN(1), PFN(guest.v + EXTENT_COUNT * 512), 1, S2_RWX, S2_WB, 1),
+		-EPERM);
+	assert_int_equal(vms[0].corruptions, 3);
+	assert_int_equal(vms[0].leaves[1], 0);
+	frame_free(f, FRAME_HEAP, VM_NONE);
+	vms[0].corruptions = host_warnings = 0;
+	close_vms();
+}
+
+/*
+ * CVE-2026-46113: a leaf was added under one key and removed under another, because the key was
+ * computed anew from what its table had become. Here: one frame as part of a 2 MiB leaf and as a 4
+ * KiB leaf of the same VM, each split, merged and removed while the other stays.
+ */
+static void test_cve_2026_46113_two_roles(void **state)
+{
+	struct flush_debt debt;
+
+	open_vms(*state);
+	assert_int_equal(map(0, 512, 0, 512, 2), 0);
+	assert_int_equal(map(0, 5, 9, 1, 1), 0);
+	assert_int_equal(stage2_split(&vms[0], GFN(512), 1, &debt), 0);
+	stage2_debt_paid(&debt);
+	assert_int_equal(keys_of(9).count, 2);
+	assert_true(has_key(9, rmap_key(1, 0, 1, 512 + 9)));
+	assert_true(has_key(9, rmap_key(1, 0, 1, 5)));
+	check_all();
+	assert_int_equal(stage2_merge(&vms[0], GFN(512), 2, &debt), 0);
+	assert_int_equal(keys_of(9).count, 3); /* the merged table's leaf, until it is flushed */
+	stage2_debt_paid(&debt);
+	assert_int_equal(keys_of(9).count, 2);
+	assert_true(has_key(9, rmap_key(1, 0, 2, 512)));
+	unmap(0, 5, 1);
+	assert_int_equal(keys_of(9).count, 1);
+	assert_true(has_key(9, rmap_key(1, 0, 2, 512)));
+	check_all();
+	unmap(0, 512, 512);
+	assert_int_equal(keys_of(9).count, 0);
+	close_vms();
+}
+
+/*
+ * CVE-2026-53359: a table page was used again under another key while a walk still took it for what
+ * it had been. Here: such a walk is noticed by the table's descriptor at its first store, and a
+ * leaf without its key at its removal.
+ */
+static void test_cve_2026_53359_table_reused(void **state)
+{
+	struct s2_table *t, before;
+	struct flush_debt debt;
+	u64 *entries;
+	u8 level;
+	u64 entry;
+
+	open_vms(*state);
+	assert_int_equal(map(0, 5, 5, 1, 1), 0);
+	entries = vms[0].env->table_ptr(&vms[0], vms[0].root);
+	for (level = 4; level > 1; level--)
+		entries = hpa_ptr(HPA(entries[0] & vms[0].fmt->addr_mask));
+	t = table_pool_desc(&vms[0], entries);
+	assert_int_equal(t->level, 1);
+	assert_int_equal(t->base, 0);
+	before = *t;
+
+	/* Freed, and used again elsewhere: by the next map, a level-1 table too. */
+	unmap(0, 0, 1 << 18);
+	assert_int_equal(t->canary, 0);
+	entry = entries[5];
+	assert_false(s2_present(vms[0].fmt, entry));
+	assert_int_equal(map(0, 1024, 6, 1, 1), 0);
+
+	/* The table that has that leaf now is taken for one that covers what the first one did. */
+	entries = vms[0].env->table_ptr(&vms[0], vms[0].root);
+	for (level = 4; level > 1; level--)
+		entries = hpa_ptr(HPA(entries[level == 2 ? 2 : 0] & vms[0].fmt->addr_mask));
+	t = table_pool_desc(&vms[0], entries);
+	before = *t;
+	t->base = 0;
+	assert_int_equal(vms[0].corruptions, 0);
+	assert_int_equal(stage2_unmap(&vms[0], GFN(1024), 1, &debt), 0);
+	assert_int_not_equal(vms[0].corruptions, 0);
+	stage2_debt_paid(&debt);
+	t->base = before.base;
+	assert_int_equal(keys_of(6).count, 0);
+	vms[0].corruptions = host_warnings = 0;
+	close_vms();
+}
+
+/* --- out of memory at each allocation --- */
+
+static pfn_t hoard[MEMORY / PAGE_SIZE];
+static u32 hoarded;
+
+/* All memory is taken, except n frames. */
+static void starve(u64 n)
+{
+	for (hoarded = 0; pfn_valid(hoard[hoarded] = frame_alloc(FRAME_HEAP, VM_NONE)); hoarded++)
+		;
+	while (n-- && hoarded)
+		frame_free(hoard[--hoarded], FRAME_HEAP, VM_NONE);
+}
+
+static void feed(void)
+{
+	while (hoarded)
+		frame_free(hoard[--hoarded], FRAME_HEAP, VM_NONE);
+}
+
+/* True if nothing was missing. */
+static bool hungry_scene(const struct pt_format *fmt, u64 n)
+{
+	struct flush_debt debt;
+	u64 frames_before;
+	bool ok;
+
+	open_vms(fmt);
+	/* Tables are not what this is about: they are there. */
+	for (u32 i = 0; i < VMS; i++) {
+		assert_int_equal(map(i, 1536, 1024, 2, 1), 0);
+		unmap(i, 1536, 2);
+	}
+	frames_before = free_frames();
+	starve(n);
+	ok = !map(0, 0, 0, 512, 2) && !map(1, 0, 0, 1, 1) && !map(2, 0, 0, 1, 1) &&
+	     !map(1, 600, 0, 1, 1) && !map(1, 601, 1, 1, 1) && !map(2, 512, 0, 512, 2);
+	for (u64 i = 0; ok && i < 70; i++)
+		ok = !map(2, 1100 + i, 0, 1, 1);
+	if (ok) {
+		ok = !stage2_unmap(&vms[0], GFN(100), 300, &debt);
+		check_all();
+		stage2_debt_paid(&debt);
+	}
+	if (ok) {
+		ok = stage2_merge(&vms[0], GFN(0), 2, &debt) == -EAGAIN; /* it has a hole */
+		stage2_debt_paid(&debt);
+	}
+	check_all();
+	feed();
+	for (u32 i = 0; i < VMS; i++)
+		unmap(i, 0, WINDOW);
+	check_no_keys();
+	assert_int_equal(free_frames(), frames_before);
+	close_vms();
+	return ok;
+}
+
+static void test_out_of_memory(void **state)
+{
+	u64 n = 0;
+
+	while (!hungry_scene(*state, n))
+		n++;
+	/* a page of sets and one of nodes, one for the hash, the split's page, the log's */
+	assert_int_equal(n, 5);
+}
+
+/* --- random operations --- */
+
+struct owed {
+	struct flush_debt debt;
+	bool any;
+};
+
+static void random_steps(const struct pt_format *fmt, u32 steps)
+{
+	struct owed owed[8] = { 0 };
+	u64 seed = host_seed();
+
+	open_vms(fmt);
+	for (u32 i = 0; i < steps; i++) {
+		u64 r = host_random(&seed);
+		u32 vm = r % VMS, slot = (r >> 8) % ARRAY_SIZE(owed);
+		u64 gfn = (r >> 16) % WINDOW, count = (r >> 32) % 4 ? (r >> 40) % 4 + 1 : 512;
+		u64 pfn = (r >> 48) % 16 + (r >> 52) % EXTENT_COUNT * 512;
+		struct flush_debt debt = { .stage2 = &vms[vm] };
+
+		if (count == 512) {
+			gfn &= ~511ull;
+			pfn &= ~511ull;
+		}
+		count = MIN(count, WINDOW - gfn);
+		count = MIN(count, EXTENT_COUNT * 512 - pfn);
+		switch ((r >> 4) % 8) {
+		case 0:
+		case 1:
+		case 2:
+			assert_true(map(vm, gfn, pfn, count, r >> 63 ? 1 : 2) % EEXIST == 0);
+			break;
+		case 3:
+			assert_int_equal(stage2_protect(&vms[vm], GFN(gfn), count,
+							r >> 63 ? S2_R : S2_RWX, &debt),
+					 0);
+			break;
+		case 4:
+			assert_int_equal(stage2_split(&vms[vm], GFN(gfn), 1, &debt), 0);
+			break;
+		case 5:
+			assert_true(stage2_merge(&vms[vm], GFN(gfn), 2, &debt) % EAGAIN == 0);
+			break;
+		default:
+			assert_int_equal(stage2_unmap(&vms[vm], GFN(gfn), count, &debt), 0);
+		}
+		if (debt.generation) {
+			if (owed[slot].any)
+				stage2_debt_paid(&owed[slot].debt);
+			owed[slot] = (struct owed){ debt, true };
+		}
+		if (i % 64 == 0)
+			check_all();
+	}
+	for (u32 i = 0; i < ARRAY_SIZE(owed); i++) {
+		if (owed[i].any)
+			stage2_debt_paid(&owed[i].debt);
+	}
+	assert_int_equal(check_all(), 0);
+	close_vms();
+}
+
+static void test_random(void **state)
+{
+	const char *steps = getenv("CORBEL_TEST_STEPS");
+
+	random_steps(*state, steps ? (u32)strtoul(steps, NULL, 0) : 20000);
+}
+
+static int open_plain(void **state)
+{
+	struct mem_range map = { HPA(0), MEMORY, FRAME_FREE };
+
+	(void)state;
+	host_arena_open(MEMORY);
+	return frames_init(&map, 1, HPA(MEMORY));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(test_sets, open_plain),
+		cmocka_unit_test_setup(test_set_costs, open_plain),
+		cmocka_unit_test_setup(test_set_same_key_twice, open_plain),
+		BOTH(test_mappers_of_a_frame),
+		BOTH(test_keys_wait_for_the_flush),
+		BOTH(test_foreign_frames),
+		BOTH(test_cve_2026_46113_two_roles),
+		BOTH(test_cve_2026_53359_table_reused),
+		BOTH(test_out_of_memory),
+		BOTH(test_random),
+	};
+
+	host_hooks_open();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
