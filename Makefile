@@ -42,10 +42,11 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	svm/vcpu.c \
 	vmx/apicv.c vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
 	vmx/switched.c vmx/tlb.c vmx/vcpu.c \
-	virt/bus.c virt/caps.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c virt/decode_tables.c \
-	virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c virt/guestmem.c \
-	virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c virt/multiboot.c virt/pvh.c \
-	virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c virt/vcpu.c virt/vcpu_reset.c \
+	virt/bus.c virt/caps.c virt/corruption.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c \
+	virt/decode_tables.c virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c \
+	virt/guestmem.c virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c \
+	virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c \
+	virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
 	mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \

@@ -35,6 +35,8 @@
 
 enum config_serial { CONFIG_SERIAL_AUTO, CONFIG_SERIAL_PORT, CONFIG_SERIAL_NONE };
 enum config_idle { CONFIG_IDLE_MONITOR, CONFIG_IDLE_POWEROFF };
+/* in the order of enum on_corruption */
+enum config_corruption { CONFIG_CORRUPTION_KILL, CONFIG_CORRUPTION_PANIC };
 /* in the order of enum virt_mixed */
 enum config_mixed { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE, CONFIG_MIXED_COMMON };
 enum config_exit { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART, CONFIG_EXIT_POWEROFF };
@@ -103,6 +105,7 @@ struct config {
 	u32 baud;	 /* divides 115200 */
 	enum config_idle when_idle;
 	enum config_mixed mixed_cpus;
+	enum config_corruption on_corruption;
 	s32 setup_cpu;			    /* CPU number or CONFIG_SETUP_BOOT */
 	struct config_split split_lock;	    /* of VMs that don't say; OFF: detection is off */
 	char attach[CONFIG_NAME_MAX + 1];   /* a VM of vms[]; empty: the monitor */

@@ -32,6 +32,7 @@
 #include "mm/hostmap.h"
 #include "mm/phys.h"
 #include "svm/ops.h"
+#include "virt/corruption.h"
 #include "virt/enable.h"
 #include "virt/exits.h"
 #include "virt/hotplug.h"
@@ -322,6 +323,7 @@ static void enable_virtualization(void)
 	int err = virt_setup(backends, ARRAY_SIZE(backends), setup,
 			     (enum virt_mixed)config.mixed_cpus);
 
+	on_corruption = (enum on_corruption)config.on_corruption;
 	decided = rdtsc();
 	if (!err && virt_ops->can_step())
 		split_lock_init(config.split_lock.policy != CONFIG_SPLIT_OFF);

@@ -10,6 +10,7 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "virt/corruption.h"
 #include "virt/enable.h"
 #include "virt/loader.h"
 #include "virt/ops.h"
@@ -320,6 +321,7 @@ void vms_ended(struct vm *vm)
 	const struct config_vm *c = vm->config;
 	bool again;
 
+	vm_quarantine(vm);
 	if (vm->stop_reason == STOP_RESET) { /* the guest restarts itself: no end */
 		vm->resets++;
 		log_info("vm %s: reset by the guest: %s", vm->name, vm->stop_text);

@@ -4,6 +4,7 @@
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mm/frames.h"
+#include "virt/corruption.h"
 
 #define KIB_PER_FRAME (PAGE_SIZE / KIB)
 
@@ -32,6 +33,9 @@ bool cmd_mem(u32 argc, char **argv)
 	monitor_printf("owner=total");
 	print_size(total);
 	monitor_printf("free_2mib_extents=%lu\n", stats.whole_free_extents);
+	monitor_printf("rmap_nodes_kib=%lu corruptions=%lu on_corruption=%s\n",
+		       rmap_set_memory() / KIB, READ_ONCE(corruptions),
+		       on_corruption == CORRUPTION_PANIC ? "panic" : "kill");
 	for (u32 i = 0; (vm = command_nth_vm(i)); i++) {
 		monitor_printf("vm=%s", vm->name);
 		print_size(frames_of_vm(vm->id));

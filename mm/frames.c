@@ -21,7 +21,7 @@ static bool same_owner(struct frame_owner a, struct frame_owner b)
 
 static bool may_own(enum frame_kind kind)
 {
-	return kind > FRAME_FREE && kind < FRAME_KINDS;
+	return kind > FRAME_FREE && kind < FRAME_QUARANTINE;
 }
 
 static u64 extent_pfn(const struct extent *e)
@@ -379,6 +379,47 @@ u64 frames_release(hpa_t base, u64 size, enum frame_kind from)
 	return grown;
 }
 
+/* --- quarantine --- */
+
+static bool belongs(u8 kind, u16 vm, u16 wanted)
+{
+	return vm == wanted && (kind == FRAME_GUEST || kind == FRAME_STAGE2);
+}
+
+static u64 extent_quarantine(struct extent *e, u16 vm)
+{
+	struct frame_owner jail = owner_of(FRAME_QUARANTINE, vm);
+	u64 count = 0;
+
+	if (!e->heads) {
+		if (!belongs(e->kind, e->vm, vm))
+			return 0;
+		extent_set_whole(e, jail);
+		return EXTENT_FRAMES;
+	}
+	for (u32 i = 0; i < EXTENT_FRAMES; i++) {
+		const struct frame_head *h = &extent_heads(e)[i];
+
+		if (belongs(h->kind, h->vm, vm)) {
+			extent_set_owner(e, i, jail);
+			count++;
+		}
+	}
+	return count;
+}
+
+u64 frames_quarantine(u16 vm)
+{
+	u64 count = 0;
+
+	for (u64 i = 0; i < frames.extent_count; i++) {
+		spin_lock(&frames.lock);
+		count += extent_quarantine(&frames.extents[i], vm);
+		spin_unlock(&frames.lock);
+	}
+	return count;
+}
+
 /* --- look --- */
 
 struct frame_owner frame_owner(pfn_t f)
@@ -426,10 +467,17 @@ u64 frames_of_vm(u16 vm)
 const char *frame_kind_name(enum frame_kind kind)
 {
 	static const char *const names[FRAME_KINDS] = {
-		[FRAME_NONE] = "none",	   [FRAME_FREE] = "free", [FRAME_IMAGE] = "image",
-		[FRAME_MODULE] = "module", [FRAME_META] = "meta", [FRAME_HOST_PT] = "host-pt",
-		[FRAME_HEAP] = "heap",	   [FRAME_HW] = "hw",	  [FRAME_STAGE2] = "stage2",
+		[FRAME_NONE] = "none",
+		[FRAME_FREE] = "free",
+		[FRAME_IMAGE] = "image",
+		[FRAME_MODULE] = "module",
+		[FRAME_META] = "meta",
+		[FRAME_HOST_PT] = "host-pt",
+		[FRAME_HEAP] = "heap",
+		[FRAME_HW] = "hw",
+		[FRAME_STAGE2] = "stage2",
 		[FRAME_GUEST] = "guest",
+		[FRAME_QUARANTINE] = "quarantine",
 	};
 
 	return (u32)kind < FRAME_KINDS ? names[kind] : "?";

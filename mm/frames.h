@@ -30,6 +30,8 @@ enum frame_kind {
 	FRAME_HW,      /* VMXON regions, VMCS, VMCB, bitmaps, host save areas */
 	FRAME_STAGE2,  /* stage-2 tables */
 	FRAME_GUEST,   /* guest memory */
+	/* memory and tables of a VM whose structures were damaged: never used again */
+	FRAME_QUARANTINE,
 	FRAME_KINDS
 };
 
@@ -99,6 +101,13 @@ int extent_free(pfn_t f, u64 count, enum frame_kind kind, u16 vm);
 
 /* Who owns a frame; FRAME_NONE for what is no RAM. Any pfn is fine. */
 struct frame_owner frame_owner(pfn_t f);
+
+/*
+ * What belongs to the VM as FRAME_GUEST or FRAME_STAGE2 becomes FRAME_QUARANTINE: it can't be freed
+ * or mapped any more. Mappings that other VMs have of it stay. Returns how many frames that are.
+ * Walks the extents.
+ */
+u64 frames_quarantine(u16 vm);
 
 struct frame_stats {
 	u64 frames[FRAME_KINDS]; /* 4 KiB frames by kind */

@@ -132,7 +132,8 @@ void table_pool_destroy(struct stage2 *s)
 {
 	hpa_t block = s->pool.blocks;
 
-	DATA_CORRUPTION_ON(s, s->pool.nr_free != s->pool.tables);
+	if (DATA_CORRUPTION_ON(s, s->pool.nr_free != s->pool.tables))
+		return;
 	while (block.v) {
 		hpa_t next = table_pool_desc(s, words_of(block))->next;
 

@@ -20,6 +20,7 @@
 #include "lib/error.h"
 #include "lib/string.h"
 #include "arch/x86/insn.h"
+#include "virt/corruption.h"
 #include "virt/slotmem.h"
 
 /* A kernel boots in less; about 25 ms of one CPU. */
@@ -230,15 +231,40 @@ void vm_clear_memory(struct vm *vm)
 	}
 }
 
+/* Its frames are given back, or in quarantine. */
+static bool last_slot_done(struct vm *vm)
+{
+	struct memslot *s = &vm->slots[vm->nr_slots - 1];
+
+	slot_arrays_free(s, vm->id);
+	*s = (struct memslot){ 0 };
+	vm->freed_extents = 0;
+	return --vm->nr_slots;
+}
+
+/* A part may need memory, for what waits for the flush; the whole space needs none. */
+static bool unmap_for_good(struct vm *vm, u64 from, u64 to)
+{
+	struct flush_debt debt = { 0 };
+	int err = stage2_unmap(&vm->stage2, GFN(from >> PAGE_SHIFT), (to - from) >> PAGE_SHIFT,
+			       &debt);
+
+	if (err == -ENOMEM)
+		err = stage2_unmap(&vm->stage2, GFN(0), vm->stage2.max_gfn, &debt);
+	if (VM_BUG_ON(vm, err))
+		return false;
+	vm_pay_flush(vm, &debt);
+	return !vm_is_corrupt(vm);
+}
+
 /*
  * The last GiB of the last slot: an aligned one of the guest, so that no leaf of stage 2 sticks
- * out, and nothing is split.
+ * out, and nothing is split. Of a corrupt VM nothing is unmapped, and no frame is given back.
  */
 bool vm_free_memory_step(struct vm *vm)
 {
-	struct flush_debt debt = { 0 };
 	struct memslot *s;
-	u64 from, to, top;
+	u64 from, to;
 	u32 i, n;
 
 	if (!vm->nr_slots)
@@ -248,18 +274,11 @@ bool vm_free_memory_step(struct vm *vm)
 	to = extent_gpa(s, n);
 	from = MAX(ALIGN_DOWN(to - 1, GIB), extent_gpa(s, 0));
 	i = (u32)((from - extent_gpa(s, 0)) >> EXTENT_SHIFT);
-	top = MIN(to, vm->stage2.max_gfn << PAGE_SHIFT);
-	VM_BUG_ON(vm, stage2_unmap(&vm->stage2, GFN(from >> PAGE_SHIFT), (top - from) >> PAGE_SHIFT,
-				   &debt));
-	vm_pay_flush(vm, &debt);
+	to = MIN(to, vm->stage2.max_gfn << PAGE_SHIFT);
+	if (vm_is_corrupt(vm) || !unmap_for_good(vm, from, to))
+		return last_slot_done(vm);
 	for (u32 k = i; k < n; k++)
 		extent_free(s->extents[k], 1, FRAME_GUEST, vm->id);
 	vm->freed_extents += n - i;
-	if (!i) {
-		slot_arrays_free(s, vm->id);
-		*s = (struct memslot){ 0 };
-		vm->nr_slots--;
-		vm->freed_extents = 0;
-	}
-	return vm->nr_slots;
+	return i || last_slot_done(vm);
 }

@@ -9,6 +9,7 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "virt/corruption.h"
 #include "virt/cpuid.h"
 #include "virt/enable.h"
 #include "virt/fpu.h"
@@ -67,6 +68,7 @@ static const struct stage2_env stage2_frames = {
 	.table_free = table_pool_free,
 	.table_ptr = table_pool_ptr,
 	.table_desc = table_pool_desc,
+	.corrupted = vm_corrupted,
 };
 
 /* CPUs on which one of its vCPUs is in guest mode. */
@@ -237,10 +239,8 @@ bool vm_destroy_step(struct vm *vm)
 		vcpu_free(vm->vcpus[--vm->nr_vcpus]);
 		return true;
 	}
-	if (vm->stage2.fmt) {
-		stage2_destroy(&vm->stage2);
-		table_pool_destroy(&vm->stage2);
-	}
+	if (vm->stage2.fmt)
+		vm_free_tables(vm);
 	if (vm->cpuid)
 		frame_free(hpa_pfn(ptr_hpa(vm->cpuid)), FRAME_HEAP, id);
 	frame_free_order(hpa_pfn(ptr_hpa(vm)), VM_ORDER, FRAME_HEAP, id);

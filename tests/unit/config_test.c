@@ -81,6 +81,7 @@ static const struct bad bad_corbel[] = {
 	{ "split_lock = ratelimit:1000001",
 	  "c:2: split_lock: 'ratelimit:1000001' is not " SPLIT_LOCK_IS },
 	{ "split_lock = warn:5", "c:2: split_lock: 'warn:5' is not " SPLIT_LOCK_IS },
+	{ "on_corruption = stop", "c:2: on_corruption: 'stop' is not kill or panic\n" },
 	{ "mixed_cpus = allow", "c:2: mixed_cpus: 'allow' is not exclude, refuse or common\n" },
 	{ "Serial = auto", "c:2: 'Serial' is not a key of [corbel]\n" },
 	{ "memory = 1G", "c:2: 'memory' is not a key of [corbel]\n" },
@@ -124,6 +125,7 @@ static void bad_keys_of_corbel_keep_their_default(void **state)
 		assert_int_equal(config.setup_cpu, CONFIG_SETUP_BOOT);
 		assert_int_equal(config.mixed_cpus, CONFIG_MIXED_EXCLUDE);
 		assert_int_equal(config.split_lock.policy, CONFIG_SPLIT_DEFAULT);
+		assert_int_equal(config.on_corruption, CONFIG_CORRUPTION_KILL);
 		assert_string_equal(config.attach, "");
 		assert_int_equal(config.nr_vms, 0);
 		if (!strstr(text, "9600\n"))
@@ -340,6 +342,7 @@ static const char whole[] = "[corbel]\r\n"
 			    "setup_cpu = 255\r\n"
 			    "mixed_cpus = common\r\n"
 			    "split_lock = warn\r\n"
+			    "on_corruption = panic\r\n"
 			    "\r\n"
 			    " [ vm  linux ]  # first\r\n"
 			    "kernel = memtest86+x64.bin\r\n"
@@ -378,6 +381,7 @@ static void check_whole(void)
 	assert_int_equal(config.split_lock.policy, CONFIG_SPLIT_WARN);
 	assert_int_equal(vm->split_lock.policy, CONFIG_SPLIT_RATELIMIT);
 	assert_int_equal(vm->split_lock.rate, 250);
+	assert_int_equal(config.on_corruption, CONFIG_CORRUPTION_PANIC);
 	assert_int_equal(config.nr_vms, 2);
 	assert_string_equal(vm->name, "linux");
 	assert_string_equal(vm->kernel, "memtest86+x64.bin");
@@ -390,13 +394,13 @@ static void check_whole(void)
 	assert_false(vm->autostart);
 	assert_false(vm->apicv);
 	assert_int_equal(vm->on_exit, CONFIG_EXIT_RESTART);
-	assert_int_equal(vm->line, 10);
-	assert_int_equal(vm->kernel_line, 11);
-	assert_int_equal(vm->initrd_line, 12);
-	assert_int_equal(vm->memory_line, 14);
+	assert_int_equal(vm->line, 11);
+	assert_int_equal(vm->kernel_line, 12);
+	assert_int_equal(vm->initrd_line, 13);
+	assert_int_equal(vm->memory_line, 15);
 	assert_string_equal(vm->disk, "Root.img");
 	assert_true(vm->disk_readonly);
-	assert_int_equal(vm->disk_line, 20);
+	assert_int_equal(vm->disk_line, 21);
 	assert_string_equal(vm->net, "lab-1");
 	assert_memory_equal(vm->mac, "\x02\x00\x0a\xff\x00\x10", 6);
 	assert_false(vm->rng);

@@ -15,6 +15,7 @@
 #include "mm/phys.h"
 #include "tests/unit/debug_fake.h"
 #include "tests/unit/host.h"
+#include "virt/corruption.h"
 #include "virt/enable.h"
 #include "virt/hotplug.h"
 #include "virt/sched.h"
@@ -221,6 +222,14 @@ int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
 int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
 {
 	return frame_free_order(f, 0, kind, vm);
+}
+
+enum on_corruption on_corruption;
+u64 corruptions;
+
+u64 rmap_set_memory(void)
+{
+	return 8 * KIB;
 }
 
 void frames_stats(struct frame_stats *out)

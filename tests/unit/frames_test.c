@@ -542,6 +542,36 @@ static void test_threads(void **state)
 	check_figures();
 }
 
+/* What a damaged VM had is nobody's, and can't be freed by mistake; the rest of it can. */
+static void test_quarantine(void **state)
+{
+	pfn_t whole, frame, other, heap;
+	u64 free_before;
+
+	(void)state;
+	init_simple(ARENA);
+	whole = extent_alloc(2, 1, FRAME_GUEST, 5);
+	frame = frame_alloc(FRAME_STAGE2, 5);
+	other = frame_alloc(FRAME_STAGE2, 6);
+	heap = frame_alloc(FRAME_HEAP, 5);
+	free_before = stats().frames[FRAME_FREE];
+	assert_int_equal(frames_quarantine(5), 2 * EXTENT_FRAMES + 1);
+	assert_int_equal(frames_quarantine(5), 0);
+	check_figures();
+	assert_int_equal(stats().frames[FRAME_QUARANTINE], 2 * EXTENT_FRAMES + 1);
+	assert_int_equal(frame_owner(whole).kind, FRAME_QUARANTINE);
+	assert_int_equal(frame_owner(whole).vm, 5);
+	assert_int_equal(frame_owner(other).kind, FRAME_STAGE2);
+	assert_int_equal(extent_free(whole, 2, FRAME_GUEST, 5), -EINVAL);
+	assert_int_equal(extent_free(whole, 2, FRAME_QUARANTINE, 5), -EINVAL);
+	assert_int_equal(frame_free(frame, FRAME_STAGE2, 5), -EINVAL);
+	assert_int_equal(stats().frames[FRAME_FREE], free_before);
+	assert_int_equal(frame_free(heap, FRAME_HEAP, 5), 0);
+	/* The number is taken as long as this is there. */
+	assert_int_equal(frames_of_vm(5), 2 * EXTENT_FRAMES + 1);
+	check_figures();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -559,6 +589,7 @@ int main(void)
 		cmocka_unit_test(test_free_in_pieces),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_quarantine),
 	};
 
 	host_hooks_open();

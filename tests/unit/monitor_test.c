@@ -517,7 +517,8 @@ static void mem(void **state)
 	(void)state;
 	expect_part("mem", "\r\nowner=\"free\" kib=1024 mib=1.0\r\n");
 	expect_part("mem", "\r\nowner=\"guest memory\" kib=9216 mib=9.0\r\n");
-	expect_part("mem", "\r\nowner=total kib=46080 mib=45.0\r\nfree_2mib_extents=17\r\n"
+	expect_part("mem", "\r\nowner=total kib=56320 mib=55.0\r\nfree_2mib_extents=17\r\n"
+			   "rmap_nodes_kib=8 corruptions=0 on_corruption=kill\r\n"
 			   "vm=linux kib=262144 mib=256.0\r\n");
 }
 

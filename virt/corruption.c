@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+#include "virt/corruption.h"
+#include "lib/assert.h"
+#include "lib/log.h"
+#include "mm/frames.h"
+
+enum on_corruption on_corruption;
+
+void vm_corrupted(struct stage2 *s, const char *cond, const char *file, int line)
+{
+	struct vm *vm = container_of(s, struct vm, stage2);
+
+	if (on_corruption == CORRUPTION_PANIC)
+		panic("vm %s: %s:%d: data corruption: %s", vm->name, file, line, cond);
+	vm_bugged(vm, cond, file, line);
+	if (vm->state != VM_RUNNING)
+		vm_quarantine(vm); /* otherwise when it has come to rest */
+}
+
+void vm_quarantine(const struct vm *vm)
+{
+	u64 count;
+
+	if (!vm_is_corrupt(vm))
+		return;
+	count = frames_quarantine(vm->id);
+	if (count)
+		log_warn("vm %s: %lu frames are in quarantine until the machine restarts", vm->name,
+			 count);
+}
+
+void vm_free_tables(struct vm *vm)
+{
+	if (!vm_is_corrupt(vm))
+		stage2_destroy(&vm->stage2);
+	if (!vm_is_corrupt(vm))
+		table_pool_destroy(&vm->stage2);
+	vm_quarantine(vm);
+}
