@@ -31,10 +31,10 @@ LDFLAGS := -n -nostdlib -static --gc-sections -z noexecstack -z max-page-size=40
 CONFIG := boot/config.c boot/config_files.c boot/config_keys.c boot/config_text.c
 OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c \
 	boot/vms.c \
-	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_sched.c \
-	debug/commands_split.c \
-	debug/commands_system.c debug/commands_vm.c debug/console.c debug/crash.c debug/dump.c debug/escape.c \
-	debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c debug/vmconsole.c \
+	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_memory.c \
+	debug/commands_sched.c debug/commands_split.c debug/commands_system.c debug/commands_vm.c debug/console.c \
+	debug/crash.c debug/dump.c debug/escape.c debug/lineedit.c debug/monitor.c debug/screen.c debug/terminal.c \
+	debug/vmconsole.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
 	dev/pic.c dev/pit.c dev/platform.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c dev/virtio.c \
 	dev/virtio_blk.c dev/virtio_console.c dev/virtio_net.c dev/virtio_rng.c dev/virtq.c \
@@ -48,7 +48,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c \
 	virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
-	mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/rmap.c mm/rmap_set.c \
+	mm/audit.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
@@ -98,7 +98,7 @@ all: $(B)/corbel.efi
 HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c dev/virtq.c lib/spinlock.c arch/x86/timer.c \
 	arch/x86/apic.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c \
 	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c \
-	mm/corruption.c mm/rmap_set.c mm/tables.c,$(OBJS)))
+	mm/audit.c mm/corruption.c mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
 OPT := -Os
 

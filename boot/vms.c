@@ -321,6 +321,7 @@ void vms_ended(struct vm *vm)
 	const struct config_vm *c = vm->config;
 	bool again;
 
+	vm_prove(vm);
 	vm_quarantine(vm);
 	if (vm->stop_reason == STOP_RESET) { /* the guest restarts itself: no end */
 		vm->resets++;

@@ -26,6 +26,11 @@ const struct command commands[] = {
 	{ "split-lock", "[NAME|on|off] [silent|warn|fatal|off|ratelimit:N]",
 	  "split-lock detection: its state, on or off; a VM's policy", "split-lock linux fatal",
 	  cmd_split_lock },
+	{ "audit", "[NAME]", "compare tables, reverse map and owners, of all VMs or of one",
+	  "audit linux", cmd_audit },
+	{ "rmap", "PFN", "who maps a host frame (hexadecimal number)", "rmap 0x12345", cmd_rmap },
+	{ "ept", "NAME GPA", "the entries on the way to a guest physical address",
+	  "ept linux 0xfee00000", cmd_ept },
 	{ "mem", "", "memory by owner", "mem", cmd_mem },
 	{ "log", "[-d]", "the log; -d: debug lines too", "log", cmd_log },
 	{ "reboot", "", "reset the machine", "reboot", cmd_reboot },
@@ -98,6 +103,26 @@ bool command_number(const char *text, u32 limit, u32 *value)
 		*value = *value * 10 + (u32)(*text - '0');
 	} while (*++text);
 	return *value < limit;
+}
+
+bool command_hex(const char *text, u64 *value)
+{
+	u32 digits = 0;
+
+	if (text[0] == '0' && text[1] == 'x')
+		text += 2;
+	for (*value = 0; *text; text++, digits++) {
+		char c = *text;
+		u32 digit = c >= '0' && c <= '9'   ? (u32)(c - '0')
+			    : c >= 'a' && c <= 'f' ? (u32)(c - 'a' + 10)
+			    : c >= 'A' && c <= 'F' ? (u32)(c - 'A' + 10)
+						   : 16;
+
+		if (digit > 15 || digits == 16)
+			return false;
+		*value = *value << 4 | digit;
+	}
+	return digits;
 }
 
 /* Word number `word` of a command's args; its length, 0 if there is none. */

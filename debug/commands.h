@@ -47,6 +47,8 @@ struct vm *command_nth_vm(u32 i);
 void command_text(const char *key, const char *text);
 /* Print a set of CPUs, as in 0-1,3. */
 void command_cpus(const struct cpumask *mask);
+/* A hexadecimal number, with or without 0x. */
+bool command_hex(const char *text, u64 *value);
 /* A decimal number below `limit`. */
 bool command_number(const char *text, u32 limit, u32 *value);
 
@@ -55,6 +57,9 @@ bool cmd_version(u32 argc, char **argv);
 bool cmd_log(u32 argc, char **argv);
 bool cmd_reboot(u32 argc, char **argv);
 bool cmd_poweroff(u32 argc, char **argv);
+bool cmd_audit(u32 argc, char **argv);
+bool cmd_rmap(u32 argc, char **argv);
+bool cmd_ept(u32 argc, char **argv);
 bool cmd_mem(u32 argc, char **argv);
 bool cmd_vms(u32 argc, char **argv);
 bool cmd_vm(u32 argc, char **argv);

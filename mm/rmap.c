@@ -59,6 +59,7 @@ bool rmap_move(struct rmap_op *op, pfn_t pfn, u8 level)
 {
 	if (op->e && op->e == extent_for(pfn, level) && rmap_tracks(pfn)) {
 		op->pfn = pfn;
+		op->level = level;
 		return true;
 	}
 	rmap_unlock(op);
@@ -124,6 +125,13 @@ int rmap_delete(struct rmap_op *op, u64 key)
 		return trace_error(-ENOENT);
 	count_small(op, -1);
 	return 0;
+}
+
+bool rmap_has(struct rmap_op *op, u64 key)
+{
+	u64 *set = set_of(op->e, op->pfn, op->level);
+
+	return set && (*set == key || rmap_set_find(set, key));
 }
 
 int rmap_replace(struct rmap_op *op, u64 from, u64 to)

@@ -108,11 +108,13 @@ int rmap_refill(struct rmap_op *op);
 int rmap_insert(struct rmap_op *op, u64 key);
 /* Remove a key, flags compared. 0; -ENOENT. */
 int rmap_delete(struct rmap_op *op, u64 key);
+/* Is the key there, flags compared? */
+bool rmap_has(struct rmap_op *op, u64 key);
 /* The key gets other flags; `from` and `to` have all of theirs. 0; -ENOENT. */
 int rmap_replace(struct rmap_op *op, u64 from, u64 to);
 
 /*
- * From one set to another of the same level; *op was rmap_lock()ed, or is all zero. The lock is
+ * From one set to another; *op was rmap_lock()ed, or is all zero. The lock is
  * kept where it is the same one. False: nothing is locked.
  */
 bool rmap_move(struct rmap_op *op, pfn_t pfn, u8 level);

@@ -445,6 +445,22 @@ bool rmap_set_remove(u64 *word, u64 key, struct rmap_reserve *r)
 	return true;
 }
 
+u32 rmap_set_times(const u64 *word, u64 key)
+{
+	u64 start = *word & LINK_MASK;
+	u32 times = 0;
+
+	if (*word & RMAP_KEY || !*word)
+		return *word == key;
+	if (*word & HASH)
+		start = *bucket_of(hash_of(*word), key);
+	for (const struct rmap_node *n = node_of(start); n; n = node_of(n->link)) {
+		for (u32 i = 0; i < node_keys(n); i++)
+			times += n->keys[i] == key;
+	}
+	return times;
+}
+
 static bool count_one(void *arg, u64 key)
 {
 	(void)key;

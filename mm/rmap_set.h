@@ -52,6 +52,8 @@ int rmap_set_add(u64 *word, u64 key, struct rmap_reserve *r);
 u64 *rmap_set_find(u64 *word, u64 key);
 /* False if it is not there. */
 bool rmap_set_remove(u64 *word, u64 key, struct rmap_reserve *r);
+/* How often the key is there. */
+u32 rmap_set_times(const u64 *word, u64 key);
 u64 rmap_set_count(const u64 *word);
 /* Until visit returns false; it must not change the set. False if it was stopped. */
 bool rmap_set_for_each(const u64 *word, bool (*visit)(void *arg, u64 key), void *arg);

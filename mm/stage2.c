@@ -332,6 +332,14 @@ static void no_debt(struct stage2 *s, struct flush_debt *debt)
 	*debt = (struct flush_debt){ .stage2 = s };
 }
 
+static void count_debt(struct flush_debt *debt)
+{
+	struct stage2 *s = debt->stage2;
+
+	__atomic_fetch_add(&s->unpaid, 1, __ATOMIC_RELAXED);
+	debt->generation = __atomic_add_fetch(&s->generation, 1, __ATOMIC_SEQ_CST);
+}
+
 static void make_debt(const struct s2_iter *it, struct flush_debt *debt)
 {
 	debt->stage2 = it->s;
@@ -340,8 +348,13 @@ static void make_debt(const struct s2_iter *it, struct flush_debt *debt)
 		(void)rmap_log_settle(&debt->log); /* empty: gives its memory back */
 		return;
 	}
-	__atomic_fetch_add(&it->s->unpaid, 1, __ATOMIC_RELAXED);
-	debt->generation = __atomic_add_fetch(&it->s->generation, 1, __ATOMIC_SEQ_CST);
+	count_debt(debt);
+}
+
+void stage2_owe(struct stage2 *s, struct flush_debt *debt)
+{
+	no_debt(s, debt);
+	count_debt(debt);
 }
 
 int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
@@ -517,6 +530,29 @@ int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush
 	return change(s, gfn, count, prot, prot_ok(s, prot), debt);
 }
 
+u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep,
+		       bool clear_accessed)
+{
+	const struct pt_format *fmt = s->fmt;
+	struct s2_iter it = { .s = s };
+	u64 old, new;
+
+	if (gfn.v >= s->max_gfn)
+		return 0;
+	iter_begin(&it, gfn.v, gfn.v + 1);
+	while (it.level > level && on_table(&it))
+		iter_down(&it);
+	do {
+		old = it.entry;
+		if (it.level != level || !on_leaf(&it) || entry_pfn(fmt, old).v != pfn.v)
+			return 0;
+		new = leaf_after(fmt, old, s2_leaf_prot(fmt, old) & keep);
+		if (clear_accessed)
+			new &= ~fmt->accessed;
+	} while (new != old && iter_cas(&it, new));
+	return old;
+}
+
 /* --- merge --- */
 
 /* Give back what merge_freeze took from the first `count` entries. */
@@ -681,9 +717,43 @@ void stage2_debt_paid(struct flush_debt *debt)
 	debt->generation = 0;
 }
 
+/* In the order of creation. Taken under the locks of keys. */
+static struct spinlock spaces_lock = SPINLOCK_INIT(RANK_FRAMES);
+static struct list spaces = LIST_INIT(spaces);
+
+struct stage2 *stage2_find(u16 vm, u8 root)
+{
+	struct stage2 *found = NULL;
+
+	spin_lock(&spaces_lock);
+	list_for_each(node, &spaces) {
+		struct stage2 *s = list_entry(node, struct stage2, node);
+
+		if (s->vm == vm && s->root_id == root)
+			found = s;
+	}
+	spin_unlock(&spaces_lock);
+	return found;
+}
+
+struct stage2 *stage2_nth(u32 i)
+{
+	struct stage2 *found = NULL;
+
+	spin_lock(&spaces_lock);
+	list_for_each(node, &spaces) {
+		if (!i--)
+			found = list_entry(node, struct stage2, node);
+	}
+	spin_unlock(&spaces_lock);
+	return found;
+}
+
 int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
 		u8 max_leaf, u64 max_gfn, u16 vm)
 {
+	int err;
+
 	if (max_leaf < 1 || max_leaf > 3 || max_gfn < 1 || max_gfn > MAX_GFN ||
 	    fmt->levels > MAX_LEVELS)
 		return trace_error(-EINVAL);
@@ -695,8 +765,22 @@ int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stag
 		.vm = vm,
 		.garbage_lock = SPINLOCK_INIT(RANK_STAGE2),
 	};
+	list_init(&s->node);
 	table_pool_init(&s->pool);
-	return table_new(s, fmt->levels, 0, &s->root);
+	err = table_new(s, fmt->levels, 0, &s->root);
+	if (err)
+		return err;
+	spin_lock(&spaces_lock);
+	list_add_tail(&spaces, &s->node);
+	spin_unlock(&spaces_lock);
+	return 0;
+}
+
+void stage2_forget(struct stage2 *s)
+{
+	spin_lock(&spaces_lock);
+	list_del(&s->node);
+	spin_unlock(&spaces_lock);
 }
 
 void stage2_destroy(struct stage2 *s)
@@ -708,4 +792,5 @@ void stage2_destroy(struct stage2 *s)
 	garbage_free(s, ~0ull);
 	MMU_WARN_ON(s->tables || s->leaves[1] || s->leaves[2] || s->leaves[3]);
 	s->root = HPA(0);
+	stage2_forget(s);
 }

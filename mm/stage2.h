@@ -29,6 +29,7 @@
 #pragma once
 
 #include "lib/addr.h"
+#include "lib/list.h"
 #include "lib/spinlock.h"
 #include "mm/corruption.h"
 #include "mm/pt_format.h"
@@ -79,6 +80,7 @@ struct stage2_env {
 };
 
 struct stage2 {
+	struct list node; /* of all that were initialized and not destroyed */
 	const struct pt_format *fmt;
 	const struct stage2_env *env;
 	hpa_t root;
@@ -86,6 +88,7 @@ struct stage2 {
 	u8 max_leaf;	 /* largest leaf level that the hardware has: 1, 2 or 3 */
 	u16 vm;		 /* owner of the tables */
 	u8 root_id;	 /* which of the VM's spaces this is, 0..15: part of its keys */
+	bool weakened;	 /* frame_write_protect took a right away that no debt covers yet; atomic */
 	u32 unlinking;	 /* removals of tables that are under way; atomic */
 	u64 corruptions; /* how often DATA_CORRUPTION_ON was true; atomic */
 	u64 generation;	 /* number of the last flush debt that was made; atomic */
@@ -111,6 +114,15 @@ struct flush_debt {
 /* Returns 0, -ENOMEM (no root), -EINVAL (max_leaf or max_gfn out of range). */
 int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
 		u8 max_leaf, u64 max_gfn, u16 vm);
+/*
+ * The space of that VM and root, or number i of all; or NULL. It stays as long as a key of it that
+ * is not RMAP_OLD is seen under its lock, or as the caller knows that nobody destroys it.
+ */
+struct stage2 *stage2_find(u16 vm, u8 root);
+struct stage2 *stage2_nth(u32 i);
+/* It is not found any more by stage2_find and stage2_nth; its tables, and its keys, stay as they
+ * are. */
+void stage2_forget(struct stage2 *s);
 /* No CPU uses the tables any more and all debts are paid: frees every table. Also after a
  * stage2_init that failed. */
 void stage2_destroy(struct stage2 *s);
@@ -152,6 +164,16 @@ int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
  * meanwhile, nothing changed; -EINVAL: no such level or gfn.
  */
 int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt) MUST_CHECK;
+
+/*
+ * The leaf at (gfn, level), if it stands there and maps pfn: takes away all rights but `keep`, and
+ * with clear_accessed the A bit. Returns the entry as it was, 0 if it is not there. No debt is made
+ * (stage2_owe): for many leaves at once, under the lock of a frame's keys.
+ */
+u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep,
+		       bool clear_accessed);
+/* A debt for what stage2_change_leaf did so far. */
+void stage2_owe(struct stage2 *s, struct flush_debt *debt);
 
 /*
  * The caller flushed the debt on every CPU where the VM ran, and no software walk is under way:

@@ -2,6 +2,7 @@
 #include "virt/corruption.h"
 #include "lib/assert.h"
 #include "lib/log.h"
+#include "mm/audit.h"
 #include "mm/frames.h"
 
 enum on_corruption on_corruption;
@@ -29,11 +30,31 @@ void vm_quarantine(const struct vm *vm)
 			 count);
 }
 
+static void log_finding(void *arg, const struct audit_finding *f)
+{
+	const struct vm *vm = arg;
+
+	log_err("vm %s: audit: %s at level %u, gfn %#lx, pfn %#lx: %#lx, expected %#lx", vm->name,
+		audit_kind_name(f->kind), f->level, f->gfn.v, f->pfn.v, f->seen, f->expected);
+}
+
+void vm_prove(struct vm *vm)
+{
+	struct audit a = { .only = &vm->stage2, .report = log_finding, .arg = vm };
+
+	if (!PROVE_MMU || vm_is_corrupt(vm))
+		return;
+	audit_run(&a);
+	log_info("vm %s: audit: %lu tables, %lu leaves, %lu findings", vm->name, a.tables, a.leaves,
+		 a.findings);
+}
+
 void vm_free_tables(struct vm *vm)
 {
 	if (!vm_is_corrupt(vm))
 		stage2_destroy(&vm->stage2);
 	if (!vm_is_corrupt(vm))
 		table_pool_destroy(&vm->stage2);
+	stage2_forget(&vm->stage2);
 	vm_quarantine(vm);
 }

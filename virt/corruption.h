@@ -26,5 +26,8 @@ static inline bool vm_is_corrupt(const struct vm *vm)
  */
 void vm_quarantine(const struct vm *vm);
 
+/* In PROVE_MMU builds: an audit of the VM; findings, or that there are none, go to the log. */
+void vm_prove(struct vm *vm);
+
 /* Its tables are freed, or withheld with its memory if it is corrupt. Not running, never again. */
 void vm_free_tables(struct vm *vm);

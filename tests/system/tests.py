@@ -358,6 +358,11 @@ def guest_ends():
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")
+    yield from on_both("audit", **tiny("idle-forever"), says=["ended: operator"],
+                       script="wait idle-forever: now\nkey ctrl-]\nsend audit\nwait findings=0\n"
+                              "send ept idle-forever 1000000\nwait kind=leaf pfn=\nwait prot=rwx\n"
+                              "send audit idle-forever\nwait findings=0\nsend mem\nwait corruptions=0\n"
+                              "send vm idle-forever stop\n")
 
 
 # 8259A and 8254, as kernels without paravirtual help use them; and with vCPU 0 on another CPU than the boot CPU.

@@ -94,6 +94,8 @@ void fake_vm_open(u64 memory)
 {
 	struct mem_range map = { .base = HPA(0), .size = memory, .kind = FRAME_FREE };
 
+	if (fake_vm.stage2.root.v)
+		stage2_destroy(&fake_vm.stage2);
 	host_arena_open(memory);
 	assert(!frames_init(&map, 1, HPA(memory)));
 	memset(&fake_vm, 0, sizeof(fake_vm));

@@ -122,6 +122,32 @@ static void backing(void **state)
 	assert_int_equal(frame_owner(g).kind, FRAME_FREE);
 }
 
+/* Of a corrupt VM nobody gets a frame, also if the damage is found half way. */
+static void corrupt_keeps_memory(void **state)
+{
+	u64 frames_before, left;
+	u32 steps = 0;
+
+	(void)state;
+	for (u32 found_after = 0; found_after < 2; found_after++) {
+		fake_vm_open(5 * GIB);
+		frames_before = frames_of_vm(vm->id);
+		assert_int_equal(vm_add_memory(vm, GPA(0), 3 * GIB, S2_RWX), 0);
+		assert_int_equal(vm_add_memory(vm, GPA(4 * GIB), 2 * MIB, S2_RWX), 0);
+		for (u32 i = 0; i < found_after; i++)
+			assert_true(vm_free_memory_step(vm));
+		vm->stage2.corruptions = 1;
+		left = frames_quarantine(vm->id);
+		assert_int_not_equal(left, 0);
+		for (steps = 0; vm_free_memory_step(vm); steps++)
+			;
+		assert_int_equal(steps, 1 - found_after);
+		assert_int_equal(vm->nr_slots, 0);
+		assert_int_equal(vm->freed_extents, 0);
+		assert_in_range(frames_of_vm(vm->id), left, frames_before + left);
+	}
+}
+
 /* --- guest physical memory --- */
 
 static void copying(void **state)
@@ -716,6 +742,7 @@ int main(void)
 		cmocka_unit_test(slots_unwind),
 		cmocka_unit_test(too_many_slots),
 		cmocka_unit_test(backing),
+		cmocka_unit_test(corrupt_keeps_memory),
 		cmocka_unit_test(copying),
 		cmocka_unit_test(threads_touch),
 		cmocka_unit_test(cleared_ahead),

@@ -558,6 +558,39 @@ static void split_lock_command(void **state)
 	expect_part("split-lock", "vm=lab policy=fatal");
 }
 
+static void audit_rmap_and_ept(void **state)
+{
+	(void)state;
+	expect("audit", "audit=all tables=4 leaves=3 keys=3 findings=0\r\n");
+	expect("audit lab",
+	       "finding=leaf-without-key vm=lab level=1 gfn=0x5 pfn=0x405 seen=0x405007 "
+	       "expected=0x51\r\naudit=lab tables=4 leaves=3 keys=3 findings=1\r\n");
+	expect("audit x", "audit x: no such VM (see vms)\r\n");
+	expect("audit lab x", "usage: audit [NAME]\r\n");
+
+	expect("rmap 0x412",
+	       "pfn=0x412 owner=\"guest memory\" vm=lab mappers=2\r\n"
+	       "pfn=0x412 mapper=0 vm=linux root=0 level=1 gfn=0x11 state=waits-for-flush\r\n"
+	       "pfn=0x412 mapper=1 vm=lab root=0 level=2 gfn=0x812 state=mapped\r\n");
+	expect("rmap 7", "pfn=0x7 owner=\"free\" vm=none mappers=0\r\n");
+	expect("rmap 0x", "usage: rmap PFN\r\n");
+	expect("rmap 12g", "usage: rmap PFN\r\n");
+	expect("rmap 12345678123456781", "usage: rmap PFN\r\n");
+
+	expect("ept linux 0x40401234",
+	       "vm=linux level=4 table=0x1000 index=0 entry=0x2007 kind=table next=0x2000\r\n"
+	       "vm=linux level=3 table=0x2000 index=1 entry=0x3007 kind=table next=0x3000\r\n"
+	       "vm=linux level=2 table=0x3000 index=2 entry=0x4000e7 kind=leaf pfn=0x401 prot=rwx "
+	       "memtype=wb accessed=1 dirty=1\r\n");
+	expect_part("ept linux 200000", "index=2 entry=0x0 kind=empty\r\n");
+	expect("ept linux 100000000", "ept linux: 0x100000000 is beyond the VM's address space, "
+				      "which ends at 0x100000000\r\n");
+	expect("ept linux", "usage: ept NAME GPA\r\n");
+	fake_linux.stage2.corruptions = 1;
+	expect("ept linux 0", "ept linux: its tables are damaged and not walked\r\n");
+	fake_linux.stage2.corruptions = 0;
+}
+
 static void log_command(void **state)
 {
 	(void)state;
@@ -620,6 +653,7 @@ int main(void)
 		TEST(ipi),
 		TEST(mem),
 		TEST(split_lock_command),
+		TEST(audit_rmap_and_ept),
 		TEST(log_command),
 		TEST(power),
 		TEST(too_long_for_a_line),

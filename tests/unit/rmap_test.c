@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reverse map: sets of keys of every size, and several VMs that map the same frames, with
- * tables from the pool, out of memory at each allocation, and against a model. After each step of
- * those every leaf has its key and every key its leaf.
+ * The reverse map and its audit: several VMs that map the same frames, with tables from the pool,
+ * out of memory at each allocation, and against a model. After each step of those every leaf has
+ * its key and every key its leaf.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,156 +11,11 @@
 #include <cmocka.h>
 
 #include "lib/error.h"
+#include "mm/audit.h"
 #include "mm/extent.h"
+#include "mm/mappers.h"
 #include "tests/unit/host.h"
 #include "tests/unit/stage2_host.h"
-
-/* --- sets --- */
-
-/* As rmap_set_add, filling the reserve as often as it is asked for. */
-static void set_add(u64 *word, u64 key)
-{
-	struct rmap_reserve r = { 0 };
-	int err;
-
-	while ((err = rmap_set_add(word, key, &r)) == -EAGAIN)
-		assert_int_equal(rmap_reserve_fill(&r), 0);
-	assert_int_equal(err, 0);
-	rmap_reserve_empty(&r);
-}
-
-static void set_remove(u64 *word, u64 key)
-{
-	struct rmap_reserve r = { 0 };
-
-	assert_true(rmap_set_remove(word, key, &r));
-	rmap_reserve_empty(&r);
-}
-
-static u64 test_key(u64 i)
-{
-	return rmap_key((u16)(i % 7 + 1), 0, 1, i * 3 + 5);
-}
-
-enum order { FORWARD, BACKWARD, SHUFFLED };
-
-static void fill_order(u32 *index, u32 n, enum order order)
-{
-	u64 seed = host_seed();
-
-	for (u32 i = 0; i < n; i++)
-		index[i] = order == BACKWARD ? n - 1 - i : i;
-	for (u32 i = n; order == SHUFFLED && i-- > 1;) {
-		u32 j = (u32)(host_random(&seed) % (i + 1)), t = index[i];
-
-		index[i] = index[j];
-		index[j] = t;
-	}
-}
-
-static bool mark_seen(void *arg, u64 key)
-{
-	u8 *seen = arg;
-	u64 i = (rmap_gfn(key).v - 5) / 3;
-
-	HOST_CHECK(key == test_key(i) && !seen[i]);
-	seen[i] = 1;
-	return true;
-}
-
-static void check_set(const u64 *word, const u8 *in, u32 n)
-{
-	u8 *seen = calloc(n, 1);
-
-	rmap_set_for_each(word, mark_seen, seen);
-	assert_memory_equal(seen, in, n);
-	free(seen);
-}
-
-static void run_set(u32 n, enum order order)
-{
-	u32 *index = calloc(n, sizeof(*index));
-	u8 *in = calloc(n, 1);
-	u64 word = 0;
-
-	fill_order(index, n, order);
-	for (u32 i = 0; i < n; i++) {
-		set_add(&word, test_key(i));
-		in[i] = 1;
-		assert_int_equal(rmap_set_count(&word), i + 1);
-		if (n <= 200)
-			check_set(&word, in, n);
-	}
-	check_set(&word, in, n);
-	for (u32 i = 0; i < n; i++) {
-		assert_null(rmap_set_find(&word, test_key(n)));
-		assert_null(rmap_set_find(&word, test_key(index[i]) | RMAP_OLD));
-		set_remove(&word, test_key(index[i]));
-		in[index[i]] = 0;
-		assert_null(rmap_set_find(&word, test_key(index[i])));
-		if (n <= 200 || i % (n / 8) == 0)
-			check_set(&word, in, n);
-	}
-	assert_int_equal(word, 0);
-	assert_int_equal(rmap_set_memory(), 0);
-	assert_int_equal(host_failures, 0);
-	free(index);
-	free(in);
-}
-
-static void test_sets(void **state)
-{
-	static const u32 sizes[] = { 1, 2, 7, 8, 14, 56, 57, 58, 200, 10000, 100000 };
-
-	(void)state;
-	for (u32 i = 0; i < ARRAY_SIZE(sizes); i++) {
-		run_set(sizes[i], FORWARD);
-		run_set(sizes[i], BACKWARD);
-		run_set(sizes[i], SHUFFLED);
-	}
-}
-
-/* What mappers cost: nothing for one, a node for two to seven. */
-static void test_set_costs(void **state)
-{
-	struct rmap_reserve r = { 0 };
-	u64 word = 0;
-
-	(void)state;
-	assert_int_equal(rmap_set_add(&word, test_key(0), &r), 0);
-	assert_int_equal(word, test_key(0));
-	assert_int_equal(rmap_set_add(&word, test_key(1), &r), -EAGAIN);
-	assert_int_equal(word, test_key(0));
-	assert_int_equal(r.want_nodes, 1);
-	assert_int_equal(r.want_pages, 0);
-	assert_int_equal(rmap_reserve_fill(&r), 0);
-	for (u64 i = 1; i < 7; i++)
-		assert_int_equal(rmap_set_add(&word, test_key(i), &r), 0);
-	assert_int_equal(r.nr_nodes, 0);
-	assert_int_equal(rmap_set_add(&word, test_key(7), &r), -EAGAIN);
-	for (u64 i = 0; i < 7; i++)
-		assert_true(rmap_set_remove(&word, test_key(i), &r));
-	assert_false(rmap_set_remove(&word, test_key(0), &r));
-	assert_int_equal(word, 0);
-	assert_int_equal(r.nr_nodes, 1);
-	rmap_reserve_empty(&r);
-	assert_int_equal(rmap_set_memory(), 0);
-}
-
-/* The same mapping twice: one waits for its flush. */
-static void test_set_same_key_twice(void **state)
-{
-	u64 word = 0, key = test_key(3);
-
-	(void)state;
-	set_add(&word, key | RMAP_OLD);
-	set_add(&word, key);
-	assert_non_null(rmap_set_find(&word, key));
-	set_remove(&word, key | RMAP_OLD);
-	assert_int_equal(word, key);
-	set_remove(&word, key);
-	assert_int_equal(word, 0);
-}
 
 /* --- VMs --- */
 
@@ -233,6 +88,21 @@ static void unmap(u32 vm, u64 gfn, u64 count)
 	stage2_debt_paid(&debt);
 }
 
+/* The entry of gfn, in its level-1 table or, for a 2 MiB leaf, one up. */
+static u64 *entry_of(struct stage2 *s, u64 gfn)
+{
+	u64 *table = hpa_ptr(s->root);
+	u8 level = 4;
+
+	for (;; level--) {
+		u64 *slot = &table[gfn >> (9 * (level - 1)) & 511];
+
+		if (!s2_is_table(s->fmt, *slot, level))
+			return slot;
+		table = hpa_ptr(s2_entry_hpa(s->fmt, *slot));
+	}
+}
+
 struct keys {
 	u64 key[128];
 	u32 count;
@@ -263,6 +133,37 @@ static bool has_key(u64 pfn, u64 key)
 
 	for (u32 i = 0; i < keys.count; i++) {
 		if (keys.key[i] == key)
+			return true;
+	}
+	return false;
+}
+
+/* --- the audit --- */
+
+static struct audit_finding found[16];
+static u32 nr_found;
+
+static void note_finding(void *arg, const struct audit_finding *f)
+{
+	(void)arg;
+	if (nr_found < ARRAY_SIZE(found))
+		found[nr_found++] = *f;
+}
+
+static struct audit audit(struct stage2 *only)
+{
+	struct audit a = { .only = only, .report = note_finding };
+
+	nr_found = 0;
+	audit_run(&a);
+	assert_int_equal(a.findings, nr_found);
+	return a;
+}
+
+static bool has_finding(enum audit_kind kind, const struct stage2 *s, u64 gfn)
+{
+	for (u32 i = 0; i < nr_found; i++) {
+		if (found[i].kind == kind && found[i].stage2 == s && found[i].gfn.v == gfn)
 			return true;
 	}
 	return false;
@@ -325,6 +226,7 @@ static u64 check_all(void)
 		keys -= vms[i].leaves[1] + vms[i].leaves[2];
 	assert_int_equal(keys, old);
 	assert_int_equal(host_failures, 0);
+	assert_int_equal(audit(NULL).findings, 0);
 	return old;
 }
 
@@ -349,6 +251,62 @@ static void test_mappers_of_a_frame(void **state)
 	unmap(1, 1024, 512);
 	assert_int_equal(keys_of(77).count, 0);
 	check_all();
+	close_vms();
+}
+
+/* --- from a frame to all its mappings --- */
+
+static u32 paid;
+
+static void pay_all(struct flush_debt *debts, u32 n)
+{
+	for (u32 i = 0; i < n; i++) {
+		paid += debts[i].generation != 0;
+		stage2_debt_paid(&debts[i]);
+	}
+}
+
+static void test_all_mappings_of_a_frame(void **state)
+{
+	struct stage2_leaf leaf;
+	struct flush_debt debt;
+
+	open_vms(*state);
+	assert_int_equal(map(0, 0, 0, 512, 2), 0);
+	assert_int_equal(map(1, 5, 77, 1, 1), 0);
+	assert_int_equal(map(1, 6, 78, 1, 1), 0);
+	for (u64 i = 0; i < 100; i++)
+		assert_int_equal(map(2, 1000 + i, 77, 1, 1), 0);
+
+	*entry_of(&vms[0], 3) |= vms[0].fmt->accessed;
+	*entry_of(&vms[2], 1050) |= vms[2].fmt->accessed | vms[2].fmt->dirty;
+	assert_int_equal(frame_age(PFN(guest.v + 77)), 2);
+	assert_int_equal(frame_age(PFN(guest.v + 77)), 0);
+	assert_true(stage2_lookup(&vms[2], GFN(1050), &leaf) && leaf.dirty && !leaf.accessed);
+
+	paid = 0;
+	frame_write_protect(PFN(guest.v + 77), pay_all);
+	assert_int_equal(paid, VMS);
+	assert_true(stage2_lookup(&vms[0], GFN(3), &leaf) && leaf.prot == (S2_R | S2_X));
+	assert_true(stage2_lookup(&vms[1], GFN(5), &leaf) && leaf.prot == (S2_R | S2_X));
+	assert_true(stage2_lookup(&vms[1], GFN(6), &leaf) && leaf.prot == S2_RWX);
+	for (u64 i = 0; i < 100; i++)
+		assert_true(stage2_lookup(&vms[2], GFN(1000 + i), &leaf) &&
+			    leaf.prot == (S2_R | S2_X));
+	check_all();
+
+	assert_int_equal(frame_unmap(PFN(guest.v + 77), pay_all), 0);
+	assert_int_equal(rmap_count(PFN(guest.v + 77)), 0);
+	assert_false(stage2_lookup(&vms[0], GFN(3), &leaf));
+	assert_true(stage2_lookup(&vms[1], GFN(6), &leaf));
+	assert_int_equal(vms[2].leaves[1], 0);
+	check_all();
+
+	/* A flush that somebody else owes: the frame is not free. */
+	assert_int_equal(stage2_unmap(&vms[1], GFN(6), 1, &debt), 0);
+	assert_int_equal(frame_unmap(PFN(guest.v + 78), pay_all), -EBUSY);
+	stage2_debt_paid(&debt);
+	assert_int_equal(frame_unmap(PFN(guest.v + 78), pay_all), 0);
 	close_vms();
 }
 
@@ -489,6 +447,188 @@ static void test_cve_2026_53359_table_reused(void **state)
 	close_vms();
 }
 
+/* --- each damage is found and named --- */
+
+static u64 *word_of(u64 pfn, u8 level)
+{
+	struct extent *e = extent_of(PFN(guest.v + pfn));
+
+	return level == 2 ? &e->large : (u64 *)pfn_ptr(PFN(e->keys)) + (guest.v + pfn) % 512;
+}
+
+/*
+ * The VMs: 0 has gfns 0..511 as 2 MiB and 600..607 as 4 KiB, 1 the same 4 KiB frames at 700..707, 2
+ * other frames.
+ */
+static void open_scene(const struct pt_format *fmt)
+{
+	open_vms(fmt);
+	assert_int_equal(map(0, 0, 0, 512, 2), 0);
+	assert_int_equal(map(0, 600, 600, 8, 1), 0);
+	assert_int_equal(map(1, 700, 600, 8, 1), 0);
+	assert_int_equal(map(2, 800, 1100, 8, 1), 0);
+	assert_int_equal(audit(NULL).leaves, 25);
+	assert_int_equal(nr_found, 0);
+}
+
+/* That was it, it harms VM `victims` (a bit each) and no other; mended, nothing is found. */
+static void expect_victims(u32 victims)
+{
+	for (u32 i = 0; i < VMS; i++) {
+		assert_int_equal(vms[i].corruptions != 0, victims >> i & 1);
+		vms[i].corruptions = 0;
+	}
+	host_warnings = 0;
+}
+
+static void close_scene(void)
+{
+	assert_int_equal(audit(NULL).findings, 0);
+	close_vms();
+}
+
+static void test_audit_finds_each_damage(void **state)
+{
+	struct rmap_reserve r = { 0 };
+	struct s2_table *t;
+	u64 *slot, saved, key;
+
+	open_scene(*state);
+
+	/* A bit of a leaf's address. */
+	slot = entry_of(&vms[2], 803);
+	saved = *slot;
+	*slot ^= BIT(PAGE_SHIFT + 4);
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_NO_KEY, &vms[2], 803));
+	assert_true(has_finding(AUDIT_KEY_NO_LEAF, &vms[2], 803));
+	assert_int_equal(nr_found, 2);
+	expect_victims(4);
+	audit(&vms[0]);
+	assert_int_equal(nr_found, 0);
+	*slot = saved;
+
+	/* A large leaf's, so that it is not aligned. */
+	slot = entry_of(&vms[0], 0);
+	saved = *slot;
+	*slot ^= BIT(PAGE_SHIFT + 3);
+	audit(NULL);
+	assert_true(has_finding(AUDIT_ENTRY, &vms[0], 0));
+	expect_victims(1);
+	*slot = saved;
+
+	/* A key that is lost: of one mapper, and of two. */
+	key = *word_of(1103, 1);
+	*word_of(1103, 1) = 0;
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_NO_KEY, &vms[2], 803));
+	expect_victims(4);
+	*word_of(1103, 1) = key;
+	key = rmap_key(2, 0, 1, 703);
+	assert_true(rmap_set_remove(word_of(603, 1), key, &r));
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_NO_KEY, &vms[1], 703));
+	/* The extent's count is wrong too: whose that is can't be told. */
+	assert_int_equal(nr_found, 2);
+	expect_victims(3);
+	assert_int_equal(rmap_set_add(word_of(603, 1), key, &r), 0);
+
+	/* A key twice, counted as a real mistake would. */
+	key = rmap_key(3, 0, 1, 803);
+	r.want_nodes = 1;
+	assert_int_equal(rmap_reserve_fill(&r), 0);
+	assert_int_equal(rmap_set_add(word_of(1103, 1), key, &r), 0);
+	extent_of(PFN(guest.v + 1103))->small_keys++;
+	audit(NULL);
+	assert_int_equal(nr_found, 1);
+	assert_true(has_finding(AUDIT_KEY_TWICE, &vms[2], 803));
+	expect_victims(4);
+	assert_true(rmap_set_remove(word_of(1103, 1), key, &r));
+	extent_of(PFN(guest.v + 1103))->small_keys--;
+
+	/* A frame of VM 2 that VM 1 maps behind everyone's back. */
+	slot = entry_of(&vms[1], 720);
+	*slot = *entry_of(&vms[2], 802);
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_NO_KEY, &vms[1], 720));
+	assert_true(has_finding(AUDIT_TABLE_LIVE, &vms[1], 512));
+	expect_victims(2);
+	/* And one of the hypervisor's own. */
+	*slot = (*slot & ~vms[1].fmt->addr_mask) | vms[0].root.v;
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_NO_KEY, &vms[1], 720));
+	expect_victims(2);
+	*slot = 0;
+
+	/* A table's descriptor: each word that says what it is. */
+	t = table_pool_desc(&vms[2], entry_of(&vms[2], 800));
+	for (u32 i = 0; i < 4; i++) {
+		struct s2_table before = *t;
+
+		if (i == 0)
+			t->canary++;
+		else if (i == 1)
+			t->base += 512;
+		else if (i == 2)
+			t->level = 2;
+		else
+			t->live++;
+		audit(NULL);
+		assert_true(has_finding(i < 3 ? AUDIT_TABLE_ROLE : AUDIT_TABLE_LIVE, &vms[2], 512));
+		expect_victims(4);
+		*t = before;
+	}
+
+	/* A table entry that leads into another VM's table, and one into guest memory. */
+	slot = entry_of(&vms[2], 1 << 18);
+	saved = *slot;
+	*slot = vms[0].root.v | vms[0].fmt->table_bits;
+	audit(NULL);
+	assert_true(has_finding(AUDIT_TABLE_OWNER, &vms[2], 1 << 18));
+	expect_victims(4);
+	*slot = pfn_hpa(guest).v | vms[0].fmt->table_bits;
+	audit(NULL);
+	assert_true(has_finding(AUDIT_TABLE_OWNER, &vms[2], 1 << 18));
+	expect_victims(4);
+	*slot = saved;
+
+	/* A key of a VM that is not there; the victims are those who map the extent. */
+	key = *word_of(1300, 1);
+	*word_of(1300, 1) = rmap_key(77, 0, 1, 5);
+	extent_of(PFN(guest.v + 1300))->small_keys++;
+	audit(NULL);
+	assert_true(has_finding(AUDIT_KEY_NO_VM, NULL, 5));
+	expect_victims(4);
+	*word_of(1300, 1) = key;
+	extent_of(PFN(guest.v + 1300))->small_keys--;
+
+	/* A flush that somebody took and never paid. */
+	assert_true(rmap_set_remove(word_of(1107, 1), rmap_key(3, 0, 1, 807), &r));
+	assert_int_equal(rmap_set_add(word_of(1107, 1), rmap_key(3, 0, 1, 807) | RMAP_OLD, &r), 0);
+	audit(NULL);
+	assert_true(has_finding(AUDIT_KEY_DEBT, &vms[2], 807));
+	expect_victims(4);
+	assert_true(rmap_set_remove(word_of(1107, 1), rmap_key(3, 0, 1, 807) | RMAP_OLD, &r));
+	assert_int_equal(rmap_set_add(word_of(1107, 1), rmap_key(3, 0, 1, 807), &r), 0);
+
+	/* A count of leaves. */
+	vms[2].leaves[1]++;
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_COUNT, &vms[2], 0));
+	expect_victims(4);
+	vms[2].leaves[1]--;
+
+	/* A frame that was freed while it is mapped. */
+	assert_int_equal(extent_free(PFN(guest.v + 1024), 1, FRAME_GUEST, 99), 0);
+	audit(NULL);
+	assert_true(has_finding(AUDIT_LEAF_OWNER, &vms[2], 800));
+	expect_victims(4);
+	assert_int_equal(extent_alloc(1, 1, FRAME_GUEST, 99).v, guest.v + 1024);
+
+	rmap_reserve_empty(&r);
+	close_scene();
+}
+
 /* --- out of memory at each allocation --- */
 
 static pfn_t hoard[MEMORY / PAGE_SIZE];
@@ -626,26 +766,16 @@ static void test_random(void **state)
 	random_steps(*state, steps ? (u32)strtoul(steps, NULL, 0) : 20000);
 }
 
-static int open_plain(void **state)
-{
-	struct mem_range map = { HPA(0), MEMORY, FRAME_FREE };
-
-	(void)state;
-	host_arena_open(MEMORY);
-	return frames_init(&map, 1, HPA(MEMORY));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(test_sets, open_plain),
-		cmocka_unit_test_setup(test_set_costs, open_plain),
-		cmocka_unit_test_setup(test_set_same_key_twice, open_plain),
 		BOTH(test_mappers_of_a_frame),
+		BOTH(test_all_mappings_of_a_frame),
 		BOTH(test_keys_wait_for_the_flush),
 		BOTH(test_foreign_frames),
 		BOTH(test_cve_2026_46113_two_roles),
 		BOTH(test_cve_2026_53359_table_reused),
+		BOTH(test_audit_finds_each_damage),
 		BOTH(test_out_of_memory),
 		BOTH(test_random),
 	};

@@ -5,7 +5,8 @@
 U := tests/unit
 T_LIB := lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
-T_STAGE2 := mm/corruption.c mm/rmap.c mm/rmap_set.c mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
+T_STAGE2 := mm/audit.c mm/corruption.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
+	mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
 T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c $(T_STAGE2)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer pic pit \
@@ -14,8 +15,8 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 	lib/printf.c lib/assert.c
 
 test_acpi := $(T_DEV)
-T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_sched commands_split \
-	commands_system commands_vm console escape lineedit monitor terminal vmconsole) $(U)/debug_fake.c \
+T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_memory commands_sched commands_split \
+	commands_system commands_vm console escape lineedit monitor terminal vmconsole) svm/npt.c $(U)/debug_fake.c \
 	$(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
@@ -47,6 +48,7 @@ test_split_policy := virt/split_policy.c $(T_VM)
 test_split_lock_threads := $(test_split_lock)
 test_stage2 := $(U)/stage2_host.c svm/npt.c vmx/ept.c $(T_STAGE2)
 test_rmap := $(test_stage2)
+test_rmap_set := mm/rmap_set.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
@@ -56,7 +58,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor pic pit rmap screen share split_policy stage2 stage2_model topology uart \
+	linux loader monitor pic pit rmap rmap_set screen share split_policy stage2 stage2_model topology uart \
 	vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads spinlock split_lock split_lock_threads stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

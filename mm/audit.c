@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: MIT */
+/* The audit of tables and reverse map: mm/audit.h says what it compares. */
+#include "mm/audit.h"
+#include "lib/assert.h"
+#include "mm/extent.h"
+#include "mm/stage2_entry.h"
+
+#define PATIENCE 1000 /* looks at something that may be on its way, before it is a finding */
+
+static const char *const kind_names[AUDIT_KINDS] = {
+	[AUDIT_ENTRY] = "bad-entry",
+	[AUDIT_LEAF_NO_KEY] = "leaf-without-key",
+	[AUDIT_LEAF_OWNER] = "leaf-of-foreign-frame",
+	[AUDIT_TABLE_OWNER] = "table-in-foreign-frame",
+	[AUDIT_TABLE_ROLE] = "table-in-wrong-role",
+	[AUDIT_TABLE_LIVE] = "table-count",
+	[AUDIT_LEAF_COUNT] = "leaf-count",
+	[AUDIT_KEY_NO_LEAF] = "key-without-leaf",
+	[AUDIT_KEY_NO_VM] = "key-without-vm",
+	[AUDIT_KEY_TWICE] = "key-twice",
+	[AUDIT_KEY_COUNT] = "key-count",
+	[AUDIT_KEY_DEBT] = "key-without-debt",
+};
+
+const char *audit_kind_name(enum audit_kind kind)
+{
+	return (u32)kind < AUDIT_KINDS ? kind_names[kind] : "?";
+}
+
+static void report(struct audit *a, const struct audit_finding *f)
+{
+	static bool seen[AUDIT_KINDS];
+
+	a->findings++;
+	a->report(a->arg, f);
+	if (f->stage2)
+		stage2_corrupted(f->stage2, kind_names[f->kind], "audit", f->kind, &seen[f->kind]);
+}
+
+/* --- forward --- */
+
+/* One VM's walk. The lock of the last leaf's keys is kept while the next leaf has the same one. */
+struct forward {
+	struct audit *a;
+	struct stage2 *s;
+	struct rmap_op op;
+	u64 leaves[4];
+};
+
+static void found(struct forward *f, enum audit_kind kind, u8 level, u64 gfn, pfn_t pfn, u64 seen,
+		  u64 expected)
+{
+	struct audit_finding finding = { .kind = kind,
+					 .stage2 = f->s,
+					 .level = level,
+					 .gfn = GFN(gfn),
+					 .pfn = pfn,
+					 .seen = seen,
+					 .expected = expected };
+
+	rmap_unlock(&f->op);
+	report(f->a, &finding);
+}
+
+static bool guest_frame(u8 kind)
+{
+	return kind == FRAME_GUEST || kind == FRAME_QUARANTINE;
+}
+
+/* The kind of owner of the first frame of the leaf that is no guest memory, or FRAME_GUEST. */
+static u8 foreign_owner(pfn_t pfn, u8 level)
+{
+	u64 count = s2_level_frames(level);
+
+	for (u64 i = 0; i < count; i++) {
+		pfn_t at = PFN(pfn.v + i);
+		u8 kind = frame_owner_peek(at).kind;
+
+		if (!guest_frame(kind))
+			return kind;
+		if (!extent_of(at)->heads)
+			i |= EXTENT_FRAMES - 1;
+	}
+	return FRAME_GUEST;
+}
+
+/* Under the lock of its keys: the leaf that stands in *slot, if it still does. */
+static void check_leaf(struct forward *f, const u64 *slot, u8 level, u64 gfn, u64 entry)
+{
+	const struct pt_format *fmt = f->s->fmt;
+	pfn_t pfn = entry_pfn(fmt, entry);
+	u64 key = leaf_key(f->s, gfn, level);
+	u8 kind;
+
+	if (pfn.v & (s2_level_frames(level) - 1)) {
+		found(f, AUDIT_ENTRY, level, gfn, pfn, entry, 0);
+		return;
+	}
+	if (!rmap_move(&f->op, pfn, level))
+		return; /* device memory */
+	if (unlikely(!rmap_has(&f->op, key))) {
+		entry = entry_read(slot);
+		if (s2_is_leaf(fmt, entry, level) && entry_pfn(fmt, entry).v == pfn.v &&
+		    !rmap_has(&f->op, key | RMAP_NEW))
+			found(f, AUDIT_LEAF_NO_KEY, level, gfn, pfn, entry, key);
+		return;
+	}
+	kind = foreign_owner(pfn, level);
+	if (kind != FRAME_GUEST)
+		found(f, AUDIT_LEAF_OWNER, level, gfn, pfn, kind, FRAME_GUEST);
+}
+
+static u32 count_present(const struct pt_format *fmt, const u64 *entries)
+{
+	u32 count = 0;
+
+	for (u32 i = 0; i < ENTRIES; i++)
+		count += s2_present(fmt, entry_read(&entries[i]));
+	return count;
+}
+
+/* Entry and count change one after the other: only what stays different is a finding. */
+static void check_live(struct forward *f, const u64 *entries, u8 level, u64 gfn, pfn_t table)
+{
+	const struct s2_table *t = f->s->env->table_desc(f->s, entries);
+	u32 present = count_present(f->s->fmt, entries), said = READ_ONCE(t->live);
+
+	for (u32 i = 0; i < PATIENCE && present != said; i++) {
+		__builtin_ia32_pause();
+		said = READ_ONCE(t->live);
+		present = count_present(f->s->fmt, entries);
+	}
+	if (present != said)
+		found(f, AUDIT_TABLE_LIVE, level, gfn, table, present, said);
+}
+
+/* Recursion is as deep as there are levels. What is not a table of this VM is not looked into. */
+static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
+{
+	const struct pt_format *fmt = f->s->fmt;
+	struct frame_owner owner = frame_owner_peek(hpa_pfn(table));
+	const u64 *entries;
+
+	f->a->tables++;
+	if (owner.kind != FRAME_STAGE2 || owner.vm != f->s->vm) {
+		found(f, AUDIT_TABLE_OWNER, level, gfn, hpa_pfn(table), owner.kind, FRAME_STAGE2);
+		return;
+	}
+	entries = f->s->env->table_ptr(f->s, table);
+	if (!table_fits(f->s, entries, gfn, level)) {
+		found(f, AUDIT_TABLE_ROLE, level, gfn, hpa_pfn(table), level, 0);
+		return;
+	}
+	for (u32 i = 0; i < ENTRIES; i++) {
+		u64 entry = entry_read(&entries[i]), at = gfn + i * s2_level_frames(level);
+
+		if (s2_is_leaf(fmt, entry, level)) {
+			f->leaves[level]++;
+			check_leaf(f, &entries[i], level, at, entry);
+		} else if (s2_is_table(fmt, entry, level)) {
+			if (level > 1 && (entry & fmt->table_bits) == fmt->table_bits)
+				check_table(f, s2_entry_hpa(fmt, entry), level - 1, at);
+			else
+				found(f, AUDIT_ENTRY, level, at, PFN_NONE, entry, 0);
+		} else if (entry && !is_frozen(fmt, entry)) {
+			found(f, AUDIT_ENTRY, level, at, PFN_NONE, entry, 0);
+		}
+	}
+	rmap_unlock(&f->op);
+	check_live(f, entries, level, gfn, hpa_pfn(table));
+}
+
+/* A running VM's counts are only compared if they stand still. */
+static void check_counts(struct forward *f, const u64 *before)
+{
+	for (u8 level = 1; level <= 3; level++) {
+		u64 now = READ_ONCE(f->s->leaves[level]);
+
+		f->a->leaves += f->leaves[level];
+		if (now == before[level] && now != f->leaves[level] && !READ_ONCE(f->s->unlinking))
+			found(f, AUDIT_LEAF_COUNT, level, 0, PFN_NONE, f->leaves[level], now);
+	}
+}
+
+static void audit_forward(struct audit *a, struct stage2 *s)
+{
+	struct forward f = { .a = a, .s = s };
+	u64 before[4];
+
+	for (u8 level = 1; level <= 3; level++)
+		before[level] = READ_ONCE(s->leaves[level]);
+	check_table(&f, s->root, s->fmt->levels, 0);
+	check_counts(&f, before);
+}
+
+/* --- backward --- */
+
+struct backward {
+	struct audit *a;
+	const u64 *set;
+	u64 count;
+	pfn_t first;
+	bool again; /* something was on its way: look at this extent once more */
+	bool last;  /* the last time that it is looked at */
+	struct audit_finding finding;
+	bool found;
+};
+
+/* What is wrong with the key, or AUDIT_KINDS. Under the lock of its set. */
+static enum audit_kind judge(struct backward *b, u64 key, struct stage2 *s, u64 *expected)
+{
+	struct stage2_leaf leaf;
+
+	if (!s) /* what a corrupt VM left stays, with its keys */
+		return frame_owner_peek(b->first).kind == FRAME_QUARANTINE ? AUDIT_KINDS
+									   : AUDIT_KEY_NO_VM;
+	if (key & RMAP_OLD)
+		return READ_ONCE(s->unpaid) ? AUDIT_KINDS : AUDIT_KEY_DEBT;
+	if (stage2_lookup(s, rmap_gfn(key), &leaf) && leaf.level == rmap_level(key) &&
+	    leaf.pfn.v == b->first.v && leaf.gfn.v == rmap_gfn(key).v)
+		return rmap_set_times(b->set, key) > 1 ? AUDIT_KEY_TWICE : AUDIT_KINDS;
+	*expected = leaf.entry;
+	if (!b->last &&
+	    (key & RMAP_NEW || READ_ONCE(s->unlinking) || is_frozen(s->fmt, leaf.entry))) {
+		b->again = true;
+		return AUDIT_KINDS;
+	}
+	return AUDIT_KEY_NO_LEAF;
+}
+
+static bool check_key(void *arg, u64 key)
+{
+	struct backward *b = arg;
+	struct stage2 *s = stage2_find(rmap_vm(key), rmap_root(key));
+	u64 expected = 0;
+	enum audit_kind kind;
+
+	b->count++;
+	if (b->a->only && s != b->a->only)
+		return true;
+	kind = judge(b, key, s, &expected);
+	if (kind == AUDIT_KINDS)
+		return true;
+	b->found = true;
+	b->finding = (struct audit_finding){ .kind = kind,
+					     .stage2 = s,
+					     .level = rmap_level(key),
+					     .gfn = rmap_gfn(key),
+					     .pfn = b->first,
+					     .seen = key,
+					     .expected = expected };
+	return false;
+}
+
+/* Each key of the set, and how many there are. False at the first finding. */
+static bool check_set(struct backward *b, const u64 *set, pfn_t first)
+{
+	b->first = first;
+	b->set = set;
+	return rmap_set_for_each(set, check_key, b);
+}
+
+static bool check_sets(struct backward *b, struct extent *e, pfn_t first)
+{
+	const u64 *page = e->keys ? pfn_ptr(PFN(e->keys)) : NULL;
+
+	if (!check_set(b, &e->gib, first) || !check_set(b, &e->large, first))
+		return false;
+	b->count = 0;
+	for (u32 i = 0; page && i < EXTENT_FRAMES; i++) {
+		if (page[i] && !check_set(b, &page[i], PFN(first.v + i)))
+			return false;
+	}
+	if (b->count == e->small_keys)
+		return true;
+	b->found = true;
+	b->finding = (struct audit_finding){ .kind = AUDIT_KEY_COUNT,
+					     .pfn = first,
+					     .level = 1,
+					     .seen = b->count,
+					     .expected = e->small_keys };
+	return false;
+}
+
+struct blame {
+	struct stage2 *s;
+	bool has;
+};
+
+static bool has_mapping(void *arg, u64 key)
+{
+	struct blame *b = arg;
+
+	b->has |= rmap_vm(key) == b->s->vm && rmap_root(key) == b->s->root_id;
+	return !b->has;
+}
+
+/* Whose the damage is can't be told: every VM that maps something of the extent. */
+static void blame_all(struct extent *e, enum audit_kind kind)
+{
+	static bool seen;
+	struct blame b;
+
+	for (u32 i = 0; (b.s = stage2_nth(i)); i++) {
+		b.has = false;
+		spin_lock(&e->lock);
+		rmap_set_for_each(&e->gib, has_mapping, &b);
+		rmap_set_for_each(&e->large, has_mapping, &b);
+		for (u32 k = 0; e->keys && k < EXTENT_FRAMES; k++)
+			rmap_set_for_each((u64 *)pfn_ptr(PFN(e->keys)) + k, has_mapping, &b);
+		spin_unlock(&e->lock);
+		if (b.has)
+			stage2_corrupted(b.s, kind_names[kind], "audit", (int)kind, &seen);
+	}
+}
+
+/* The first finding of an extent; the others are found when that one is mended. */
+static void check_extent(struct audit *a, struct extent *e)
+{
+	pfn_t first = PFN((u64)(e - frames.extents) * EXTENT_FRAMES);
+	struct backward b;
+	u32 tries = 0;
+
+	do {
+		b = (struct backward){ .a = a, .last = tries++ == PATIENCE };
+		spin_lock(&e->lock);
+		(void)check_sets(&b, e, first);
+		spin_unlock(&e->lock);
+	} while (b.again && !b.found);
+	if (!b.found)
+		return;
+	report(a, &b.finding);
+	if (!b.finding.stage2)
+		blame_all(e, b.finding.kind);
+}
+
+/* Keys of an extent whose sets are plain: one mapper each, none waits. False: they are not. */
+static bool count_plain(struct extent *e, u64 *keys)
+{
+	const u64 *page;
+	u64 small = 0, all;
+
+	spin_lock(&e->lock);
+	all = e->gib | e->large;
+	*keys += (e->gib != 0) + (e->large != 0);
+	page = e->keys ? pfn_ptr(PFN(e->keys)) : NULL;
+	for (u32 i = 0; page && i < EXTENT_FRAMES; i++) {
+		small += page[i] != 0;
+		all |= page[i];
+	}
+	if (small != e->small_keys)
+		all |= RMAP_OLD; /* not plain */
+	spin_unlock(&e->lock);
+	*keys += small;
+	return !(all & RMAP_FLAGS & ~RMAP_KEY);
+}
+
+/*
+ * If every leaf has its key, and there are no more keys than leaves, every key has its leaf: then a
+ * count is enough. Otherwise each key is looked at.
+ */
+static void audit_backward(struct audit *a, u64 leaves)
+{
+	bool plain = true;
+
+	for (u64 i = 0; i < frames.extent_count; i++) {
+		struct extent *e = &frames.extents[i];
+
+		if (READ_ONCE(e->large) || READ_ONCE(e->gib) || e->keys)
+			plain &= count_plain(e, &a->keys);
+	}
+	if (plain && a->keys == leaves && !a->findings)
+		return;
+	for (u64 i = 0; i < frames.extent_count; i++) {
+		struct extent *e = &frames.extents[i];
+
+		if (READ_ONCE(e->large) || READ_ONCE(e->gib) || e->keys)
+			check_extent(a, e);
+	}
+}
+
+void audit_run(struct audit *a)
+{
+	struct stage2 *s;
+	u64 leaves = 0;
+
+	a->tables = a->leaves = a->keys = a->findings = 0;
+	for (u32 i = 0; (s = stage2_nth(i)); i++) {
+		if (!a->only || s == a->only)
+			audit_forward(a, s);
+		for (u8 level = 1; level <= 3; level++)
+			leaves += READ_ONCE(s->leaves[level]);
+	}
+	audit_backward(a, leaves);
+}
