@@ -5,7 +5,7 @@
 #include "mm/extent.h"
 #include "mm/stage2_entry.h"
 
-#define PATIENCE 1000 /* looks at something that may be on its way, before it is a finding */
+#define PATIENCE 100 /* looks at something that may be on its way, before it is a finding */
 
 static const char *const kind_names[AUDIT_KINDS] = {
 	[AUDIT_ENTRY] = "bad-entry",
@@ -35,6 +35,13 @@ static void report(struct audit *a, const struct audit_finding *f)
 	a->report(a->arg, f);
 	if (f->stage2)
 		stage2_corrupted(f->stage2, kind_names[f->kind], "audit", f->kind, &seen[f->kind]);
+}
+
+static void wait_a_moment(void)
+{
+	if (spin_poll_hook)
+		spin_poll_hook();
+	__builtin_ia32_pause();
 }
 
 /* --- forward --- */
@@ -126,7 +133,7 @@ static void check_live(struct forward *f, const u64 *entries, u8 level, u64 gfn,
 	u32 present = count_present(f->s->fmt, entries), said = READ_ONCE(t->live);
 
 	for (u32 i = 0; i < PATIENCE && present != said; i++) {
-		__builtin_ia32_pause();
+		wait_a_moment();
 		said = READ_ONCE(t->live);
 		present = count_present(f->s->fmt, entries);
 	}
@@ -171,13 +178,15 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 }
 
 /* A running VM's counts are only compared if they stand still. */
-static void check_counts(struct forward *f, const u64 *before)
+static void check_counts(struct forward *f, const u64 *before, u64 generation)
 {
+	bool still = generation == READ_ONCE(f->s->generation) && !READ_ONCE(f->s->changing);
+
 	for (u8 level = 1; level <= 3; level++) {
 		u64 now = READ_ONCE(f->s->leaves[level]);
 
 		f->a->leaves += f->leaves[level];
-		if (now == before[level] && now != f->leaves[level] && !READ_ONCE(f->s->unlinking))
+		if (still && now == before[level] && now != f->leaves[level])
 			found(f, AUDIT_LEAF_COUNT, level, 0, PFN_NONE, f->leaves[level], now);
 	}
 }
@@ -185,12 +194,12 @@ static void check_counts(struct forward *f, const u64 *before)
 static void audit_forward(struct audit *a, struct stage2 *s)
 {
 	struct forward f = { .a = a, .s = s };
-	u64 before[4];
+	u64 before[4], generation = READ_ONCE(s->changing) ? ~0ull : READ_ONCE(s->generation);
 
 	for (u8 level = 1; level <= 3; level++)
 		before[level] = READ_ONCE(s->leaves[level]);
 	check_table(&f, s->root, s->fmt->levels, 0);
-	check_counts(&f, before);
+	check_counts(&f, before, generation);
 }
 
 /* --- backward --- */
@@ -201,7 +210,6 @@ struct backward {
 	u64 count;
 	pfn_t first;
 	bool again; /* something was on its way: look at this extent once more */
-	bool last;  /* the last time that it is looked at */
 	struct audit_finding finding;
 	bool found;
 };
@@ -214,14 +222,19 @@ static enum audit_kind judge(struct backward *b, u64 key, struct stage2 *s, u64 
 	if (!s) /* what a corrupt VM left stays, with its keys */
 		return frame_owner_peek(b->first).kind == FRAME_QUARANTINE ? AUDIT_KINDS
 									   : AUDIT_KEY_NO_VM;
+	/* What changes it can't end while we hold the lock, nor can the payment of its debt. */
+	if (__atomic_load_n(&s->changing, __ATOMIC_SEQ_CST)) {
+		b->again = true;
+		return AUDIT_KINDS;
+	}
 	if (key & RMAP_OLD)
-		return READ_ONCE(s->unpaid) ? AUDIT_KINDS : AUDIT_KEY_DEBT;
+		return __atomic_load_n(&s->unpaid, __ATOMIC_SEQ_CST) ? AUDIT_KINDS : AUDIT_KEY_DEBT;
 	if (stage2_lookup(s, rmap_gfn(key), &leaf) && leaf.level == rmap_level(key) &&
 	    leaf.pfn.v == b->first.v && leaf.gfn.v == rmap_gfn(key).v)
 		return rmap_set_times(b->set, key) > 1 ? AUDIT_KEY_TWICE : AUDIT_KINDS;
 	*expected = leaf.entry;
-	if (!b->last &&
-	    (key & RMAP_NEW || READ_ONCE(s->unlinking) || is_frozen(s->fmt, leaf.entry))) {
+	/* It began in between; a merge may also be over again. */
+	if (__atomic_load_n(&s->changing, __ATOMIC_SEQ_CST) || is_frozen(s->fmt, leaf.entry)) {
 		b->again = true;
 		return AUDIT_KINDS;
 	}
@@ -322,11 +335,13 @@ static void check_extent(struct audit *a, struct extent *e)
 	u32 tries = 0;
 
 	do {
-		b = (struct backward){ .a = a, .last = tries++ == PATIENCE };
+		b = (struct backward){ .a = a };
+		if (tries)
+			wait_a_moment();
 		spin_lock(&e->lock);
 		(void)check_sets(&b, e, first);
 		spin_unlock(&e->lock);
-	} while (b.again && !b.found);
+	} while (b.again && !b.found && ++tries < PATIENCE);
 	if (!b.found)
 		return;
 	report(a, &b.finding);
@@ -364,18 +379,12 @@ static void audit_backward(struct audit *a, u64 leaves)
 	bool plain = true;
 
 	for (u64 i = 0; i < frames.extent_count; i++) {
-		struct extent *e = &frames.extents[i];
-
-		if (READ_ONCE(e->large) || READ_ONCE(e->gib) || e->keys)
-			plain &= count_plain(e, &a->keys);
+		plain &= count_plain(&frames.extents[i], &a->keys);
 	}
 	if (plain && a->keys == leaves && !a->findings)
 		return;
 	for (u64 i = 0; i < frames.extent_count; i++) {
-		struct extent *e = &frames.extents[i];
-
-		if (READ_ONCE(e->large) || READ_ONCE(e->gib) || e->keys)
-			check_extent(a, e);
+		check_extent(a, &frames.extents[i]);
 	}
 }
 

@@ -283,19 +283,20 @@ static int split_leaf(struct s2_iter *it)
 
 	if (err)
 		return err;
+	spin_lock(&it->s->split_lock);
 	do {
 		leaf = it->entry;
 		err = fill_table(it, table, leaf);
-		if (err)
-			break;
-		if (!iter_cas(it, table.v | it->s->fmt->table_bits)) {
+		if (!err && !iter_cas(it, table.v | it->s->fmt->table_bits)) {
 			it->stale = true;
 			children_ready(it, leaf);
+			spin_unlock(&it->s->split_lock);
 			return 0;
 		}
-	} while (!((it->entry ^ leaf) & ~hw_bits(it->s->fmt)));
+	} while (!err && !((it->entry ^ leaf) & ~hw_bits(it->s->fmt)));
 
 	(void)fill_table(it, table, 0); /* takes keys away, which needs no memory */
+	spin_unlock(&it->s->split_lock);
 	table_release(it->s, table);
 	return err;
 }
@@ -340,6 +341,20 @@ static void count_debt(struct flush_debt *debt)
 	debt->generation = __atomic_add_fetch(&s->generation, 1, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * What is under way may leave keys and tables apart for a moment. The audit looks at this first, so
+ * it ends when the debt is made.
+ */
+static void change_begin(struct stage2 *s)
+{
+	__atomic_fetch_add(&s->changing, 1, __ATOMIC_SEQ_CST);
+}
+
+static void change_end(struct stage2 *s)
+{
+	__atomic_fetch_sub(&s->changing, 1, __ATOMIC_SEQ_CST);
+}
+
 static void make_debt(const struct s2_iter *it, struct flush_debt *debt)
 {
 	debt->stage2 = it->s;
@@ -365,8 +380,10 @@ int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
 	no_debt(s, debt);
 	if (!range_ok(s, gfn.v, 1) || level < 1 || level > 2)
 		return trace_error(-EINVAL);
+	change_begin(s);
 	err = split_down(&it, gfn.v, level, 0);
 	make_debt(&it, debt);
+	change_end(s);
 	return err;
 }
 
@@ -417,13 +434,11 @@ static void unlink_table(struct s2_iter *it)
 {
 	hpa_t table = s2_entry_hpa(it->s->fmt, it->entry);
 
-	__atomic_fetch_add(&it->s->unlinking, 1, __ATOMIC_SEQ_CST);
-	if (!iter_cas(it, 0)) {
-		drop_table(it->s, table, entry_first_gfn(it), it->level - 1);
-		it->stale = true;
-		iter_next(it);
-	}
-	__atomic_fetch_sub(&it->s->unlinking, 1, __ATOMIC_SEQ_CST);
+	if (iter_cas(it, 0))
+		return;
+	drop_table(it->s, table, entry_first_gfn(it), it->level - 1);
+	it->stale = true;
+	iter_next(it);
 }
 
 /* The leaf is gone; its key goes when the flush is paid. */
@@ -514,9 +529,11 @@ static int change(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, bool ok, stru
 	it.log = &debt->log;
 	if (!prot)
 		err = rmap_log_reserve(&debt->log, lone_leaves(s, gfn.v, gfn.v + count));
+	change_begin(s);
 	if (count && !err)
 		err = change_range(&it, gfn.v, gfn.v + count, prot);
 	make_debt(&it, debt);
+	change_end(s);
 	return err;
 }
 
@@ -656,9 +673,11 @@ int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
 		iter_down(&it);
 	if (on_leaf(&it))
 		return 0;
+	change_begin(s);
 	if (on_table(&it))
 		err = merge_table(&it);
 	make_debt(&it, debt);
+	change_end(s);
 	return err;
 }
 
@@ -764,6 +783,7 @@ int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stag
 		.max_leaf = max_leaf,
 		.vm = vm,
 		.garbage_lock = SPINLOCK_INIT(RANK_STAGE2),
+		.split_lock = SPINLOCK_INIT(RANK_STAGE2),
 	};
 	list_init(&s->node);
 	table_pool_init(&s->pool);

@@ -10,7 +10,8 @@
  *	              |  table
  *	level 1  [ 4 KiB each ]----- leaf
  *
- * Concurrency: any number of CPUs map at once without a lock: an entry changes only by
+ * Concurrency: any number of CPUs map at once, and only meet at the lock of a frame's keys
+ * (mm/rmap.h), one for 2 MiB of host memory; splits of one VM take turns. An entry changes only by
  * compare-and-swap (installing) or exchange (removing), tables are filled before they are linked,
  * whoever loses the race frees its table and looks again. Unmap and protect may run beside that. At
  * every moment a translation is the old one, the new one, or a fault. tests/unit/stage2_test.c
@@ -84,12 +85,15 @@ struct stage2 {
 	const struct pt_format *fmt;
 	const struct stage2_env *env;
 	hpa_t root;
-	u64 max_gfn;	 /* exclusive; set from the CPU's physical address width, at most 1 << 36 */
-	u8 max_leaf;	 /* largest leaf level that the hardware has: 1, 2 or 3 */
-	u16 vm;		 /* owner of the tables */
-	u8 root_id;	 /* which of the VM's spaces this is, 0..15: part of its keys */
-	bool weakened;	 /* frame_write_protect took a right away that no debt covers yet; atomic */
-	u32 unlinking;	 /* removals of tables that are under way; atomic */
+	u64 max_gfn;   /* exclusive; set from the CPU's physical address width, at most 1 << 36 */
+	u8 max_leaf;   /* largest leaf level that the hardware has: 1, 2 or 3 */
+	u16 vm;	       /* owner of the tables */
+	u8 root_id;    /* which of the VM's spaces this is, 0..15: part of its keys */
+	bool weakened; /* frame_write_protect took a right away that no debt covers yet; atomic */
+	struct spinlock
+		split_lock; /* one split at a time: keys of tables that are not linked yet */
+	/* calls under way that may leave keys and tables apart for a moment; atomic */
+	u32 changing;
 	u64 corruptions; /* how often DATA_CORRUPTION_ON was true; atomic */
 	u64 generation;	 /* number of the last flush debt that was made; atomic */
 	u64 unpaid;	 /* flush debts made and not paid yet; atomic */

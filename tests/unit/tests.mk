@@ -48,6 +48,7 @@ test_split_policy := virt/split_policy.c $(T_VM)
 test_split_lock_threads := $(test_split_lock)
 test_stage2 := $(U)/stage2_host.c svm/npt.c vmx/ept.c $(T_STAGE2)
 test_rmap := $(test_stage2)
+test_rmap_threads := $(test_stage2)
 test_rmap_set := mm/rmap_set.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
@@ -60,5 +61,5 @@ test_virtio_devices := $(test_virtio)
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
 	linux loader monitor pic pit rmap rmap_set screen share split_policy stage2 stage2_model topology uart \
 	vcpu_reset virtio virtio_devices
-TSAN_TESTS := ipi pic_threads spinlock split_lock split_lock_threads stage2_threads
+TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 test_libs := -lcmocka -lpthread -lZydis -lZycore

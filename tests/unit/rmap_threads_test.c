@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The reverse map under threads: eight vCPUs of two VMs that map the same frames, and an auditor
+ * beside them, who must not find anything. Built with -fsanitize=thread.
+ *
+ * Debts are paid at the end of a round, when all threads have come out of the engine.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "lib/error.h"
+#include "mm/audit.h"
+#include "mm/extent.h"
+#include "mm/mappers.h"
+#include "tests/unit/host.h"
+#include "tests/unit/stage2_host.h"
+
+#define THREADS 8
+#define ROUNDS	4
+#define STEPS	30
+#define WINDOW	(3 * FRAMES_2M)
+#define MEMORY	(128 * MIB)
+
+static struct stage2 vms[2];
+static pfn_t guest;
+static pthread_barrier_t barrier;
+static u64 splits, merges, audits;
+
+static const struct stage2_env pool_env = {
+	.table_alloc = table_pool_alloc,
+	.table_free = table_pool_free,
+	.table_ptr = table_pool_ptr,
+	.table_desc = table_pool_desc,
+};
+
+struct thread {
+	pthread_t id;
+	u64 seed;
+	struct flush_debt debts[STEPS];
+	u32 owed;
+};
+static struct thread threads[THREADS];
+
+static void step(struct thread *t, struct stage2 *s)
+{
+	u64 r = host_random(&t->seed), gfn = (r >> 8) % WINDOW, count = (r >> 24) % 4 + 1;
+	u64 pfn;
+	struct flush_debt *debt = &t->debts[t->owed];
+	int err = 0;
+
+	debt->generation = 0;
+	if ((r >> 32) % 4 == 0) {
+		gfn &= ~511ull;
+		count = 512;
+	}
+	count = MIN(count, WINDOW - gfn);
+	switch (r % 8) {
+	case 0:
+	case 1:
+	case 2: /* both VMs, the same frames; the second one shifted, so that a frame is at two gfns
+		 */
+		pfn = (gfn + (r >> 63) * 512) % WINDOW;
+		err = stage2_map(s, GFN(gfn), PFN(guest.v + pfn), MIN(count, WINDOW - pfn), S2_RWX,
+				 S2_WB, r >> 60 & 1 ? 2 : 1);
+		HOST_CHECK(err == 0 || err == -EEXIST);
+		break;
+	case 3:
+		err = stage2_merge(s, GFN(gfn), 2, debt);
+		HOST_CHECK(err == 0 || err == -EAGAIN);
+		__atomic_fetch_add(&merges, debt->generation != 0, __ATOMIC_RELAXED);
+		break;
+	case 4:
+		HOST_CHECK(stage2_split(s, GFN(gfn), 1, debt) == 0);
+		__atomic_fetch_add(&splits, debt->generation != 0, __ATOMIC_RELAXED);
+		break;
+	case 5:
+		HOST_CHECK(stage2_protect(s, GFN(gfn), count, r >> 62 ? S2_RWX : S2_R, debt) == 0);
+		break;
+	case 6:
+		(void)frame_age(PFN(guest.v + gfn));
+		break;
+	default:
+		HOST_CHECK(stage2_unmap(s, GFN(gfn), count, debt) == 0);
+	}
+	t->owed += debt->generation != 0;
+}
+
+static void *vcpu_main(void *arg)
+{
+	struct thread *t = arg;
+	struct stage2 *s = &vms[(t - threads) % 2];
+
+	for (u32 round = 0; round < ROUNDS; round++) {
+		t->owed = 0;
+		for (u32 i = 0; i < STEPS; i++)
+			step(t, s);
+		pthread_barrier_wait(&barrier);
+		for (u32 i = 0; i < t->owed; i++)
+			stage2_debt_paid(&t->debts[i]);
+		pthread_barrier_wait(&barrier);
+	}
+	return NULL;
+}
+
+static void complain(void *arg, const struct audit_finding *f)
+{
+	(void)arg;
+	print_message("%s vm %u level %u gfn %#lx pfn %#lx: %#lx, %#lx\n", audit_kind_name(f->kind),
+		      f->stage2 ? f->stage2->vm : 0, f->level, f->gfn.v, f->pfn.v, f->seen,
+		      f->expected);
+	HOST_CHECK(!"a finding");
+}
+
+static void audit(struct stage2 *only)
+{
+	struct audit a = { .only = only, .report = complain };
+
+	audit_run(&a);
+	audits += a.leaves != 0;
+}
+
+static void *auditor_main(void *arg)
+{
+	(void)arg;
+	for (u32 round = 0; round < ROUNDS; round++) {
+		audit(NULL);
+		audit(&vms[1]);
+		pthread_barrier_wait(&barrier);
+		pthread_barrier_wait(&barrier);
+	}
+	return NULL;
+}
+
+static void test_vcpus_and_an_auditor(void **state)
+{
+	struct mem_range map = { HPA(0), MEMORY, FRAME_FREE };
+	pthread_t auditor;
+
+	host_arena_open(MEMORY);
+	host_failures = host_warnings = splits = merges = audits = 0;
+	assert_int_equal(frames_init(&map, 1, HPA(MEMORY)), 0);
+	guest = extent_alloc(WINDOW / 512, 1, FRAME_GUEST, 99);
+	assert_true(pfn_valid(guest));
+	for (u16 i = 0; i < 2; i++) {
+		assert_int_equal(stage2_init(&vms[i], *state, &pool_env, 3, 1ull << 30, i + 1), 0);
+		table_pool_allow(&vms[i].pool, 1ull << 18);
+	}
+	pthread_barrier_init(&barrier, NULL, THREADS + 1);
+	assert_int_equal(pthread_create(&auditor, NULL, auditor_main, NULL), 0);
+	for (u32 i = 0; i < THREADS; i++) {
+		threads[i].seed = host_seed() + i;
+		assert_int_equal(pthread_create(&threads[i].id, NULL, vcpu_main, &threads[i]), 0);
+	}
+	for (u32 i = 0; i < THREADS; i++)
+		pthread_join(threads[i].id, NULL);
+	pthread_join(auditor, NULL);
+	pthread_barrier_destroy(&barrier);
+	audit(NULL);
+	assert_int_equal(host_failures, 0);
+	assert_true(splits > 0 && merges > 0 && audits > 0);
+	for (u32 i = 0; i < 2; i++) {
+		assert_int_equal(vms[i].unpaid, 0);
+		stage2_destroy(&vms[i]);
+		table_pool_destroy(&vms[i]);
+		assert_int_equal(vms[i].corruptions, 0);
+	}
+	check_no_keys();
+	assert_int_equal(host_warnings, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { BOTH(test_vcpus_and_an_auditor) };
+
+	host_hooks_open();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
