@@ -28,6 +28,7 @@ static struct stage2 vms[2];
 static pfn_t guest;
 static pthread_barrier_t barrier;
 static u64 splits, merges, audits;
+static bool again; /* another round: ROUNDS of them, and until all has happened */
 
 static const struct stage2_env pool_env = {
 	.table_alloc = table_pool_alloc,
@@ -93,7 +94,7 @@ static void *vcpu_main(void *arg)
 	struct thread *t = arg;
 	struct stage2 *s = &vms[(t - threads) % 2];
 
-	for (u32 round = 0; round < ROUNDS; round++) {
+	do {
 		t->owed = 0;
 		for (u32 i = 0; i < STEPS; i++)
 			step(t, s);
@@ -101,7 +102,7 @@ static void *vcpu_main(void *arg)
 		for (u32 i = 0; i < t->owed; i++)
 			stage2_debt_paid(&t->debts[i]);
 		pthread_barrier_wait(&barrier);
-	}
+	} while (again);
 	return NULL;
 }
 
@@ -124,13 +125,17 @@ static void audit(struct stage2 *only)
 
 static void *auditor_main(void *arg)
 {
+	u32 round = 0;
+
 	(void)arg;
-	for (u32 round = 0; round < ROUNDS; round++) {
+	do {
 		audit(NULL);
 		audit(&vms[1]);
 		pthread_barrier_wait(&barrier);
+		round++;
+		again = round < ROUNDS || (round < 20 * ROUNDS && !(splits && merges && audits));
 		pthread_barrier_wait(&barrier);
-	}
+	} while (again);
 	return NULL;
 }
 
