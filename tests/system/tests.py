@@ -326,7 +326,7 @@ def loads():
         starts = "".join(f"wait corbel>\nsend console {vm}\nwait -- {vm}:\nwait guest#\n"
                          f"send load {seconds} 10.0.0.{me} 10.0.0.{3 - me}\nwait load {seconds}\nkey ctrl-]\n"
                          for vm, me in (("a", 1), ("b", 2)))
-        ends = "".join(f"send console {vm}\nwait -- {vm}:\nwait load: ended:\nkey ctrl-]\n" for vm in "ab")
+        ends = "".join(f"send console {vm}\nwait -- {vm}:\nwait load: ended:\nwait guest#\nkey ctrl-]\n" for vm in "ab")
         ends += "send vm a stop\nsend vm b stop\n"
         yield Test(f"{name}-{on}", on, text, files={**GUEST, "disk.img": bytes(8 << 20)}, emu=["--cpus", "2"],
                    script=starts + ends, soak=soak, timeout=3600 if soak else 900,
