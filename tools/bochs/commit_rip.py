@@ -15,22 +15,13 @@ import re
 import struct
 import sys
 
-from replace_function import file_offset, find_symbol
+from replace_function import body
 
 FIELD = rb"(.{4})"
 # cpu_loop: mov rax, [rdx + RIP]; mov byte [rdx + speculative_rsp], 0; mov [rdx + prev_rip], rax
 NOTES = re.compile(rb"\x48\x8b\x82" + FIELD + rb"\xc6\x82" + FIELD + rb"\x00\x48\x89\x82" + FIELD, re.DOTALL)
 # cpu_run_trace: endbr64; sub rsp, N; mov eax, [rdi + async_event]
 START = re.compile(rb"\xf3\x0f\x1e\xfa(\x48\x83\xec.\x8b\x87.{4})", re.DOTALL)
-
-
-def body(elf, symbol):
-    """Offset in the file, address, and bytes of a function."""
-    found = find_symbol(elf, symbol)
-    if not found:
-        sys.exit(f"commit_rip: no function {symbol}")
-    offset = file_offset(elf, found[0])
-    return offset, found[0], bytes(elf[offset:offset + found[1]])
 
 
 def main():

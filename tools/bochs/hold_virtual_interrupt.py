@@ -16,21 +16,12 @@ import re
 import struct
 import sys
 
-from replace_function import file_offset, find_symbol
+from replace_function import body
 
 # HandleExtInterrupt: test byte [rbx + pending_event + 1], 2; jne DELIVER
 ASKS = re.compile(rb"\xf6\x83(.{4})\x02\x0f\x85(.{4})", re.DOTALL)
 # DELIVER: mov rdi, rbx; mov rbx, [rsp + 8]; add rsp, 24; jmp VMX_Deliver_Virtual_Interrupt; nop (7 bytes)
 DELIVERS = re.compile(rb"\x48\x89\xdf\x48\x8b\x5c\x24\x08\x48\x83\xc4\x18\xe9(.{4})\x0f\x1f\x80\0{4}", re.DOTALL)
-
-
-def body(elf, symbol):
-    """Offset in the file, address, and bytes of a function."""
-    found = find_symbol(elf, symbol)
-    if not found:
-        sys.exit(f"hold_virtual_interrupt: no function {symbol}")
-    offset = file_offset(elf, found[0])
-    return offset, found[0], bytes(elf[offset:offset + found[1]])
 
 
 def number(field):

@@ -35,6 +35,15 @@ def file_offset(elf, address):
     return None
 
 
+def body(elf, symbol):
+    """Offset in the file, address, and bytes of a function; ends the program if there is none."""
+    found = find_symbol(elf, symbol)
+    if not found:
+        sys.exit(f"{sys.argv[0]}: no function {symbol}")
+    offset = file_offset(elf, found[0])
+    return offset, found[0], bytes(elf[offset:offset + found[1]])
+
+
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__.splitlines()[0])
@@ -45,13 +54,10 @@ def main():
         code = file.read()
     if elf[:6] != b"\x7fELF\x02\x01":
         sys.exit(f"{path}: not a 64-bit little-endian ELF file")
-    found = find_symbol(elf, symbol)
-    if not found:
-        sys.exit(f"{path}: no function {symbol}")
-    address, size = found
+    offset, _, old = body(elf, symbol)
+    size = len(old)
     if len(code) > size:
         sys.exit(f"{path}: {symbol} has {size} bytes, {len(code)} are needed")
-    offset = file_offset(elf, address)
     elf[offset:offset + size] = code + b"\xcc" * (size - len(code))
     with open(path, "r+b") as file:
         file.write(elf)

@@ -16,15 +16,7 @@ alone, with exit status 1.
 import struct
 import sys
 
-from replace_function import file_offset, find_symbol
-
-
-def place(elf, symbol):
-    """Offset in the file, address, and size of a function."""
-    found = find_symbol(elf, symbol)
-    if not found:
-        sys.exit(f"unmask_at_entry: no function {symbol}")
-    return file_offset(elf, found[0]), *found
+from replace_function import body
 
 
 def main():
@@ -32,11 +24,11 @@ def main():
         sys.exit(__doc__.splitlines()[0])
     with open(sys.argv[1], "rb") as file:
         elf = bytearray(file.read())
-    load_offset, load, _ = place(elf, "_ZN8BX_CPU_C26VMenterLoadCheckGuestStateEPm")
-    inject = place(elf, "_ZN8BX_CPU_C19VMenterInjectEventsEv")[1]
-    mask = place(elf, "_ZN8BX_CPU_C25handleInterruptMaskChangeEv")[1]
-    room_offset, room, size = place(elf, "_Z9long_idivP7Bit128sPlPKS_l")
-    used = len(bytes(elf[room_offset:room_offset + size]).rstrip(b"\xcc"))
+    load_offset, load, _ = body(elf, "_ZN8BX_CPU_C26VMenterLoadCheckGuestStateEPm")
+    inject = body(elf, "_ZN8BX_CPU_C19VMenterInjectEventsEv")[1]
+    mask = body(elf, "_ZN8BX_CPU_C25handleInterruptMaskChangeEv")[1]
+    room_offset, room, idiv = body(elf, "_Z9long_idivP7Bit128sPlPKS_l")
+    used, size = len(idiv.rstrip(b"\xcc")), len(idiv)
 
     def branch(opcode, at, target):
         return opcode + struct.pack("<i", target - (at + 5))
