@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-EFI_MAX = 320 * 1024  # without guests
+EFI_MAX = 352 * 1024  # without guests
 
 
 def output(*command):
