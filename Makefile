@@ -70,6 +70,7 @@ JOBS ?= $(shell nproc)
 DEPS_WANTED := $(strip $(if $(filter run usb bench,$(MAKECMDGOALS)),build run) \
 	$(if $(filter test system unit soak fuzz,$(MAKECMDGOALS)),build \
 	test check) $(if $(filter check,$(MAKECMDGOALS)),build check) $(if $(filter gdb,$(MAKECMDGOALS)),debug) \
+	$(if $(filter mkpieces,$(MAKECMDGOALS)),pieces) \
 	$(if $(MAKECMDGOALS),$(if $(filter all,$(MAKECMDGOALS)),build),build))
 ifneq ($(DEPS_WANTED),)
 DEPS_DONE := $(shell tools/deps $(sort $(DEPS_WANTED)) >&2 && echo ok)
@@ -187,6 +188,10 @@ $(B)/tsan/%.c.o: %.c
 CONFCHECK := $(patsubst %,$(B)/host/%.o,tools/confcheck.c $(CONFIG) lib/printf.c)
 $(B)/host/confcheck: $(CONFCHECK)
 	$Q$(CC) $(ASAN) $^ -o $@
+.PHONY: mkpieces
+mkpieces: $(B)/host/mkpieces
+$(B)/host/mkpieces: $(patsubst %,$(B)/host/%.o,tools/mkpieces.c lib/lz4.c lib/pieces.c lib/xxh64.c)
+	$Q$(CC) $(ASAN) $^ -o $@ -llz4
 
 # Unit tests.
 include tests/unit/tests.mk

@@ -12,8 +12,9 @@ fuzz_decode := $(test_emulate)
 fuzz_linux := $(test_linux)
 fuzz_loader := $(test_loader)
 fuzz_monitor := $(test_monitor)
+fuzz_pieces := $(T_PIECES)
 fuzz_virtio := $(test_virtio)
-FUZZERS := acpi config decode linux loader monitor virtio
+FUZZERS := acpi config decode linux loader monitor pieces virtio
 
 $(B)/fuzz/obj/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -21,7 +22,7 @@ $(B)/fuzz/obj/%.c.o: %.c
 	$Q$(FUZZ_CC) $(FUZZ_CFLAGS) $(FUZZ_SAN) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
 define fuzzer
 $(B)/fuzz/$(1): $(patsubst %,$(B)/fuzz/obj/%.o,tests/fuzz/$(1)_fuzz.c $(fuzz_$(1)))
-	$Q$(FUZZ_CC) $(FUZZ_SAN) -fsanitize=fuzzer $$^ -o $$@ -lcmocka -lZydis -lZycore
+	$Q$(FUZZ_CC) $(FUZZ_SAN) -fsanitize=fuzzer $$^ -o $$@ -lcmocka -llz4 -lZydis -lZycore
 endef
 $(foreach f,$(FUZZERS),$(eval $(call fuzzer,$(f))))
 .PHONY: fuzz

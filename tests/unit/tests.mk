@@ -38,6 +38,8 @@ test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM
 test_loader := $(test_linux)
 test_monitor := $(T_DEBUG)
 test_pic := $(T_DEV)
+T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
+test_pieces := $(T_PIECES) $(U)/host.c $(T_LIB)
 test_pit := $(T_DEV)
 test_pic_threads := dev/pic.c $(U)/host.c $(T_LIB)
 test_screen := debug/screen.c debug/escape.c $(B)/font.c
@@ -59,7 +61,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor pic pit rmap rmap_set screen share split_policy stage2 stage2_model topology uart \
+	linux loader monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model topology uart \
 	vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
-test_libs := -lcmocka -lpthread -lZydis -lZycore
+test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
