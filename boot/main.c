@@ -26,6 +26,7 @@
 #include "debug/dump.h"
 #include "debug/monitor.h"
 #include "debug/screen.h"
+#include "debug/status.h"
 #include "dev/clock.h"
 #include "lib/assert.h"
 #include "lib/log.h"
@@ -371,6 +372,7 @@ static void start_run(struct task *t)
 	(void)t;
 	vms_create(boot, &config, &config_errors);
 	monitor_init(&actions);
+	status_init();
 	attach_first();
 	gsi = serial_gsi(&flags);
 	serial_start_input(gsi, flags, serial_received);

@@ -32,6 +32,8 @@ const struct command commands[] = {
 	{ "ept", "NAME GPA", "the entries on the way to a guest physical address",
 	  "ept linux 0xfee00000", cmd_ept },
 	{ "mem", "", "memory by owner", "mem", cmd_mem },
+	{ "screen", "[log|status]", "choose the screen's page (F1, F2), or print the status page",
+	  "screen status", cmd_screen },
 	{ "log", "[-d]", "the log; -d: debug lines too", "log", cmd_log },
 	{ "reboot", "", "reset the machine", "reboot", cmd_reboot },
 	{ "poweroff", "", "switch the machine off", "poweroff", cmd_poweroff },

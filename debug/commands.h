@@ -34,6 +34,10 @@ const char *command_candidate(const char *first, u32 word, u32 i, char *buf, siz
 
 /* The VM of that name; or NULL, after a line that says so. */
 struct vm *command_vm(const char *command, const char *name);
+/* What is said of a VM in more than one place: its state, bytes of memory, exits so far. */
+const char *command_vm_state(const struct vm *vm);
+u64 command_vm_memory(const struct vm *vm);
+u64 command_vm_exits(const struct vm *vm);
 /*
  * VM number i of the list, or NULL. VMs do not go away while a command runs: they are destroyed by
  * the boot CPU's tasks only.
@@ -47,6 +51,8 @@ struct vm *command_nth_vm(u32 i);
 void command_text(const char *key, const char *text);
 /* Print a set of CPUs, as in 0-1,3. */
 void command_cpus(const struct cpumask *mask);
+/* The letter of its level (E, W, I, D) in a line of the log; 0: it has none. */
+char command_log_level(const char *line, size_t len);
 /* A hexadecimal number, with or without 0x. */
 bool command_hex(const char *text, u64 *value);
 /* A decimal number below `limit`. */
@@ -71,6 +77,7 @@ bool cmd_virt(u32 argc, char **argv);
 bool cmd_sched(u32 argc, char **argv);
 bool cmd_ipi(u32 argc, char **argv);
 bool cmd_split_lock(u32 argc, char **argv);
+bool cmd_screen(u32 argc, char **argv);
 
 /* Boot, once the CPUs are known: the tasks of cmd_ipi. */
 void commands_ipi_init(void);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* mem, log, version, reboot, poweroff. */
+/* mem, log, screen, version, reboot, poweroff. */
 #include "debug/commands.h"
+#include "debug/console.h"
+#include "debug/status.h"
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mm/frames.h"
@@ -44,18 +46,18 @@ bool cmd_mem(u32 argc, char **argv)
 }
 
 /* A line is "[seconds CPU level] text", see lib/log.c. */
-static bool is_debug(const char *line, size_t len)
+char command_log_level(const char *line, size_t len)
 {
-	for (size_t i = 0; i + 1 < len; i++) {
+	for (size_t i = 1; i < len; i++) {
 		if (line[i] == ']')
-			return i && line[i - 1] == 'D';
+			return line[i - 1];
 	}
-	return false;
+	return 0;
 }
 
 static void print_log_line(void *arg, const char *line, size_t len)
 {
-	if (*(const bool *)arg || !is_debug(line, len))
+	if (*(const bool *)arg || command_log_level(line, len) != 'D')
 		monitor_printf("%.*s\n", (int)len, line);
 }
 
@@ -66,6 +68,39 @@ bool cmd_log(u32 argc, char **argv)
 	if (argc != 1 && !debug)
 		return false;
 	log_replay(print_log_line, &debug);
+	return true;
+}
+
+/* The log's page is not printed: it would be its own text, and `log` has all of it. */
+static void print_screen(void)
+{
+	char text[256];
+
+	if (status_shown() != SCREEN_STATUS) {
+		monitor_printf("page=log\n");
+		return;
+	}
+	for (u32 y = 0; console_screen_row(y, text, sizeof(text)); y++) {
+		if (!text[0])
+			continue;
+		monitor_printf("page=status row=%u", y);
+		command_text("text", text);
+		monitor_printf("\n");
+	}
+}
+
+bool cmd_screen(u32 argc, char **argv)
+{
+	if (!console_screen_row(0, (char[1]){ 0 }, 1))
+		monitor_printf("screen: there is none, or none that the firmware offered\n");
+	else if (argc == 2 && !strcmp(argv[1], "log"))
+		status_show(SCREEN_LOG);
+	else if (argc == 2 && !strcmp(argv[1], "status"))
+		status_show(SCREEN_STATUS);
+	else if (argc == 1)
+		print_screen();
+	else
+		return false;
 	return true;
 }
 

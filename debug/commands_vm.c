@@ -8,7 +8,7 @@
 #include "lib/string.h"
 #include "virt/exit_cost.h"
 
-static const char *state_name(const struct vm *vm)
+const char *command_vm_state(const struct vm *vm)
 {
 	static const char *const names[] = {
 		[VM_CREATED] = "created",
@@ -19,8 +19,7 @@ static const char *state_name(const struct vm *vm)
 	return vm->dead ? "dead" : names[vm->state];
 }
 
-/* As 0-3,8. */
-static u64 vm_memory(const struct vm *vm)
+u64 command_vm_memory(const struct vm *vm)
 {
 	u64 size = 0;
 
@@ -38,17 +37,22 @@ static u64 vcpu_exits(const struct vcpu *v)
 	return sum;
 }
 
-static void print_vm(const struct vm *vm)
+u64 command_vm_exits(const struct vm *vm)
 {
-	u64 exits = 0;
+	u64 sum = 0;
 
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		exits += vcpu_exits(vm->vcpus[i]);
+		sum += vcpu_exits(vm->vcpus[i]);
+	return sum;
+}
+
+static void print_vm(const struct vm *vm)
+{
 	monitor_printf("vm=%s id=%u state=%s reason=\"%s\" vcpus=%u cpus=", vm->name, vm->id,
-		       state_name(vm), stop_reason_name(vm->stop_reason), vm->nr_vcpus);
+		       command_vm_state(vm), stop_reason_name(vm->stop_reason), vm->nr_vcpus);
 	command_cpus(&vm->cpus);
-	monitor_printf(" memory_kib=%lu starts=%lu resets=%lu exits=%lu\n", vm_memory(vm) >> 10,
-		       vm->starts, vm->resets, exits);
+	monitor_printf(" memory_kib=%lu starts=%lu resets=%lu exits=%lu\n",
+		       command_vm_memory(vm) >> 10, vm->starts, vm->resets, command_vm_exits(vm));
 }
 
 bool cmd_vms(u32 argc, char **argv)

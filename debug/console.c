@@ -2,7 +2,6 @@
 #include "arch/x86/serial.h"
 #include "debug/console.h"
 #include "debug/monitor.h"
-#include "debug/screen.h"
 #include "debug/vmconsole.h"
 #include "lib/error.h"
 #include "lib/printf.h"
@@ -128,6 +127,7 @@ void console_crash_mode(void)
 	if (attached)
 		serial_string(terminal_reset);
 	attached = NULL;
+	screen_show(SCREEN_LOG);
 }
 
 void console_print(const char *s, size_t n)
@@ -178,6 +178,36 @@ void console_clear(void)
 void console_bell(void)
 {
 	serial_write("\a", 1);
+}
+
+/* ---- The screen's pages ---- */
+
+void console_screen_show(enum screen_page page)
+{
+	u64 flags = console_lock();
+
+	screen_show(page);
+	console_unlock(flags);
+}
+
+void console_screen_status(u32 y, const char *row, size_t n)
+{
+	u64 flags = console_lock();
+
+	screen_status(y, row, n);
+	console_unlock(flags);
+}
+
+bool console_screen_row(u32 y, char *buf, size_t size)
+{
+	u64 flags = console_lock();
+	const char *row;
+	u32 n = screen_row(y, &row);
+
+	if (n != SCREEN_NO_ROW)
+		fmt_snprintf(buf, size, "%.*s", (int)n, row);
+	console_unlock(flags);
+	return n != SCREEN_NO_ROW;
 }
 
 /* ---- VMs ---- */

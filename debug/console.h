@@ -7,14 +7,15 @@
  *	        <-- console_attach_monitor(), Ctrl-] ---
  *
  * What a VM writes while it is not attached is kept (the last 64 KiB) and never reaches the
- * terminal. On return from a VM the terminal is put into a sane state. The screen always shows the
- * monitor and the log, never a guest.
+ * terminal. On return from a VM the terminal is put into a sane state. The screen shows the
+ * monitor and the log, or Corbel's status, never a guest.
  *
  * The lock (RANK_CONSOLE) is taken inside, and the serial port's within it; its holder must not
  * log.
  */
 #pragma once
 
+#include "debug/screen.h"
 #include "debug/terminal.h"
 #include "dev/uart16550.h"
 #include "lib/log.h"
@@ -77,3 +78,12 @@ void console_edit(const struct edit_view *view);
 void console_edit_end(void);
 void console_clear(void);
 void console_bell(void);
+
+/*
+ * The screen's pages (debug/screen.h), with the lock that they need. Any CPU, from a task; a crash
+ * shows the log's page.
+ */
+void console_screen_show(enum screen_page page);
+void console_screen_status(u32 y, const char *text, size_t n);
+/* A copy of row y of the page that is shown, cut to size - 1 characters; false: no such row. */
+bool console_screen_row(u32 y, char *buf, size_t size);

@@ -10,9 +10,10 @@
 
 static struct screen_mode mode;
 static u32 cols, rows; /* 0: there is no screen */
-static u32 col, row;
+static u32 col, row;   /* of the log's page */
 static u32 fg, bg;
-static char cells[ROWS_MAX][COLS_MAX]; /* what is on the screen */
+static enum screen_page shown;
+static char cells[SCREEN_PAGES][ROWS_MAX][COLS_MAX];
 static struct escape_filter filter;
 
 static u32 colour(u8 r, u8 g, u8 b)
@@ -20,19 +21,25 @@ static u32 colour(u8 r, u8 g, u8 b)
 	return mode.bgr ? (u32)r << 16 | (u32)g << 8 | b : (u32)b << 16 | (u32)g << 8 | r;
 }
 
-static void draw(u32 x, u32 y, char c)
+static void paint(u32 x, u32 y, char c)
 {
 	volatile u32 *line =
 		mode.base + (size_t)y * SCREEN_CELL_H * mode.stride + (size_t)x * SCREEN_CELL_W;
 	const u8 *glyph = screen_font[(u8)c - SCREEN_FONT_FIRST];
 
-	if (cells[y][x] == c)
-		return;
-	cells[y][x] = c;
 	for (u32 i = 0; i < SCREEN_CELL_H; i++, line += mode.stride) {
 		for (u32 bit = 0; bit < SCREEN_CELL_W; bit++)
 			line[bit] = glyph[i] & (0x80u >> bit) ? fg : bg;
 	}
+}
+
+static void draw(enum screen_page page, u32 x, u32 y, char c)
+{
+	if (cells[page][y][x] == c)
+		return;
+	cells[page][y][x] = c;
+	if (page == shown)
+		paint(x, y, c);
 }
 
 /*
@@ -45,7 +52,7 @@ static void scroll(void)
 
 	for (u32 y = 0; y < rows; y++) {
 		for (u32 x = 0; x < cols; x++)
-			draw(x, y, y + by < rows ? cells[y + by][x] : ' ');
+			draw(SCREEN_LOG, x, y, y + by < rows ? cells[SCREEN_LOG][y + by][x] : ' ');
 	}
 	row -= by;
 }
@@ -61,7 +68,7 @@ static void show(char c)
 {
 	if (col == cols)
 		newline();
-	draw(col++, row, c);
+	draw(SCREEN_LOG, col++, row, c);
 }
 
 static void put(int c)
@@ -71,7 +78,7 @@ static void put(int c)
 		break;
 	case ESCAPE_ERASE_LINE:
 		for (u32 x = col; x < cols; x++)
-			draw(x, row, ' ');
+			draw(SCREEN_LOG, x, row, ' ');
 		break;
 	case '\b':
 		col -= col > 0;
@@ -98,9 +105,43 @@ void screen_write(const char *text, size_t n)
 		put(escape_filter(&filter, (u8)*text++));
 }
 
+void screen_show(enum screen_page page)
+{
+	enum screen_page before = shown;
+
+	shown = page;
+	for (u32 y = 0; y < rows; y++)
+		for (u32 x = 0; x < cols; x++)
+			if (cells[page][y][x] != cells[before][y][x])
+				paint(x, y, cells[page][y][x]);
+}
+
+void screen_status(u32 y, const char *text, size_t n)
+{
+	if (y >= rows)
+		return;
+	for (u32 x = 0; x < cols; x++) {
+		char c = x < n ? text[x] : ' ';
+
+		draw(SCREEN_STATUS, x, y, c < ' ' || c > '~' ? '?' : c);
+	}
+}
+
+u32 screen_row(u32 y, const char **text)
+{
+	u32 n = cols;
+
+	if (y >= rows)
+		return SCREEN_NO_ROW;
+	*text = cells[shown][y];
+	while (n && (*text)[n - 1] == ' ')
+		n--;
+	return n;
+}
+
 void screen_init(const struct screen_mode *m)
 {
-	cols = 0;
+	cols = rows = 0;
 	if (m->width < SCREEN_CELL_W || m->height < SCREEN_CELL_H || m->stride < m->width)
 		return;
 	mode = *m;
@@ -113,6 +154,7 @@ void screen_init(const struct screen_mode *m)
 	memset(cells, ' ', sizeof(cells));
 	memset(&filter, 0, sizeof(filter));
 	col = row = 0;
+	shown = SCREEN_LOG;
 	rows = MIN(m->height / SCREEN_CELL_H, ROWS_MAX);
 	cols = MIN(m->width / SCREEN_CELL_W, COLS_MAX);
 }

@@ -715,6 +715,26 @@ def shares():
                              "cpu=1 vcpus=3 waiting=0 current=busy-[13]/0"])
 
 
+# ---- The screen ----
+
+def screens():
+    """The status page and the keys that choose it. Under Bochs the firmware offers no screen."""
+    text = ("[corbel]\nwhen_idle = monitor\n[vm busy]\nkernel = busy\nmemory = 32M\ncpus = 1\n"
+            "[vm bad]\nkernel = none\nautostart = no\n")
+    files = {"busy": "tiny/busy", "none": b"no kernel"}
+    yield Test("screen-qemu", "qemu", text, files=files, emu=["--cpus", "2"],
+               script="wait corbel>\nsend vm bad start\nwait not a kernel\nsend screen\nwait page=log\npress f2\n"
+                      "sleep 4\nsend screen\nwait Last warnings\npress f1\nsleep 1\nsend screen\nwait page=log\n"
+                      "send screen status\nsend screen\nwait page=status\nsend screen log\nsend screen\n"
+                      "wait page=log\nsend poweroff\n",
+               says=["F1 shows the log", 'page=status row=0 text="Corbel .* up 0:00:', "CPUs: 2 of 2 online",
+                     "CPU 1 .* vCPUs, .*busy/0",
+                     r"busy +running +1 +32 +\d+ +(9\d|100)\"", "bad +stopped",
+                     "Last warnings", " [WE]\\] .*not a kernel"])
+    yield Test("screen-bochs", "bochs", text, files=files, emu=["--cpus", "2"],
+               says=["screen: there is none"], script="wait corbel>\nsend screen status\nwait there is none\nsend poweroff\n")
+
+
 # ---- VMs come and go ----
 
 def cycles():
@@ -757,6 +777,7 @@ TESTS = [
     *guest_restarts(),
     *disks(),
     *newest_kernel(),
+    *screens(),
     *networks(),
     *consoles(),
     *guest_ends(),

@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/serial.h"
 #include "debug/console.h"
-#include "debug/screen.h"
+#include "debug/keyboard.h"
 #include "lib/error.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
@@ -99,6 +100,29 @@ void screen_write(const char *bytes, size_t n)
 	record(&fake_screen, bytes, n);
 }
 
+#define ROWS 40
+static char rows[SCREEN_PAGES][ROWS][256];
+enum screen_page fake_page;
+
+void screen_show(enum screen_page page)
+{
+	fake_page = page;
+}
+
+void screen_status(u32 y, const char *text, size_t n)
+{
+	if (y < ROWS)
+		snprintf(rows[SCREEN_STATUS][y], sizeof(rows[0][0]), "%.*s", (int)n, text);
+}
+
+u32 screen_row(u32 y, const char **text)
+{
+	if (y >= ROWS)
+		return SCREEN_NO_ROW;
+	*text = rows[fake_page][y];
+	return (u32)strlen(*text);
+}
+
 void fake_clear(void)
 {
 	fake_serial.len = fake_screen.len = 0;
@@ -178,13 +202,52 @@ void fake_run_tasks(void)
 
 /* ---- Other CPUs: they run while this one looks at the clock ---- */
 
+u64 fake_now;
+
 u64 rdtsc(void)
 {
-	static u64 now;
-
 	if (!this_cpu(cpu_id))
 		fake_run_tasks();
-	return now += 100;
+	return fake_now += 100;
+}
+
+u64 read_flags(void)
+{
+	return 0;
+}
+
+void irq_disable(void)
+{
+}
+
+void irq_enable(void)
+{
+}
+
+u64 clock_ns(void)
+{
+	return tsc_to_ns(fake_now);
+}
+
+struct timer *fake_timer;
+
+void timer_init(struct timer *t, void (*fire)(struct timer *t))
+{
+	*t = (struct timer){ .fire = fire };
+}
+
+void timer_arm(struct timer *t, u64 deadline)
+{
+	t->deadline = deadline;
+	fake_timer = t;
+}
+
+void (*fake_key)(enum screen_page page);
+
+bool keyboard_init(void (*pressed)(enum screen_page page))
+{
+	fake_key = pressed;
+	return true;
 }
 
 int ipi_call(enum ipi_kind kind, const struct cpumask *mask, void *arg, int results[MAX_CPUS])
@@ -450,6 +513,13 @@ const char *hotplug_begin(u32 cpu, enum hotplug_goal goal, u32 rounds)
 	return cpu ? NULL : "it is the boot CPU";
 }
 
+const struct cpumask *virt_cpus(void)
+{
+	static const struct cpumask mask = { { 3 } };
+
+	return &mask;
+}
+
 const char *virt_obstacle(void)
 {
 	return "";
@@ -574,5 +644,7 @@ void fake_open(void)
 	next_frame = 1;
 	fake_error = 0;
 	fake_task_wakes = 0;
+	fake_timer = NULL;
+	fake_page = SCREEN_LOG;
 	log_sink = console_log;
 }

@@ -7,7 +7,9 @@
 #pragma once
 
 #include "arch/x86/split_lock.h"
+#include "arch/x86/timer.h"
 #include "arch/x86/topology.h"
+#include "debug/screen.h"
 #include "dev/power.h"
 #include "dev/uart16550.h"
 #include "virt/vm.h"
@@ -37,6 +39,10 @@ extern u32 fake_ipi_calls;   /* of all CPUs; half of CPU 2's time out */
 extern u32 fake_frames_left; /* frame allocations that still work */
 extern s32 fake_frames_out;  /* allocated and not freed */
 extern char fake_called[256];
+extern u64 fake_now;		   /* the TSC, of 100 kHz */
+extern struct timer *fake_timer;   /* the one armed last */
+extern enum screen_page fake_page; /* that is shown */
+extern void (*fake_key)(enum screen_page page);
 extern int fake_error; /* what the next action returns */
 
 void fake_open(void);

@@ -12,6 +12,7 @@
 #include "debug/console.h"
 #include "debug/lineedit.h"
 #include "debug/monitor.h"
+#include "debug/status.h"
 #include "lib/error.h"
 #include "tests/unit/debug_fake.h"
 #include "tests/unit/host.h"
@@ -59,6 +60,7 @@ static int setup(void **state)
 	fake_open();
 	console_init();
 	monitor_init(&actions);
+	status_init();
 	console_vm_add(&fake_linux, &fake_uart);
 	return 0;
 }
@@ -387,6 +389,46 @@ static void vm_info(void **state)
 }
 
 /* The clock of fake_open() has 100 kHz: a tick is 10 us. */
+static void status_page(void **state)
+{
+	(void)state;
+	log_warn("something is odd");
+	expect("screen status", "");
+	assert_int_equal(fake_page, SCREEN_STATUS);
+	expect_part("screen", "page=status row=0 text=\"Corbel 1.2.3   up 0:00:");
+	expect_part("screen", "text=\"CPUs: 3 of 4 online, 2 run vCPUs\"\r\n");
+	expect_part("screen", "text=\"  CPU 1       1 vCPUs,   1 wait   linux/0\"\r\n");
+	expect_part("screen", "text=\"linux                             running      2         256 "
+			      "        0      0\"\r\n");
+	expect_part("screen", "W] something is odd\"\r\n");
+
+	/* a second later: its timer, its task, and rates from then to now */
+	fake_linux.vcpus[0]->exits[EXIT_IO] += 5000;
+	fake_linux.vcpus[1]->ran += 50000;
+	fake_now += 100000;
+	fake_timer->fire(fake_timer);
+	fake_run_tasks();
+	expect_part("screen", "text=\"linux                             running      2         256 "
+			      "     49");
+	expect_part("screen", "     49\"\r\n");
+
+	/* the keys: from interrupt context, so it is the task that draws */
+	fake_timer = NULL;
+	fake_key(SCREEN_LOG);
+	assert_int_equal(fake_page, SCREEN_STATUS);
+	fake_run_tasks();
+	assert_int_equal(fake_page, SCREEN_LOG);
+	assert_null(fake_timer);
+	fake_key(SCREEN_STATUS);
+	fake_run_tasks();
+	assert_int_equal(fake_page, SCREEN_STATUS);
+	assert_non_null(fake_timer);
+	expect("screen log", "");
+	assert_int_equal(fake_page, SCREEN_LOG);
+	expect_part("screen", "page=log\r\n");
+	expect_part("screen x", "usage: screen [log|status]");
+}
+
 static void sched(void **state)
 {
 	(void)state;
@@ -646,6 +688,7 @@ int main(void)
 		TEST(vms),
 		TEST(vm_info),
 		TEST(sched),
+		TEST(status_page),
 		TEST(vm_control),
 		TEST(console_and_back),
 		TEST(exits),

@@ -159,6 +159,40 @@ static void colours(void **state)
 	assert_int_not_equal(rgb, pixels[0]);
 }
 
+static void pages(void **state)
+{
+	const char *text;
+
+	(void)state;
+	write_text("the log\r\n");
+	screen_status(1, "a status row that is longer than the screen has columns", 55);
+	screen_status(2, "x\x01\xff", 3);
+	screen_status(ROWS, "beyond", 6);
+	expect_row(0, "the log");
+	expect_row(1, "");
+	screen_show(SCREEN_STATUS);
+	expect_row(0, "");
+	expect_row(1, "a status row that is longer than the screen has columns");
+	expect_row(2, "x??");
+	assert_int_equal(screen_row(1, &text), COLS);
+	assert_int_equal(screen_row(2, &text), 3);
+	assert_memory_equal(text, "x??", 3);
+	assert_int_equal(screen_row(ROWS, &text), SCREEN_NO_ROW);
+
+	/* what is written meanwhile waits behind it, scrolling included */
+	for (u32 i = 0; i < ROWS; i++)
+		write_text("more\r\n");
+	write_text("now\r\n");
+	screen_status(1, "new", 3);
+	expect_row(1, "new");
+	expect_row(2, "x??");
+	screen_show(SCREEN_LOG);
+	expect_row(0, "more");
+	expect_row(ROWS - 3, "now");
+	expect_row(ROWS - 2, "");
+	guard_is_intact(state);
+}
+
 static void odd_sizes(void **state)
 {
 	static const u32 sizes[][3] = {
@@ -226,9 +260,15 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(glyphs_are_there),	 TEST(text_and_controls), TEST(wrapping),
-		TEST(wraps_and_scrolls), TEST(guard_is_intact),	  TEST(colours),
-		TEST(odd_sizes),	 TEST(picture),
+		TEST(glyphs_are_there),
+		TEST(text_and_controls),
+		TEST(wrapping),
+		TEST(wraps_and_scrolls),
+		TEST(guard_is_intact),
+		TEST(colours),
+		TEST(pages),
+		TEST(odd_sizes),
+		TEST(picture),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,8 +16,8 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_memory commands_sched commands_split \
-	commands_system commands_vm console escape lineedit monitor terminal vmconsole) svm/npt.c $(U)/debug_fake.c \
-	$(U)/host.c $(T_LIB)
+	commands_system commands_vm console escape lineedit monitor status terminal vmconsole) \
+	svm/npt.c $(U)/debug_fake.c $(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
