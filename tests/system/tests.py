@@ -732,7 +732,8 @@ def screens():
                      r"busy +running +1 +32 +\d+ +(9\d|100)\"", "bad +stopped",
                      "Last warnings", " [WE]\\] .*not a kernel"])
     yield Test("screen-bochs", "bochs", text, files=files, emu=["--cpus", "2"],
-               says=["screen: there is none"], script="wait corbel>\nsend screen status\nwait there is none\nsend poweroff\n")
+               script="wait corbel>\nsend screen status\nwait there is none\nsend poweroff\n",
+               says=["screen: there is none"])
 
 
 # ---- VMs come and go ----
