@@ -15,17 +15,6 @@ u64 pieces_size(const struct pieces *p, u32 i)
 	return MIN(p->size - (u64)i * PIECE_SIZE, PIECE_SIZE);
 }
 
-static const char *check_entry(const struct pieces *p, u32 i, u64 length)
-{
-	const struct pieces_entry *e = &p->entries[i];
-
-	if (e->length > pieces_size(p, i))
-		return "a piece is longer packed than unpacked";
-	if (e->offset > length || e->length > length - e->offset)
-		return "a piece lies beyond the file's end";
-	return NULL;
-}
-
 const char *pieces_open(struct pieces *p, const void *file, u64 length)
 {
 	const struct pieces_header *h = file;
@@ -50,27 +39,44 @@ const char *pieces_open(struct pieces *p, const void *file, u64 length)
 	};
 	p->entries = (const void *)(h + 1);
 	p->hot = (const void *)(p->entries + p->nr);
-	for (u32 i = 0; !wrong && i < p->nr; i++)
-		wrong = check_entry(p, i, length);
+	for (u32 i = 0; i < p->nr; i++)
+		if (p->entries[i].offset > length ||
+		    p->entries[i].length > length - p->entries[i].offset)
+			wrong = "a piece lies beyond the file's end";
 	for (u32 i = 0; !wrong && i < p->nr_hot; i++)
 		wrong = p->hot[i] < p->nr ? NULL
 					  : "its hot set names a piece that it does not have";
 	return wrong;
 }
 
-const char *pieces_unpack(const struct pieces *p, u32 i, void *dst)
+const char *pieces_unpack(const struct pieces *p, u32 i, struct pieces_cursor *c, void *dst)
 {
 	const struct pieces_entry *e = &p->entries[i];
-	u64 size = pieces_size(p, i);
+	const u8 *in = p->file + e->offset + c->in;
+	u64 size = MIN(pieces_size(p, i) - c->out, PIECE_BLOCK), left = e->length - c->in;
+	struct pieces_block b;
+	u8 *out = (u8 *)dst + c->out;
 	const char *wrong = NULL;
 
-	if (!e->length)
-		memset(dst, 0, size);
-	else if (e->length == size)
-		memcpy(dst, p->file + e->offset, size);
+	if (!e->length) {
+		memset(out, 0, size);
+		c->out += size;
+		return NULL;
+	}
+	if (left < sizeof(b))
+		return "cut short before a block";
+	memcpy(&b, in, sizeof(b));
+	if (b.length > MIN(left - sizeof(b), size))
+		return "a block has a bad length";
+	if (!b.length)
+		memset(out, 0, size);
+	else if (b.length == size)
+		memcpy(out, in + sizeof(b), size);
 	else
-		wrong = lz4_unpack(p->file + e->offset, e->length, dst, size);
-	if (!wrong && (u32)xxh64(dst, size, i) != e->check)
-		wrong = "its checksum is wrong";
+		wrong = lz4_unpack(in + sizeof(b), b.length, out, size);
+	if (!wrong && (u32)xxh64(out, size, (u64)i * PIECE_SIZE + c->out) != b.check)
+		wrong = "a block's checksum is wrong";
+	c->in += sizeof(b) + b.length;
+	c->out += size;
 	return wrong;
 }

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packed contents of memory, of which each piece of 2 MiB can be unpacked alone: what a VM's memory
- * is loaded from by need. The host tool mkpieces makes such files with liblz4, and reads them with
- * this code. All numbers are little-endian:
+ * Packed contents of memory, of which each piece of 2 MiB can be unpacked alone, a block of 64 KiB
+ * at a time: what a VM's memory is loaded from by need. The host tool mkpieces makes such files
+ * with liblz4, and reads them with this code. All numbers are little-endian:
  *
  *	struct pieces_header
  *	struct pieces_entry [nr_pieces]
  *	u32 hot [nr_hot]		pieces to be loaded ahead, the most wanted first
- *	the pieces			LZ4 blocks, at any place behind the above
+ *	the pieces, at any place behind the above:
+ *		struct pieces_block	of the piece's first 64 KiB
+ *		LZ4 block
+ *		struct pieces_block	of the next 64 KiB ...
  *
  * Nothing in a file is believed before it is checked: the header and both tables by a checksum and
- * by their ranges when the file is opened, each piece when it is unpacked.
+ * by their ranges when the file is opened, each block when it is unpacked.
  */
 #pragma once
 
 #include "lib/addr.h"
 
 #define PIECE_SIZE   (2 * MIB)
+#define PIECE_BLOCK  (64 * KIB)
 #define PIECES_MAGIC "CRBLPCS1"
 
 struct pieces_header {
@@ -29,8 +33,12 @@ struct pieces_header {
 
 struct pieces_entry {
 	u64 offset; /* in the file */
-	u32 length; /* in the file. 0: the piece is all zeros; the piece's own size: not packed */
-	u32 check;  /* the lower half of xxh64(unpacked piece, seed = its number) */
+	u64 length; /* in the file; 0: the piece is all zeros */
+};
+
+struct pieces_block {
+	u32 length; /* 0: all zeros; the block's own size: not packed */
+	u32 check;  /* the lower half of xxh64(unpacked block, seed = its offset in the contents) */
 };
 
 struct pieces {
@@ -53,8 +61,14 @@ const char *pieces_open(struct pieces *p, const void *file, u64 length);
 /* Bytes of piece i, i < p->nr. */
 u64 pieces_size(const struct pieces *p, u32 i);
 
+/* How far a piece is unpacked. All zero at first. */
+struct pieces_cursor {
+	u64 in, out; /* bytes of the packed and of the unpacked piece */
+};
+
 /*
- * Unpack piece i, i < p->nr, to dst, pieces_size() bytes. NULL, or what is wrong; dst is then
- * undefined. Context: any; takes in the order of a millisecond.
+ * Unpack the next block of piece i, i < p->nr, to its place in dst, which has pieces_size() bytes;
+ * the piece is done once c->out is that. NULL, or what is wrong; dst is then undefined.
+ * Context: any; takes some 50 microseconds.
  */
-const char *pieces_unpack(const struct pieces *p, u32 i, void *dst);
+const char *pieces_unpack(const struct pieces *p, u32 i, struct pieces_cursor *c, void *dst);

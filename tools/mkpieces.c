@@ -99,18 +99,32 @@ static bool all_zero(const u8 *data, u64 size)
 	return !data[0] && !memcmp(data, data + 1, size - 1);
 }
 
-/* Packs one piece to out, which has room for its own size; returns the bytes there. */
-static u32 pack_piece(const u8 *data, u32 size, u8 *out)
+/* Packs size bytes at `at` of the contents to out, which has room for them and a header. */
+static u64 pack_block(const u8 *data, u64 at, u64 size, u8 *out)
 {
-	int length;
+	struct pieces_block b = { .check = (u32)xxh64(data + at, size, at) };
+	int length = 0;
 
-	if (all_zero(data, size))
+	if (!all_zero(data + at, size)) {
+		length = LZ4_compress_HC((const char *)data + at, (char *)out + sizeof(b),
+					 (int)size, (int)size - 1, LEVEL);
+		b.length = length > 0 ? (u32)length : (u32)size;
+	}
+	if (b.length == size)
+		memcpy(out + sizeof(b), data + at, size);
+	memcpy(out, &b, sizeof(b));
+	return sizeof(b) + b.length;
+}
+
+static u64 pack_piece(const u8 *data, u64 at, u64 size, u8 *out)
+{
+	u64 length = 0;
+
+	if (all_zero(data + at, size))
 		return 0;
-	length = LZ4_compress_HC((const char *)data, (char *)out, (int)size, (int)size - 1, LEVEL);
-	if (length > 0)
-		return (u32)length;
-	memcpy(out, data, size);
-	return size;
+	for (u64 done = 0; done < size; done += PIECE_BLOCK)
+		length += pack_block(data, at + done, MIN(size - done, PIECE_BLOCK), out + length);
+	return length;
 }
 
 /* Every piece unpacked, compared with data if that is not NULL, and kept if it is `out`. */
@@ -120,8 +134,11 @@ static void unpack_all(const struct pieces *p, const char *path, const u8 *data,
 
 	for (u32 i = 0; i < p->nr; i++) {
 		u64 at = (u64)i * PIECE_SIZE, size = pieces_size(p, i);
-		const char *wrong = pieces_unpack(p, i, piece);
+		struct pieces_cursor c = { 0 };
+		const char *wrong = NULL;
 
+		while (!wrong && c.out < size)
+			wrong = pieces_unpack(p, i, &c, piece);
 		if (wrong)
 			die("%s: piece %u: %s", path, i, wrong);
 		if (data && memcmp(data + at, piece, size))
@@ -158,16 +175,15 @@ static void pack(const char *in, const char *out, const char *list)
 	if (list)
 		hot = read_hot(list, h.nr_pieces, &h.nr_hot);
 	tables = h.nr_pieces * sizeof(*entries) + h.nr_hot * sizeof(*hot);
-	file = allocate(sizeof(h) + tables + size);
+	file = allocate(sizeof(h) + tables + size +
+			(size / PIECE_BLOCK + 1) * sizeof(struct pieces_block));
 	entries = (void *)(file + sizeof(h));
 	end = sizeof(h) + tables;
 	for (u32 i = 0; i < h.nr_pieces; i++) {
 		u64 at = (u64)i * PIECE_SIZE;
-		u32 bytes = (u32)MIN(size - at, PIECE_SIZE);
 
 		entries[i].offset = end;
-		entries[i].check = (u32)xxh64(data + at, bytes, i);
-		entries[i].length = pack_piece(data + at, bytes, file + end);
+		entries[i].length = pack_piece(data, at, MIN(size - at, PIECE_SIZE), file + end);
 		end += entries[i].length;
 	}
 	if (hot)
@@ -200,18 +216,15 @@ static void list(const char *in)
 {
 	struct pieces p;
 	u64 length;
-	u32 zero = 0, stored = 0;
+	u32 zero = 0;
 	u8 *file = read_file(in, &length);
 
 	open_file(&p, in, file, length);
 	unpack_all(&p, in, NULL, NULL);
-	for (u32 i = 0; i < p.nr; i++) {
+	for (u32 i = 0; i < p.nr; i++)
 		zero += !p.entries[i].length;
-		stored += p.entries[i].length == pieces_size(&p, i);
-	}
-	printf("%llu bytes in %llu: %u pieces, %u of zeros, %u not packed, %u hot\n",
-	       (unsigned long long)p.size, (unsigned long long)length, p.nr, zero, stored,
-	       p.nr_hot);
+	printf("%llu bytes in %llu: %u pieces, %u of zeros, %u hot\n", (unsigned long long)p.size,
+	       (unsigned long long)length, p.nr, zero, p.nr_hot);
 	free(file);
 }
 

@@ -28,6 +28,14 @@ static void block(const u8 *data, size_t length, u64 size)
 	free(theirs);
 }
 
+static void unpack_piece(const struct pieces *p, u32 i, u8 *piece)
+{
+	struct pieces_cursor c = { 0 };
+
+	while (c.out < pieces_size(p, i) && !pieces_unpack(p, i, &c, piece))
+		;
+}
+
 static void file(const u8 *data, size_t length)
 {
 	struct pieces_header h = { .magic = PIECES_MAGIC };
@@ -43,7 +51,7 @@ static void file(const u8 *data, size_t length)
 	memcpy(copy + sizeof(h), data, length);
 	if (!pieces_open(&p, copy, sizeof(h) + length))
 		for (u32 i = 0; i < MIN(p.nr, 4u); i++)
-			(void)pieces_unpack(&p, i, piece);
+			unpack_piece(&p, i, piece);
 	free(copy);
 	free(piece);
 }

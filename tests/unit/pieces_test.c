@@ -114,15 +114,22 @@ static void what_the_library_packs(void **state)
 	free(block);
 }
 
-/* A file of three pieces: zeros, text that packs well, noise that is stored and shorter. */
-#define NR   3u
-#define SIZE (2 * PIECE_SIZE + 5000)
+/*
+ * A file of three pieces: zeros; blocks that pack well, with one of zeros; a short one with a block
+ * of noise, which is stored.
+ */
+#define NR	  3u
+#define NOISE	  5000u
+#define SIZE	  (2 * PIECE_SIZE + NOISE)
+#define BLOCKS	  (PIECE_SIZE / PIECE_BLOCK)
+#define PACKED_TO 400u /* a block of text */
 struct file {
 	struct pieces_header h;
 	struct pieces_entry e[NR];
 	u32 hot[2];
-	u8 text[40000];
-	u8 noise[5000];
+	u8 text[BLOCKS * (sizeof(struct pieces_block) + PACKED_TO)];
+	struct pieces_block noise_block;
+	u8 noise[NOISE];
 };
 static struct file good;
 static u8 *contents;
@@ -133,28 +140,38 @@ static void seal(struct file *f)
 			   xxh64(&f->h, offsetof(struct pieces_header, check), 0));
 }
 
+static u64 add_block(u8 *out, u64 at)
+{
+	const char *from = (char *)contents + at;
+	struct pieces_block b = { .check = (u32)XXH64(from, PIECE_BLOCK, at) };
+
+	if (at % PIECE_SIZE != 5 * PIECE_BLOCK)
+		b.length = (u32)LZ4_compress_default(from, (char *)out + sizeof(b), PIECE_BLOCK,
+						     PACKED_TO);
+	memcpy(out, &b, sizeof(b));
+	return sizeof(b) + b.length;
+}
+
 static int make_good(void **state)
 {
-	int length;
-
 	(void)state;
 	seed = host_seed();
 	contents = calloc(1, SIZE);
 	for (u64 i = 0; i < PIECE_SIZE; i++)
-		contents[PIECE_SIZE + i] = (u8)(i / 1000);
-	for (u32 i = 0; i < sizeof(good.noise); i++)
+		if (i / PIECE_BLOCK != 5)
+			contents[PIECE_SIZE + i] = (u8)(i / 10000 + 1);
+	for (u32 i = 0; i < NOISE; i++)
 		contents[2 * PIECE_SIZE + i] = good.noise[i] = (u8)host_random(&seed);
-	length = LZ4_compress_default((char *)contents + PIECE_SIZE, (char *)good.text, PIECE_SIZE,
-				      sizeof(good.text));
-	assert_true(length > 0);
 	good.h = (struct pieces_header){
 		.magic = PIECES_MAGIC, .size = SIZE, .nr_pieces = NR, .nr_hot = 2
 	};
-	good.e[1] = (struct pieces_entry){ offsetof(struct file, text), (u32)length, 0 };
-	good.e[2] = (struct pieces_entry){ offsetof(struct file, noise), 5000, 0 };
-	for (u32 i = 0; i < NR; i++)
-		good.e[i].check = (u32)xxh64(contents + i * PIECE_SIZE,
-					     MIN(SIZE - i * PIECE_SIZE, PIECE_SIZE), i);
+	good.e[1].offset = offsetof(struct file, text);
+	for (u64 at = 0; at < PIECE_SIZE; at += PIECE_BLOCK)
+		good.e[1].length += add_block(good.text + good.e[1].length, PIECE_SIZE + at);
+	good.e[2].offset = offsetof(struct file, noise_block);
+	good.e[2].length = sizeof(good.noise_block) + NOISE;
+	good.noise_block.length = NOISE;
+	good.noise_block.check = (u32)XXH64(good.noise, NOISE, 2 * PIECE_SIZE);
 	good.hot[0] = 2;
 	seal(&good);
 	return 0;
@@ -177,7 +194,10 @@ static const char *try_file(const struct file *f, u64 length)
 	memcpy(copy, f, length);
 	wrong = pieces_open(&p, copy, length);
 	for (u32 i = 0; !wrong && i < p.nr; i++) {
-		wrong = pieces_unpack(&p, i, piece);
+		struct pieces_cursor c = { 0 };
+
+		while (!wrong && c.out < pieces_size(&p, i))
+			wrong = pieces_unpack(&p, i, &c, piece);
 		if (!wrong)
 			assert_memory_equal(piece, contents + i * PIECE_SIZE, pieces_size(&p, i));
 	}
@@ -196,7 +216,7 @@ static void a_good_file(void **state)
 	assert_int_equal(p.size, SIZE);
 	assert_int_equal(p.nr, NR);
 	assert_int_equal(pieces_size(&p, 1), PIECE_SIZE);
-	assert_int_equal(pieces_size(&p, 2), 5000);
+	assert_int_equal(pieces_size(&p, 2), NOISE);
 	assert_int_equal(p.nr_hot, 2);
 	assert_int_equal(p.hot[0], 2);
 }
@@ -210,13 +230,16 @@ static void cut_anywhere(void **state)
 
 static void one_bit_anywhere(void **state)
 {
-	(void)state;
-	for (u64 bit = 0; bit < 8 * sizeof(good); bit += bit < 1000 ? 1 : 1009) {
-		struct file f = good;
-		u64 packed = offsetof(struct file, text) + good.e[1].length;
+	u64 unused = good.e[1].offset + good.e[1].length, step;
 
-		((u8 *)&f)[bit / 8] ^= (u8)(1 << bit % 8);
-		if (bit / 8 < packed || bit / 8 >= offsetof(struct file, noise))
+	(void)state;
+	for (u64 bit = 0; bit < 8 * sizeof(good); bit += step) {
+		u64 at = bit / 8;
+		struct file f = good;
+
+		step = at < 250 || at - good.e[2].offset < 10 ? 1 : 409;
+		((u8 *)&f)[at] ^= (u8)(1 << bit % 8);
+		if (at < unused || at >= good.e[2].offset)
 			assert_non_null(try_file(&f, sizeof(f)));
 		else
 			assert_null(try_file(&f, sizeof(f)));
@@ -244,11 +267,15 @@ static void lies(void **state)
 	LIE(f.h.nr_hot = 0xffffffff, "cut short within its tables");
 	LIE(f.e[1].offset = sizeof(f) - 1, "a piece lies beyond the file's end");
 	LIE(f.e[1].offset = ~0ull, "a piece lies beyond the file's end");
-	LIE(f.e[2].length = 5001, "a piece is longer packed than unpacked");
+	LIE(f.e[1].length = ~0ull, "a piece lies beyond the file's end");
 	LIE(f.hot[1] = NR, "its hot set names a piece that it does not have");
-	LIE(f.e[1].length--, "literals are cut short");
-	LIE(f.e[0].check ^= 1, "its checksum is wrong");
-	LIE((f.e[0] = good.e[1], f.e[1] = good.e[0]), "its checksum is wrong");
+	LIE(f.e[1].length--, "a block has a bad length");
+	LIE(f.e[1].length = 7, "cut short before a block");
+	LIE(f.noise_block.length = NOISE + 1, "a block has a bad length");
+	LIE(f.noise_block.length = 0, "a block's checksum is wrong");
+	LIE(f.noise_block.check ^= 1, "a block's checksum is wrong");
+	LIE(f.noise[0] ^= 1, "a block's checksum is wrong");
+	LIE((f.e[0] = good.e[1], f.e[1] = good.e[0]), "a block's checksum is wrong");
 }
 
 int main(void)
