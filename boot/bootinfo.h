@@ -38,6 +38,7 @@ struct bootinfo {
 	u64 memory_map_size, memory_descriptor_size;
 	u64 config; /* text of corbel.conf, 0: there was no file */
 	u64 config_size;
+	u64 log_area;	  /* struct log_area, with what it had before this boot; 0: none */
 	u64 wall_seconds; /* UEFI time at start as seconds since 1970 UTC, 0: unknown */
 	struct boot_framebuffer fb;
 	char options[512]; /* LoadOptions, ASCII */

@@ -35,6 +35,7 @@
 
 enum config_serial { CONFIG_SERIAL_AUTO, CONFIG_SERIAL_PORT, CONFIG_SERIAL_NONE };
 enum config_idle { CONFIG_IDLE_MONITOR, CONFIG_IDLE_POWEROFF };
+enum config_panic { CONFIG_PANIC_HALT, CONFIG_PANIC_REBOOT };
 /* in the order of enum on_corruption */
 enum config_corruption { CONFIG_CORRUPTION_KILL, CONFIG_CORRUPTION_PANIC };
 /* in the order of enum virt_mixed */
@@ -106,6 +107,7 @@ struct config {
 	enum config_idle when_idle;
 	enum config_mixed mixed_cpus;
 	enum config_corruption on_corruption;
+	enum config_panic on_panic;
 	s32 setup_cpu;			    /* CPU number or CONFIG_SETUP_BOOT */
 	struct config_split split_lock;	    /* of VMs that don't say; OFF: detection is off */
 	char attach[CONFIG_NAME_MAX + 1];   /* a VM of vms[]; empty: the monitor */

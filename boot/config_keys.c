@@ -221,6 +221,7 @@ const struct key corbel_keys[] = {
 	{ .name = "attach", .set = set_attach },
 	{ "setup_cpu", set_setup_cpu, CORBEL(s32, setup_cpu),
 	  .expects = "boot or a CPU number (0 to 255)" },
+	{ "on_panic", set_word, CORBEL(u32, on_panic), .expects = "halt or reboot" },
 	{ "on_corruption", set_word, CORBEL(u32, on_corruption), .expects = "kill or panic" },
 	{ "mixed_cpus", set_word, CORBEL(u32, mixed_cpus), .expects = "exclude, refuse or common" },
 	{ "split_lock", set_split_lock, CORBEL(struct config_split, split_lock),

@@ -13,6 +13,7 @@
 #include "boot/bootinfo.h"
 #include "boot/config.h"
 #include "boot/handover.h"
+#include "lib/log.h"
 #include "lib/printf.h"
 #include "lib/string.h"
 
@@ -53,6 +54,26 @@ static UINT64 keep_pages(UINTN bytes, UINT64 below)
 #define ANYWHERE   (1ull << 36) /* what handover.c maps on every CPU */
 #define BELOW_4G   (1ull << 32)
 #define BELOW_640K 0xa0000ull
+
+/*
+ * Where the log is kept, to be found by the next boot: at the same address in every boot, so at one
+ * of few, and not cleared. Firmware uses the low megabytes and the top; in between a warm reset
+ * leaves memory alone on most machines.
+ */
+static UINT64 take_log_area(void)
+{
+	static const UINT8 at_mib[] = { 48, 64, 96, 128, 160, 192 };
+
+	for (UINTN i = 0; i < sizeof(at_mib); i++) {
+		EFI_PHYSICAL_ADDRESS address = at_mib[i] * MIB;
+
+		if (!EFI_ERROR(bs->AllocatePages(AllocateAddress, EfiLoaderData,
+						 EFI_SIZE_TO_PAGES(sizeof(struct log_area)),
+						 &address)))
+			return address;
+	}
+	return 0;
+}
 
 /* Size of an open file; it fails for a folder. */
 static EFI_STATUS file_size(EFI_FILE_HANDLE file, UINT64 *size)
@@ -286,6 +307,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 	info->magic = BOOTINFO_MAGIC;
 	info->size = sizeof(*info);
 	info->tsc_start = start;
+	info->log_area = take_log_area();
 	status = bs->HandleProtocol(image, &loaded_guid, (VOID **)&loaded);
 	if (EFI_ERROR(status))
 		return fail("LoadedImage protocol", status);

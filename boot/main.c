@@ -136,6 +136,38 @@ static void open_serial(void)
 		log_warn("serial: no UART at port %#x", port);
 }
 
+#define PREVIOUS_LINES 24
+
+/* The last lines of the boot before; *arg: how many lines are still to come. */
+static void previous_line(void *arg, const char *line, size_t len)
+{
+	u32 *left = arg;
+
+	if (--*left < PREVIOUS_LINES)
+		log_warn("  before: %.*s", (int)len, line);
+}
+
+static void count_line(void *arg, const char *line, size_t len)
+{
+	(void)line, (void)len;
+	++*(u32 *)arg;
+}
+
+/* A boot that ended without a word: its log survived, if this is a warm boot. */
+static void report_previous_boot(void)
+{
+	u32 lines = 0;
+	bool ended;
+
+	if (!log_previous(&ended))
+		return;
+	log_replay_previous(count_line, &lines);
+	log_at(ended ? LOG_INFO : LOG_WARN, "log: %u lines of the boot before are kept (log -p)%s",
+	       lines, ended ? "" : "; it was not ended on purpose:");
+	if (!ended)
+		log_replay_previous(previous_line, &lines);
+}
+
 static void replay_line(void *arg, const char *line, size_t len)
 {
 	(void)arg;
@@ -241,6 +273,7 @@ static void poweroff(void)
 			 vms_failed() == 1 ? "" : "s");
 	else
 		log_info("corbel: power off: every VM ended well");
+	log_ended();
 	serial_drain();
 	stop_cpus();
 	acpi_poweroff();
@@ -252,6 +285,7 @@ static void reboot(void)
 {
 	console_attach_monitor();
 	log_info("corbel: reset");
+	log_ended();
 	serial_drain();
 	stop_cpus();
 	machine_reset();
@@ -458,13 +492,17 @@ void corbel_main(struct bootinfo *info)
 	early_cpu();
 	if (info->magic != BOOTINFO_MAGIC || info->size != sizeof(*info))
 		panic("the loader and the hypervisor are not of the same build");
+	if (info->log_area)
+		log_keep(hpa_ptr(HPA(info->log_area)));
 	read_config();
+	crash_reboots = config.on_panic == CONFIG_PANIC_REBOOT;
 	acpi_read(info->rsdp, early_map, acpi_warning, &acpi);
 	open_serial();
 	log_replay(replay_line, NULL); /* what was said before there was a port */
 	log_sink = console_log;
 	crash_output_hook = crash_output;
 	log_info("Corbel %s", CORBEL_VERSION);
+	report_previous_boot();
 	log_debug("entered at TSC %lu, the loader at %lu", entered, info->tsc_start);
 	arch_map = map_for_arch;
 	if (machine_take_memory(info) || machine_cpu_memory(0))

@@ -61,6 +61,7 @@ bool command_number(const char *text, u32 limit, u32 *value);
 bool cmd_help(u32 argc, char **argv);
 bool cmd_version(u32 argc, char **argv);
 bool cmd_log(u32 argc, char **argv);
+bool cmd_crash(u32 argc, char **argv);
 bool cmd_reboot(u32 argc, char **argv);
 bool cmd_poweroff(u32 argc, char **argv);
 bool cmd_audit(u32 argc, char **argv);

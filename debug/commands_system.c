@@ -3,6 +3,7 @@
 #include "debug/commands.h"
 #include "debug/console.h"
 #include "debug/status.h"
+#include "lib/assert.h"
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mm/frames.h"
@@ -63,11 +64,16 @@ static void print_log_line(void *arg, const char *line, size_t len)
 
 bool cmd_log(u32 argc, char **argv)
 {
-	bool debug = argc == 2 && !strcmp(argv[1], "-d");
+	bool all = argc == 2, ended;
 
-	if (argc != 1 && !debug)
+	if (argc > 2 || (all && strcmp(argv[1], "-d") && strcmp(argv[1], "-p")))
 		return false;
-	log_replay(print_log_line, &debug);
+	if (!all || argv[1][1] == 'd')
+		log_replay(print_log_line, &all);
+	else if (log_previous(&ended))
+		log_replay_previous(print_log_line, &all);
+	else
+		monitor_printf("log: nothing is left of the boot before\n");
 	return true;
 }
 
@@ -110,6 +116,17 @@ bool cmd_version(u32 argc, char **argv)
 	if (argc == 1)
 		monitor_printf("version=%s\n", monitor_actions->version);
 	return argc == 1;
+}
+
+bool cmd_crash(u32 argc, char **argv)
+{
+	if (argc != 2)
+		return false;
+	if (!strcmp(argv[1], "panic"))
+		panic("the operator wants it");
+	if (!strcmp(argv[1], "trap"))
+		asm volatile("ud2");
+	return false;
 }
 
 bool cmd_reboot(u32 argc, char **argv)

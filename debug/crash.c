@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
+#include "arch/x86/acpi.h"
 #include "arch/x86/apic.h"
+#include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/desc.h"
 #include "arch/x86/insn.h"
@@ -7,7 +9,11 @@
 #include "debug/crash.h"
 #include "lib/log.h"
 
+#define REBOOT_SECONDS 5 /* for who looks at the screen */
+
 void (*crash_output_hook)(void);
+
+bool crash_reboots;
 
 DEFINE_PERCPU(u32, nmi_count);
 static u32 crashing = CPU_ID_NONE; /* the CPU that crashes */
@@ -39,6 +45,11 @@ static void crash_begin(void)
 
 static void NORETURN crash_end(void)
 {
+	if (crash_reboots) {
+		log_err("corbel: reset in %u seconds: on_panic = reboot", REBOOT_SECONDS);
+		clock_delay_us(REBOOT_SECONDS * 1000000u);
+		machine_reset();
+	}
 	log_err("halted: press the reset button");
 	halt_forever();
 }

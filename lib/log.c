@@ -3,16 +3,16 @@
 #include "lib/printf.h"
 #include "lib/spinlock.h"
 
-#define LOG_RING 65536u /* a power of two: the index is a free-running count */
+#define AREA_MAGIC 0x676f4c6c65627243ull /* "CrbelLog" */
 
 void (*log_sink)(enum log_level level, const char *line, size_t len);
 u64 (*log_clock_ns)(void);
 u32 (*log_cpu)(void);
 enum log_level log_sink_level = LOG_INFO;
 
-/* Lines with '\n', oldest overwritten first. written counts all bytes ever. */
-static char ring[LOG_RING];
-static u64 written;
+/* Lines with '\n', oldest overwritten first. After log_keep(), first has the boot before's. */
+static struct log_area first;
+static struct log_area *log = &first;
 static u64 dropped;
 bool log_crashed;
 static struct spinlock log_lock = SPINLOCK_INIT(RANK_LOG);
@@ -41,10 +41,16 @@ static size_t format_line(char *buf, size_t size, enum log_level level, const ch
 	return MIN((size_t)n, size - 1);
 }
 
+static u64 check_of(u64 written)
+{
+	return (written ^ AREA_MAGIC) * 0x9e3779b97f4a7c15ull;
+}
+
 static void ring_put(const char *line, size_t len)
 {
 	for (size_t i = 0; i <= len; i++)
-		ring[written++ % LOG_RING] = i < len ? line[i] : '\n';
+		log->ring[log->written++ % LOG_RING] = i < len ? line[i] : '\n';
+	log->check = check_of(log->written);
 }
 
 void log_at(enum log_level level, const char *fmt, ...)
@@ -81,20 +87,20 @@ void log_at(enum log_level level, const char *fmt, ...)
 }
 
 /* Copies the line that starts at *pos; moves *pos past it. False at the end. */
-static bool next_line(u64 *pos, char *line, size_t size, size_t *len)
+static bool next_line(const struct log_area *a, u64 *pos, char *line, size_t size, size_t *len)
 {
 	u64 flags = log_irq_save();
 	bool found = false;
 
 	spin_lock(&log_lock);
-	if (written > LOG_RING && *pos < written - LOG_RING) {
+	if (a->written > LOG_RING && *pos < a->written - LOG_RING) {
 		/* Overwritten: go on at the oldest whole line. */
-		*pos = written - LOG_RING;
-		while (*pos < written && ring[(*pos)++ % LOG_RING] != '\n')
+		*pos = a->written - LOG_RING;
+		while (*pos < a->written && a->ring[(*pos)++ % LOG_RING] != '\n')
 			;
 	}
-	for (*len = 0; *pos < written && !found;) {
-		char c = ring[(*pos)++ % LOG_RING];
+	for (*len = 0; *pos < a->written && !found;) {
+		char c = a->ring[(*pos)++ % LOG_RING];
 
 		if (c == '\n')
 			found = true;
@@ -112,6 +118,49 @@ void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg
 	u64 pos = 0;
 	size_t len;
 
-	while (next_line(&pos, line, sizeof(line), &len))
+	while (next_line(log, &pos, line, sizeof(line), &len))
 		emit(arg, line, len);
+}
+
+void log_keep(struct log_area *area)
+{
+	u64 *old = (u64 *)area, *new = (u64 *)&first;
+	struct log_area *before = &first;
+
+	first.magic = AREA_MAGIC;
+	/* They change places: then no third area is needed. */
+	for (size_t i = 0; i < sizeof(first) / sizeof(u64); i++) {
+		u64 word = old[i];
+
+		old[i] = new[i];
+		new[i] = word;
+	}
+	log = area;
+	if (before->magic != AREA_MAGIC || before->check != check_of(before->written))
+		before->written = 0;
+}
+
+bool log_previous(bool *ended)
+{
+	*ended = first.ended == 1;
+	return log != &first && first.written;
+}
+
+void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg)
+{
+	char line[256];
+	u64 pos = 0;
+	size_t len;
+
+	while (log != &first && next_line(&first, &pos, line, sizeof(line), &len)) {
+		for (size_t i = 0; i < len; i++)
+			if (line[i] < ' ' || line[i] > '~')
+				line[i] = '?';
+		emit(arg, line, len);
+	}
+}
+
+void log_ended(void)
+{
+	log->ended = 1;
 }

@@ -38,6 +38,31 @@ extern enum log_level log_sink_level;
 extern bool log_crashed;
 
 /*
+ * A ring where a warm reset leaves its contents alone; reset or power loss in the middle of a line
+ * cost that line. Nothing in it is believed: it may be any memory.
+ */
+#define LOG_RING 65536u /* a power of two: the index is a free-running count */
+struct log_area {
+	u64 magic;
+	u64 written; /* bytes ever */
+	u64 check;   /* of written: whether these four are a log's at all */
+	u64 ended;   /* 1: the machine was switched off or reset on purpose */
+	char ring[LOG_RING];
+};
+
+/*
+ * Keep the log in *area from now on, what was logged so far included, and keep what area had. Once,
+ * before other CPUs run. Area is mapped as ordinary memory for good.
+ */
+void log_keep(struct log_area *area);
+/* The log of the boot before: false, there is none. *ended: it was switched off on purpose. */
+bool log_previous(bool *ended);
+/* As log_replay(), for the log of the boot before; characters that are not printable become '?'. */
+void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg);
+/* The machine is about to be switched off or reset on purpose. */
+void log_ended(void);
+
+/*
  * Copy of the ring, oldest line first: calls emit once a line, with the stamp as text.
  * No lock is held during emit, lines that are overwritten meanwhile are skipped.
  */

@@ -59,6 +59,8 @@ void machine_reset(void)
 	const struct desc_ptr nothing = { 0, 0 };
 
 	irq_disable();
+	/* a reset drops what caches have not written back: the kept log, among others */
+	asm volatile("wbinvd" : : : "memory");
 	if (acpi.reset.address)
 		gas_write8(&acpi.reset, acpi.reset_value);
 	short_wait();

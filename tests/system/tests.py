@@ -736,6 +736,24 @@ def screens():
                says=["screen: there is none"])
 
 
+# ---- Corbel's own crash ----
+
+def crashes():
+    """on_panic = reboot: the next boot has the report; a reset on purpose is not one."""
+    conf_text = "[corbel]\nwhen_idle = monitor\non_panic = reboot\n[vm busy]\nkernel = busy\nmemory = 32M\n"
+    for how, text in ("panic", "the operator wants it"), ("trap", "#UD invalid opcode"):
+        yield from on_both(
+            f"crash-{how}", conf_text, files={"busy": "tiny/busy"}, emu=["--cpus", "2", "--resets"],
+            never_says=["this should not be"],
+            script=f"wait corbel>\nsend crash {how}\nwait corbel: reset in\nwait before: \nwait corbel>\n"
+                   "send log -p\nwait corbel: reset in\nwait corbel>\nsend reboot\nwait boot before are kept\n"
+                   "wait corbel>\nsend log -p\nwait boot before are kept\nwait corbel: reset\nsend poweroff\n",
+            says=["CPU 1 was at ", f"corbel: PANIC: {text}", "reset in 5 seconds", "it was not ended on purpose",
+                  f"  before: .*corbel: PANIC: {text}", "  before: .*reset in 5 seconds",
+                  rf"\n\[[ 0-9.]+ \d E\] corbel: PANIC: {text}", r"boot before are kept \(log -p\)\r?\n",
+                  "every VM ended well"])
+
+
 # ---- VMs come and go ----
 
 def cycles():
@@ -779,6 +797,7 @@ TESTS = [
     *disks(),
     *newest_kernel(),
     *screens(),
+    *crashes(),
     *networks(),
     *consoles(),
     *guest_ends(),

@@ -210,6 +210,61 @@ static void log_in_replay(void **state)
 	assert_non_null(strstr(seen.last, "from within a replay"));
 }
 
+static struct log_area area;
+static u32 n_previous;
+static char last_previous[256];
+
+static void see_previous(void *arg, const char *line, size_t len)
+{
+	(void)arg;
+	n_previous++;
+	for (size_t i = 0; i < len; i++)
+		assert_in_range(line[i], ' ', '~');
+	snprintf(last_previous, sizeof(last_previous), "%.*s", (int)len, line);
+}
+
+/* Last of the log's tests: the log stays in `area`. What was there before comes out, if it was a
+ * log. */
+static void log_over_a_reset(void **state)
+{
+	static struct log_area boots[2];
+	bool ended = true;
+
+	(void)state;
+	assert_false(log_previous(&ended));
+	memset(&area, 0xa5, sizeof(area));
+	log_keep(&area);
+	assert_false(log_previous(&ended));
+	log_info("first boot");
+	boots[0] = area;
+
+	/* the next boot: it has its own lines, and those */
+	log_keep(&area);
+	assert_true(log_previous(&ended));
+	assert_false(ended);
+	n_previous = 0;
+	log_replay_previous(see_previous, NULL);
+	assert_string_equal(last_previous, "[   12.345678 3 I] first boot");
+	log_ended();
+	log_info("second boot");
+
+	for (u32 bit = 0; bit < 8 * offsetof(struct log_area, ended); bit++) {
+		boots[1] = boots[0];
+		((u8 *)&boots[1])[bit / 8] ^= (u8)(1 << bit % 8);
+		log_keep(&boots[1]);
+		assert_false(log_previous(&ended));
+	}
+	/* garbage in the ring is only garbage */
+	boots[1] = boots[0];
+	for (u32 i = 0; i < RING; i++)
+		boots[1].ring[i] = (char)(i * 7919 >> 3);
+	log_keep(&boots[1]);
+	assert_true(log_previous(&ended));
+	n_previous = 0;
+	log_replay_previous(see_previous, NULL);
+	assert_true(n_previous > 100);
+}
+
 static u32 held;
 
 static u32 *held_ranks(void)
@@ -244,9 +299,13 @@ static void lock_order(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(numbers),    cmocka_unit_test(strings),
-		cmocka_unit_test(odd),	      cmocka_unit_test(log_lines),
-		cmocka_unit_test(log_wraps),  cmocka_unit_test(log_in_replay),
+		cmocka_unit_test(numbers),
+		cmocka_unit_test(strings),
+		cmocka_unit_test(odd),
+		cmocka_unit_test(log_lines),
+		cmocka_unit_test(log_wraps),
+		cmocka_unit_test(log_in_replay),
+		cmocka_unit_test(log_over_a_reset),
 		cmocka_unit_test(lock_order),
 	};
 
