@@ -15,7 +15,7 @@ import re
 import struct
 import sys
 
-from replace_function import body
+from elf import body, read_elf, write_elf
 
 FIELD = rb"(.{4})"
 # cpu_loop: mov rax, [rdx + RIP]; mov byte [rdx + speculative_rsp], 0; mov [rdx + prev_rip], rax
@@ -27,8 +27,7 @@ START = re.compile(rb"\xf3\x0f\x1e\xfa(\x48\x83\xec.\x8b\x87.{4})", re.DOTALL)
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__.splitlines()[0])
-    with open(sys.argv[1], "rb") as file:
-        elf = bytearray(file.read())
+    elf = read_elf(sys.argv[1])
     notes = NOTES.search(body(elf, "_ZN8BX_CPU_C8cpu_loopEv")[2])
     trace_offset, trace, code = body(elf, "_ZN8BX_CPU_C13cpu_run_traceEv")
     start = START.match(code)
@@ -47,8 +46,7 @@ def main():
     jump = b"\xe9" + struct.pack("<i", room + used - (trace + 4 + 5))
     elf[room_offset + used:room_offset + used + len(detour)] = detour
     elf[trace_offset + 4:trace_offset + 4 + len(moved)] = jump + b"\x90" * (len(moved) - len(jump))
-    with open(sys.argv[1], "r+b") as file:
-        file.write(elf)
+    write_elf(sys.argv[1], elf)
 
 
 main()

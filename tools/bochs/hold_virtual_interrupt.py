@@ -16,7 +16,7 @@ import re
 import struct
 import sys
 
-from replace_function import body
+from elf import body, read_elf, write_elf
 
 # HandleExtInterrupt: test byte [rbx + pending_event + 1], 2; jne DELIVER
 ASKS = re.compile(rb"\xf6\x83(.{4})\x02\x0f\x85(.{4})", re.DOTALL)
@@ -31,8 +31,7 @@ def number(field):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__.splitlines()[0])
-    with open(sys.argv[1], "rb") as file:
-        elf = bytearray(file.read())
+    elf = read_elf(sys.argv[1])
     offset, _, code = body(elf, "_ZN8BX_CPU_C18HandleExtInterruptEv")
     _, _, mask_code = body(elf, "_ZN8BX_CPU_C25handleInterruptMaskChangeEv")
     asks = ASKS.search(code)
@@ -45,8 +44,7 @@ def main():
     call = b"\x48\x89\xdf\xe8" + struct.pack("<i", delivers.start(1) + 4 + number(delivers[1]) - (at + 13 + 8))
     repair = held + call
     elf[offset + at:offset + delivers.end()] = repair + b"\xcc" * (delivers.end() - at - len(repair))
-    with open(sys.argv[1], "r+b") as file:
-        file.write(elf)
+    write_elf(sys.argv[1], elf)
 
 
 main()

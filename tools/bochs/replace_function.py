@@ -4,64 +4,24 @@
 
 Ends with an error, and changes nothing, if the binary does not export SYMBOL or the function is smaller than CODE.
 """
-import struct
 import sys
 
-PT_LOAD, SHT_DYNSYM = 1, 11
-
-
-def find_symbol(elf, wanted):
-    """Address and size of a function, by the dynamic symbol table."""
-    table, entry_size, count = struct.unpack_from("<Q10xHH", elf, 0x28)
-    sections = [struct.unpack_from("<IIQQQQII", elf, table + i * entry_size) for i in range(count)]
-    for _, kind, _, _, offset, size, link, _ in sections:
-        if kind != SHT_DYNSYM:
-            continue
-        names = sections[link][4]
-        for at in range(offset, offset + size, 24):
-            name, _, _, _, address, length = struct.unpack_from("<IBBHQQ", elf, at)
-            if address and elf.startswith(wanted.encode() + b"\0", names + name):
-                return address, length
-    return None
-
-
-def file_offset(elf, address):
-    table, = struct.unpack_from("<Q", elf, 0x20)
-    entry_size, count = struct.unpack_from("<HH", elf, 0x36)
-    for i in range(count):
-        kind, _, offset, start, _, size = struct.unpack_from("<IIQQQQ", elf, table + i * entry_size)
-        if kind == PT_LOAD and start <= address < start + size:
-            return address - start + offset
-    return None
-
-
-def body(elf, symbol):
-    """Offset in the file, address, and bytes of a function; ends the program if there is none."""
-    found = find_symbol(elf, symbol)
-    if not found:
-        sys.exit(f"{sys.argv[0]}: no function {symbol}")
-    offset = file_offset(elf, found[0])
-    return offset, found[0], bytes(elf[offset:offset + found[1]])
+from elf import body, read_elf, write_elf
 
 
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__.splitlines()[0])
     path, symbol, code_path = sys.argv[1:]
-    with open(path, "rb") as file:
-        elf = bytearray(file.read())
+    elf = read_elf(path)
     with open(code_path, "rb") as file:
         code = file.read()
-    if elf[:6] != b"\x7fELF\x02\x01":
-        sys.exit(f"{path}: not a 64-bit little-endian ELF file")
     offset, _, old = body(elf, symbol)
     size = len(old)
     if len(code) > size:
         sys.exit(f"{path}: {symbol} has {size} bytes, {len(code)} are needed")
     elf[offset:offset + size] = code + b"\xcc" * (size - len(code))
-    with open(path, "r+b") as file:
-        file.write(elf)
+    write_elf(path, elf)
 
 
-if __name__ == "__main__":
-    main()
+main()

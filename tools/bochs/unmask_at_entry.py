@@ -16,14 +16,13 @@ alone, with exit status 1.
 import struct
 import sys
 
-from replace_function import body
+from elf import body, read_elf, write_elf
 
 
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__.splitlines()[0])
-    with open(sys.argv[1], "rb") as file:
-        elf = bytearray(file.read())
+    elf = read_elf(sys.argv[1])
     load_offset, load, _ = body(elf, "_ZN8BX_CPU_C26VMenterLoadCheckGuestStateEPm")
     inject = body(elf, "_ZN8BX_CPU_C19VMenterInjectEventsEv")[1]
     mask = body(elf, "_ZN8BX_CPU_C25handleInterruptMaskChangeEv")[1]
@@ -42,8 +41,7 @@ def main():
         sys.exit(f"unmask_at_entry: the code is not what is expected ({len(calls)} calls, {size - used} bytes)")
     elf[room_offset + used:room_offset + used + len(detour)] = detour
     elf[calls[0]:calls[0] + 5] = branch(b"\xe8", load + calls[0] - load_offset, at)
-    with open(sys.argv[1], "r+b") as file:
-        file.write(elf)
+    write_elf(sys.argv[1], elf)
 
 
 main()
