@@ -3,7 +3,7 @@
 import struct
 import sys
 
-PT_LOAD, SHT_DYNSYM = 1, 11
+PT_LOAD, PF_X, SHT_DYNSYM = 1, 1, 11
 
 
 def read_elf(path):
@@ -52,3 +52,34 @@ def body(elf, symbol):
         sys.exit(f"{sys.argv[0]}: no function {symbol}")
     offset = file_offset(elf, found[0])
     return offset, found[0], bytes(elf[offset:offset + found[1]])
+
+
+class Room:
+    """Unused bytes in the last page of an ELF program's code; put() takes some for a piece of code."""
+
+    def __init__(self, elf):
+        self.elf = elf
+        table, = struct.unpack_from("<Q", elf, 0x20)
+        entry_size, count = struct.unpack_from("<HH", elf, 0x36)
+        for self.header in range(table, table + count * entry_size, entry_size):
+            kind, flags, self.offset, self.address, _, self.size = struct.unpack_from("<IIQQQQ", elf, self.header)
+            if kind == PT_LOAD and flags & PF_X:
+                return
+        sys.exit(f"{sys.argv[0]}: the program has no code")
+
+    def put(self, make):
+        """Append make(address), which is called once. Returns the address."""
+        start, end = self.size, (self.offset + self.size + 0xfff & ~0xfff) - self.offset
+        code = make(self.address + start)
+        at = self.offset + start
+        if start + len(code) > end or any(self.elf[at:at + len(code)]):
+            sys.exit(f"{sys.argv[0]}: there is no room for {len(code)} bytes of code")
+        self.elf[at:at + len(code)] = code
+        self.size += len(code)
+        struct.pack_into("<QQ", self.elf, self.header + 0x20, self.size, self.size)
+        return self.address + start
+
+
+def branch(opcode, at, target):
+    """A near CALL (0xe8) or JMP (0xe9) that stands at an address."""
+    return bytes([opcode]) + struct.pack("<i", target - (at + 5))

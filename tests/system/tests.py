@@ -783,11 +783,8 @@ import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 
 
 # Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
-# (smp-qemu-4on2-xapic: 2 of 26 runs failed. QEMU's cpu_clear_ignne(), which each XRSTOR calls on any CPU, stores CPU
-# 0's hflags2 without a lock, while VMRUN and #VMEXIT change the flags of nested paging and GIF in there.)
-LONG = {"network-bochs", "idle-cpu-bochs", "smp-qemu-4on2-xapic", "smp-bochs-4on2-xapic", "smp-qemu-2on1",
-        "smp-qemu-8on4", "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu",
-        "start-ipis-3on1-qemu"}
+LONG = {"network-bochs", "idle-cpu-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
+        "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),

@@ -97,6 +97,22 @@ static bool has_split_lock(CPUX86State *env)
         break;
 """),
     ("target/i386/tcg/sysemu/misc_helper.c", '#include "qemu/osdep.h"\n', "behind", '#include "qemu/log.h"\n'),
+    # The mends of tools/get-qemu.
+    ("target/i386/tcg/sysemu/fpu_helper.c", "    env->hflags2 &= ~HF2_IGNNE_MASK;\n", "replace",
+     "    qatomic_and(&env->hflags2, ~HF2_IGNNE_MASK);\n"),
+    ("target/i386/tcg/sysemu/svm_helper.c", "    env->hflags2 &= ~(HF2_HIF_MASK | HF2_VINTR_MASK);\n    if (",
+     "before", """
+    env->hflags &= ~HF_INHIBIT_IRQ_MASK;
+    if (x86_ldl_phys(cs, addr + offsetof(struct vmcb, control.int_state)) & SVM_INTERRUPT_SHADOW_MASK) {
+        env->hflags |= HF_INHIBIT_IRQ_MASK;
+    }
+"""),
+    ("target/i386/tcg/sysemu/svm_helper.c", "            do_interrupt_x86_hardirq(env, vector, 1);\n", "behind",
+     "            cs->exception_index = -1;\n"),
+    ("target/i386/tcg/sysemu/svm_helper.c", "cs->interrupt_request |= CPU_INTERRUPT_VIRQ;", "replace",
+     "qatomic_or(&cs->interrupt_request, CPU_INTERRUPT_VIRQ);"),
+    ("target/i386/tcg/sysemu/svm_helper.c", "cs->interrupt_request &= ~CPU_INTERRUPT_VIRQ;", "replace",
+     "qatomic_and(&cs->interrupt_request, ~CPU_INTERRUPT_VIRQ);"),
     # The firmware's images are Debian's own packages; they are not built again.
     ("pc-bios/meson.build", "if unpack_edk2_blobs\n", "replace", "if false\n"),
 )
