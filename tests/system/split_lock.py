@@ -10,25 +10,26 @@ DETECT = 1 << 29
 GUEST = {"split-lock": "tiny/split-lock"}
 
 
-def check(folder, found):
-    """What is wrong with the writes of MSR_TEST_CTRL, or None. `found` is what was in it at first."""
+def judge(folder, found):
+    """What is wrong with the writes of MSR_TEST_CTRL, in which there was `found` at first; and no remark."""
     with open(os.path.join(folder, "registers.log"), encoding="utf-8") as file:
         writes = [(int(cpu), int(core), int(value, 16), rip) for cpu, core, value, rip in WRITE.findall(file.read())]
-    value = {}
+    problems, value = [], {}
     for n, (cpu, core, new, _rip) in enumerate(writes):
         old = value.get(core, found)
         if new == old:
-            return f"write {n} of MSR_TEST_CTRL, by CPU {cpu}, changes nothing: {new:#x}"
+            problems.append(f"write {n} of MSR_TEST_CTRL, by CPU {cpu}, changes nothing: {new:#x}")
         if (new ^ old) & ~(DETECT | 1 << 31):
-            return f"write {n} of MSR_TEST_CTRL, by CPU {cpu}, changes more than its bits: {old:#x} to {new:#x}"
+            problems.append(f"write {n} of MSR_TEST_CTRL, by CPU {cpu}, changes other bits: {old:#x} to {new:#x}")
         value[core] = new
     if not value:
-        return "nobody wrote MSR_TEST_CTRL"
+        problems.append("nobody wrote MSR_TEST_CTRL")
     if any(new != found for new in value.values()):
-        return f"MSR_TEST_CTRL was {found:#x} and is left at {', '.join(f'{new:#x}' for new in value.values())}"
-    if len({rip for *_, rip in writes}) != 1:
-        return "more than one place writes MSR_TEST_CTRL"
-    return None
+        left = ", ".join(f"{new:#x}" for new in value.values())
+        problems.append(f"MSR_TEST_CTRL was {found:#x} and is left at {left}")
+    if len({rip for *_, rip in writes}) > 1:
+        problems.append("more than one place writes MSR_TEST_CTRL")
+    return problems, ""
 
 
 def vm(name, mode, *more):
@@ -39,7 +40,7 @@ def vm(name, mode, *more):
 def on_qemu(name, text, topology="1:2:2", found=0, **more):
     return Test(f"split-lock-{name}-qemu", "qemu", "[corbel]\nwhen_idle = poweroff\n" + text,
                 files={**GUEST, **more.pop("files", {})}, emu=["--topology", topology], test_ctrl=found, soak=True,
-                **more)
+                judge=lambda folder, _text: judge(folder, found), **more)
 
 
 CORE = r"core=\d cpus=.* follows={} current=1 .*hardware=0x{:x} "
