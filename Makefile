@@ -213,11 +213,13 @@ check: $(B)/corbel.efi
 	@tests/check/run --build $(B) --cflags '$(CFLAGS)' -j $(JOBS) --results $(B)/check.results
 
 # Images and emulators.
-.PHONY: guest guest-newest bochs usb run gdb system test
+.PHONY: guest guest-kernels bochs usb run gdb system test
 guest:
 	@tools/get-guest $(B)/guest
-guest-newest: guest
+guest-kernels: guest
 	@tools/get-guest --kernel newest $(B)/guest
+	@tools/get-guest --kernel 6.12 $(B)/guest
+	-@tools/get-guest --kernel 6.18 $(B)/guest
 bochs:
 	@tools/get-bochs $(B)/bochs
 $(B)/run.conf: FORCE
@@ -287,7 +289,7 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 .PHONY: split-qemu
 split-qemu:
 	@tools/get-split-qemu $(B)/split-qemu
-soak: $(B)/corbel.efi faults guest guest-newest bochs split-qemu $(TINY_GUESTS) \
+soak: $(B)/corbel.efi faults guest guest-kernels bochs split-qemu $(TINY_GUESTS) \
 		$(B)/unit/split_lock_threads
 	CORBEL_TEST_LONG=1 $(B)/unit/split_lock_threads
 	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# For tools/get-*, which have $dest and die(): packages of Debian's sid, without touching the host. A private apt
-# configuration below $dest/apt, made from the mirror that this machine uses.
+# For tools/get-*, which have $dest and die(): packages of any of Debian's suites, without touching the host. A private
+# apt configuration below $dest/apt, made from the mirror that this machine uses.
 
-# The URIs of this machine's own sources, the main archive first. Which of them carries sid shows when it is asked.
+# The URIs of this machine's own sources, the main archive first. Which of them carries a suite shows when it is asked.
 mirrors() {
 	local codename
 	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -13,11 +13,11 @@ mirrors() {
 		awk '!seen[$2]++ { print $2 }'
 }
 
-configure_apt() { # URI
+configure_apt() { # URI SUITE...
 	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 	mkdir -p "$dest"/apt/{lists/partial,cache/archives/partial}
 	: >"$dest/apt/status"
-	echo "deb [arch=amd64 signed-by=$keyring] $1 sid main" >"$dest/apt/sources.list"
+	printf "deb [arch=amd64 signed-by=$keyring] $1 %s main\n" "${@:2}" >"$dest/apt/sources.list"
 	cat >"$dest/apt/apt.conf" <<-END
 		Dir::Etc::sourcelist "$dest/apt/sources.list";
 		Dir::Etc::sourceparts "/dev/null";
@@ -36,11 +36,11 @@ configure_apt() { # URI
 	export APT_CONFIG=$dest/apt/apt.conf
 }
 
-sid_update() {
+suites_update() { # SUITE...
 	local uri
 	while read -r uri; do
-		configure_apt "$uri"
+		configure_apt "$uri" "$@"
 		apt-get update -qq -o APT::Update::Error-Mode=any >"$dest/apt/log" 2>&1 && return
 	done < <(mirrors)
-	die "none of this machine's apt sources has Debian's sid: $(tail -n1 "$dest/apt/log" 2>/dev/null)"
+	die "none of this machine's apt sources has Debian's $*: $(tail -n1 "$dest/apt/log" 2>/dev/null)"
 }
