@@ -27,6 +27,7 @@
 #include "debug/monitor.h"
 #include "debug/screen.h"
 #include "debug/status.h"
+#include "debug/watchdog.h"
 #include "dev/clock.h"
 #include "lib/assert.h"
 #include "lib/log.h"
@@ -251,6 +252,7 @@ static void stop_cpus(void)
 	u32 count;
 
 	irq_disable();
+	watchdog_stop();
 	bitmap_clear(others.bits, this_cpu(cpu_id));
 	count = bitmap_weight(others.bits, MAX_CPUS);
 	ipi_post(IPI_HALT, &others, NULL);
@@ -394,6 +396,7 @@ static const struct monitor_actions actions = {
 
 static void ap_main(void)
 {
+	watchdog_start();
 	sched_loop();
 }
 
@@ -472,6 +475,7 @@ static void main_on_stack(void)
 	console_init();
 	vm_stopped_hook = vm_stopped;
 	add_tasks();
+	watchdog_start();
 	sched_loop();
 }
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* mem, log, screen, version, reboot, poweroff. */
+#include "arch/x86/cpu.h"
+#include "arch/x86/insn.h"
 #include "debug/commands.h"
 #include "debug/console.h"
 #include "debug/status.h"
@@ -126,6 +128,8 @@ bool cmd_crash(u32 argc, char **argv)
 		panic("the operator wants it");
 	if (!strcmp(argv[1], "trap"))
 		asm volatile("ud2");
+	if (!strcmp(argv[1], "hang"))
+		halt_forever();
 	return false;
 }
 

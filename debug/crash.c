@@ -7,6 +7,7 @@
 #include "arch/x86/insn.h"
 #include "debug/backtrace.h"
 #include "debug/crash.h"
+#include "debug/watchdog.h"
 #include "lib/log.h"
 
 #define REBOOT_SECONDS 5 /* for who looks at the screen */
@@ -34,6 +35,7 @@ static void crash_begin(void)
 		halt_forever();
 	}
 	log_crashed = true;
+	watchdog_stop();
 	if (crash_output_hook)
 		crash_output_hook();
 	else
@@ -130,12 +132,23 @@ void crash_message(const char *message)
 	crash_end();
 }
 
+static void NORETURN crash_hang(struct trap_frame *f)
+{
+	crash_begin();
+	log_err("corbel: PANIC: CPU %u hangs here, with interrupts off", this_cpu(cpu_id));
+	dump_frame(f);
+	backtrace_from(f->rip, f->rbp);
+	crash_end();
+}
+
 void crash_nmi(struct trap_frame *f)
 {
 	u32 who = __atomic_load_n(&crashing, __ATOMIC_SEQ_CST);
 	char where[80];
 
 	if (who == CPU_ID_NONE) {
+		if (watchdog_hangs())
+			crash_hang(f);
 		nmi_count++;
 		return;
 	}

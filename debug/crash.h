@@ -15,5 +15,5 @@ extern bool crash_reboots;
 
 void crash_trap(struct trap_frame *f) NORETURN;	  /* trap_crash_hook */
 void crash_message(const char *message) NORETURN; /* panic_hook */
-/* trap_nmi_hook: a crash elsewhere stops this CPU; otherwise counted. */
+/* trap_nmi_hook: a crash elsewhere stops this CPU, the watchdog's makes it report; else counted. */
 void crash_nmi(struct trap_frame *f);
