@@ -13,6 +13,7 @@
 #define APIC_TPR       0x080
 #define APIC_EOI       0x0b0
 #define APIC_SVR       0x0f0
+#define APIC_IRR       0x200 /* 32 vectors each 16 bytes */
 #define APIC_ESR       0x280
 #define APIC_ICR       0x300
 #define APIC_ICR_HIGH  0x310
