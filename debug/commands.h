@@ -36,6 +36,7 @@ const char *command_candidate(const char *first, u32 word, u32 i, char *buf, siz
 struct vm *command_vm(const char *command, const char *name);
 /* What is said of a VM in more than one place: its state, bytes of memory, exits so far. */
 const char *command_vm_state(const struct vm *vm);
+const char *command_vcpu_state(const struct vcpu *v);
 u64 command_vm_memory(const struct vm *vm);
 u64 command_vm_exits(const struct vm *vm);
 /*

@@ -84,8 +84,7 @@ static void print_console(struct vm *vm)
 	print_text(vm, "last_line", stats.last_line);
 }
 
-/* What is read of a vCPU that runs elsewhere is what it was at some exit. */
-static void print_vcpu(const struct vcpu *v)
+const char *command_vcpu_state(const struct vcpu *v)
 {
 	static const char *const names[] = {
 		[VCPU_STOPPED] = "stopped",
@@ -93,11 +92,18 @@ static void print_vcpu(const struct vcpu *v)
 		[VCPU_RUNNING] = "running",
 		[VCPU_HALTED] = "halted",
 	};
-	bool waits = v->state == VCPU_HALTED && v->activity == VCPU_WAIT_SIPI;
 
+	if (v->state == VCPU_HALTED && v->activity == VCPU_WAIT_SIPI)
+		return "wait-for-sipi";
+	return v->state < ARRAY_SIZE(names) ? names[v->state] : "?";
+}
+
+/* What is read of a vCPU that runs elsewhere is what it was at some exit. */
+static void print_vcpu(const struct vcpu *v)
+{
 	monitor_printf("vm=%s vcpu=%u cpu=%u state=%s rip=0x%016lx exits=%lu last_exit=%s\n",
-		       v->vm->name, v->index, v->cpu, waits ? "wait-for-sipi" : names[v->state],
-		       v->rip, vcpu_exits(v), exit_kind_name(v->exit.kind));
+		       v->vm->name, v->index, v->cpu, command_vcpu_state(v), v->rip, vcpu_exits(v),
+		       exit_kind_name(v->exit.kind));
 }
 
 static void print_virtio(struct vm *vm)

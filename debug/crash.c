@@ -6,11 +6,15 @@
 #include "arch/x86/desc.h"
 #include "arch/x86/insn.h"
 #include "debug/backtrace.h"
+#include "debug/commands.h"
 #include "debug/crash.h"
 #include "debug/watchdog.h"
 #include "lib/log.h"
+#include "virt/sched.h"
 
-#define REBOOT_SECONDS 5 /* for who looks at the screen */
+#define REBOOT_SECONDS 5   /* for who looks at the screen */
+#define VMS_MAX	       32u /* in a report */
+#define VCPUS_MAX      16u
 
 void (*crash_output_hook)(void);
 
@@ -19,9 +23,23 @@ bool crash_reboots;
 DEFINE_PERCPU(u32, nmi_count);
 static u32 crashing = CPU_ID_NONE; /* the CPU that crashes */
 
+static u32 faults_in_report;
+static u32 turn = CPU_ID_NONE; /* whose report it is; atomic */
+
+static void NORETURN crash_end(void)
+{
+	if (crash_reboots) {
+		log_err("corbel: reset in %u seconds: on_panic = reboot", REBOOT_SECONDS);
+		clock_delay_us(REBOOT_SECONDS * 1000000u);
+		machine_reset();
+	}
+	log_err("halted: press the reset button");
+	halt_forever();
+}
+
 /*
- * The first CPU to come here reports; others stop; the same CPU again (a fault in the report)
- * halts.
+ * The first CPU to come here reports; others stop; the same CPU again (a fault in the report) ends
+ * the report.
  */
 static void crash_begin(void)
 {
@@ -30,8 +48,10 @@ static void crash_begin(void)
 	irq_disable();
 	if (!__atomic_compare_exchange_n(&crashing, &expected, this_cpu(cpu_id), false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-		if (expected == this_cpu(cpu_id))
+		if (expected == this_cpu(cpu_id) && !faults_in_report++) {
 			log_err("a second fault during the crash report");
+			crash_end();
+		}
 		halt_forever();
 	}
 	log_crashed = true;
@@ -45,15 +65,52 @@ static void crash_begin(void)
 		cpu_pause();
 }
 
-static void NORETURN crash_end(void)
+/*
+ * The other CPUs, one after the other: each prints itself, from its NMI handler. One that does not
+ * within two seconds hangs in a way that not even NMIs get through.
+ */
+static void dump_others(void)
 {
-	if (crash_reboots) {
-		log_err("corbel: reset in %u seconds: on_panic = reboot", REBOOT_SECONDS);
-		clock_delay_us(REBOOT_SECONDS * 1000000u);
-		machine_reset();
+	for_each_cpu(cpu, &cpus_online) {
+		u64 end = rdtsc() + 2000ull * tsc_khz;
+
+		if (cpu == this_cpu(cpu_id))
+			continue;
+		__atomic_store_n(&turn, cpu, __ATOMIC_SEQ_CST);
+		while (__atomic_load_n(&turn, __ATOMIC_SEQ_CST) == cpu && rdtsc() < end)
+			cpu_pause();
+		if (__atomic_exchange_n(&turn, CPU_ID_NONE, __ATOMIC_SEQ_CST) == cpu)
+			log_err("CPU %u does not answer", cpu);
 	}
-	log_err("halted: press the reset button");
-	halt_forever();
+}
+
+/*
+ * Last, because lists may be what is broken: the CPUs have stopped, nobody changes them any more.
+ * What is read of a vCPU is what it was at its last exit.
+ */
+static void dump_vms(void)
+{
+	u32 left = VMS_MAX;
+
+	list_for_each(n, &vm_list) {
+		const struct vm *vm = list_entry(n, struct vm, node);
+
+		if (!left--)
+			break;
+		log_err("vm %s: %s %s", vm->name, command_vm_state(vm), vm->stop_text);
+		for (u32 i = 0; i < MIN(vm->nr_vcpus, VCPUS_MAX); i++) {
+			const struct vcpu *v = vm->vcpus[i];
+
+			log_err("  vCPU %u: on CPU %u, %s, rip %016lx, last exit %s", i, v->cpu,
+				command_vcpu_state(v), v->rip, exit_kind_name(v->exit.kind));
+		}
+	}
+}
+
+static void rest_of_report(void)
+{
+	dump_others();
+	dump_vms();
 }
 
 static const char *const exception_names[32] = {
@@ -121,6 +178,7 @@ void crash_trap(struct trap_frame *f)
 	log_err("corbel: PANIC: %s on CPU %u", name, this_cpu(cpu_id));
 	dump_frame(f);
 	backtrace_from(f->rip, f->rbp);
+	rest_of_report();
 	crash_end();
 }
 
@@ -129,6 +187,7 @@ void crash_message(const char *message)
 	crash_begin();
 	log_err("corbel: PANIC: %s (CPU %u)", message, this_cpu(cpu_id));
 	backtrace_here();
+	rest_of_report();
 	crash_end();
 }
 
@@ -138,12 +197,14 @@ static void NORETURN crash_hang(struct trap_frame *f)
 	log_err("corbel: PANIC: CPU %u hangs here, with interrupts off", this_cpu(cpu_id));
 	dump_frame(f);
 	backtrace_from(f->rip, f->rbp);
+	rest_of_report();
 	crash_end();
 }
 
 void crash_nmi(struct trap_frame *f)
 {
 	u32 who = __atomic_load_n(&crashing, __ATOMIC_SEQ_CST);
+	const struct vcpu *v;
 	char where[80];
 
 	if (who == CPU_ID_NONE) {
@@ -152,7 +213,16 @@ void crash_nmi(struct trap_frame *f)
 		nmi_count++;
 		return;
 	}
+	while (__atomic_load_n(&turn, __ATOMIC_SEQ_CST) != this_cpu(cpu_id))
+		cpu_pause();
 	symbol_format(f->rip, where, sizeof(where));
-	log_err("CPU %u was at %s", this_cpu(cpu_id), where);
+	v = sched_current(this_cpu(cpu_id));
+	if (v)
+		log_err("CPU %u was at %s, for %s/%u", this_cpu(cpu_id), where, v->vm->name,
+			v->index);
+	else
+		log_err("CPU %u was at %s, with no vCPU", this_cpu(cpu_id), where);
+	backtrace_from(f->rip, f->rbp);
+	__atomic_store_n(&turn, CPU_ID_NONE, __ATOMIC_SEQ_CST);
 	halt_forever();
 }

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The table of system tests: what is in the image, how it is run, what must come of it."""
 import hashlib
+import os
 import re
 import struct
+import subprocess
 from dataclasses import dataclass, field
 
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests reboot=a"
@@ -743,6 +745,16 @@ def screens():
 
 # ---- Corbel's own crash ----
 
+def source_lines(folder, _):
+    """tools/lines knows who called."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    done = subprocess.run([os.path.join(root, "tools/lines"), "--elf", os.path.join(folder, "../../corbel.elf"),
+                           os.path.join(folder, "serial.log")], capture_output=True, text=True, check=False)
+    if re.search(r"cmd_crash\+.*\n +cmd_crash at debug/commands_system\.c:\d+", done.stdout):
+        return [], ""
+    return [f"tools/lines does not find cmd_crash {done.stderr[-200:]}"], ""
+
+
 def crashes():
     """on_panic = reboot: the next boot has the report; a reset on purpose is not one."""
     conf_text = "[corbel]\nwhen_idle = monitor\non_panic = reboot\n[vm busy]\nkernel = busy\nmemory = 32M\n"
@@ -750,12 +762,14 @@ def crashes():
                       ("hang", "CPU 0 hangs here")):
         yield from on_both(
             f"crash-{how}", conf_text, files={"busy": "tiny/busy"}, emu=["--cpus", "2", "--resets"],
-            never_says=["this should not be"],
+            never_says=["this should not be"], judge=source_lines,
             script=f"wait corbel>\nsend crash {how}\nwait corbel: reset in\nwait before: \nwait corbel>\n"
                    "send log -p\nwait corbel: reset in\nwait corbel>\n" +
                    ("send reboot\nwait boot before are kept\nwait corbel>\n" if how == "panic" else "") +
                    "send poweroff\n",
-            says=["CPU 1 was at ", f"corbel: PANIC: {text}", "reset in 5 seconds", "it was not ended on purpose",
+            says=[f"corbel: PANIC: {text}", "#1 ", "CPU 1 was at .*, (with no vCPU|for busy/0)", "#1 ",
+                  "vm busy: running",
+                  "vCPU 0: on CPU [01], runn", "reset in 5 seconds", "it was not ended on purpose",
                   f"  before: .*corbel: PANIC: {text}", "  before: .*reset in 5 seconds",
                   rf"\n\[[ 0-9.]+ \d E\] corbel: PANIC: {text}",
                   *([r"boot before are kept \(log -p\)\r?\n"] if how == "panic" else []), "every VM ended well"])
