@@ -7,6 +7,7 @@
 #define SLEEP_TYPE_SHIFT 2
 #define SLEEP_TYPE	 7
 #define RESET_CPU	 BIT(2) /* of port 0xcf9: the write that sets it resets */
+#define PCI_CONFIG	 0xcf8
 #define KBD_COMMAND	 0x64
 
 /* Sleep control reads 0; the status register's wake bit is never set, as nothing sleeps. */
@@ -33,10 +34,13 @@ static int no_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value)
 	return -ENXIO;
 }
 
+/*
+ * It lies among the registers by which kernels look for PCI: a wide write to those is none to it.
+ */
 static int reset_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value)
 {
-	(void)dev, (void)offset, (void)size;
-	if (value & RESET_CPU)
+	(void)dev;
+	if (PCI_CONFIG + offset == POWER_RESET && size == 1 && value & RESET_CPU)
 		vm_stop(v->vm, STOP_RESET, "reset register");
 	return 0;
 }
@@ -92,8 +96,8 @@ int power_create(struct power *p, struct vm *vm)
 		  .read = buttons_read,
 		  .dev = p },
 		{ .name = "reset",
-		  .base = POWER_RESET,
-		  .size = 1,
+		  .base = PCI_CONFIG,
+		  .size = 8,
 		  .read = no_read,
 		  .write = reset_write },
 		{ .name = "kbd reset",

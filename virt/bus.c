@@ -99,22 +99,41 @@ static const struct io_region *search(struct vcpu *v, enum io_space space, u64 a
 
 /*
  * Not in the region of the last access. An MSR takes one address, whatever it holds. Errors aren't
- * traced: guests probe for devices.
+ * traced: guests probe for devices. An access that no region has as a whole is one of single bytes,
+ * as a bus makes it for narrow devices; of no use to an MSR, whose first byte has been tried.
  */
 static NOINLINE int read_elsewhere(struct vcpu *v, enum io_space space, u64 addr, u32 size,
 				   u64 *value)
 {
 	const struct io_region *r = search(v, space, addr, space == IO_MSR ? 1 : size);
+	int answered = -ENXIO;
+	u64 byte;
 
-	return r ? r->read(v, r->dev, addr - r->base, size, value) : -ENXIO;
+	if (r)
+		return r->read(v, r->dev, addr - r->base, size, value);
+	*value = 0;
+	for (u32 i = 0; size > 1 && space != IO_MSR && i < size; i++) {
+		if (read_elsewhere(v, space, addr + i, 1, &byte))
+			byte = 0xff;
+		else
+			answered = 0;
+		*value |= byte << (8 * i);
+	}
+	return answered;
 }
 
 static NOINLINE int write_elsewhere(struct vcpu *v, enum io_space space, u64 addr, u32 size,
 				    u64 value)
 {
 	const struct io_region *r = search(v, space, addr, space == IO_MSR ? 1 : size);
+	int answered = -ENXIO;
 
-	return r ? r->write(v, r->dev, addr - r->base, size, value) : -ENXIO;
+	if (r)
+		return r->write(v, r->dev, addr - r->base, size, value);
+	for (u32 i = 0; size > 1 && space != IO_MSR && i < size; i++)
+		if (!write_elsewhere(v, space, addr + i, 1, value >> (8 * i) & 0xff))
+			answered = 0;
+	return answered;
 }
 
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value)

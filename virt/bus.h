@@ -43,7 +43,8 @@ struct io_bus {
 int io_register(struct vm *vm, enum io_space space, const struct io_region *region);
 /*
  * A port or MMIO. 0, -ENXIO: nobody there, or the handler's error; *value means nothing then. size:
- * 1 to 8 bytes. An access that isn't wholly inside one region is nobody's. On the runner.
+ * 1 to 8 bytes. An access that isn't wholly inside one region is made byte by byte, and 0 if
+ * anybody answers; what nobody answers reads as ones. On the runner.
  */
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value);
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value);

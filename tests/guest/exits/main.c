@@ -162,6 +162,14 @@ TEST(all_ports, "every 31st port read and written in three sizes: Corbel stays")
 	EXPECT_TRUE(n > 2000);
 }
 
+TEST(device_border, "a wide access over a device's end is one of single bytes")
+{
+	outb(0x3ff, 0x5a); /* the UART's last register */
+	EXPECT(inw(0x3ff), 0xff5a);
+	outw(0x3ff, 0x1234);
+	EXPECT(inb(0x3ff), 0x34);
+}
+
 TEST(port_user, "at CPL 3, without IOPL and bitmap, ports are #GP")
 {
 	EXPECT(USER_TRY(NULL, 0xe4, 0x80), GP);
