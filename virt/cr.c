@@ -15,6 +15,21 @@
 	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
 	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 
+/*
+ * SDM "PDPTE Registers": which changes load them, and #GP if one is bad. SVM reads them when it
+ * walks (APM vol. 2 "Nested Paging and VMRUN/VMEXIT").
+ */
+#define CR0_LOADS_PDPTES (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)
+#define CR4_LOADS_PDPTES (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)
+
+static bool pdptes_bad(struct vcpu *v, u64 cr0, u64 cr3, u64 cr4)
+{
+	u64 pdptes[4];
+
+	return virt_ops->loads_pdptes && cr0 & X86_CR0_PG && cr4 & X86_CR4_PAE &&
+	       !(virt_ops->get_reg(v, VR_EFER) & EFER_LME) && guest_read_pdptes(v, cr3, pdptes);
+}
+
 int guest_set_cr0(struct vcpu *v, u64 value)
 {
 	u64 efer = virt_ops->get_reg(v, VR_EFER), cr4 = virt_ops->get_reg(v, VR_CR4);
@@ -34,6 +49,9 @@ int guest_set_cr0(struct vcpu *v, u64 value)
 	if ((old & ~value & X86_CR0_PG) &&
 	    ((cr4 & X86_CR4_PCIDE) || ((efer & EFER_LMA) && (cs.attr & SEG_ATTR_L))))
 		return -EINVAL;
+	if ((old ^ value) & CR0_LOADS_PDPTES &&
+	    pdptes_bad(v, value, virt_ops->get_reg(v, VR_CR3), cr4))
+		return -EINVAL;
 	virt_ops->set_reg(v, VR_CR0, value);
 	return 0;
 }
@@ -48,6 +66,9 @@ int guest_set_cr4(struct vcpu *v, u64 value)
 		return -EINVAL;
 	if ((value & ~old & X86_CR4_PCIDE) &&
 	    (!(efer & EFER_LMA) || (virt_ops->get_reg(v, VR_CR3) & 0xfff)))
+		return -EINVAL;
+	if ((old ^ value) & CR4_LOADS_PDPTES &&
+	    pdptes_bad(v, virt_ops->get_reg(v, VR_CR0), virt_ops->get_reg(v, VR_CR3), value))
 		return -EINVAL;
 	virt_ops->set_reg(v, VR_CR4, value);
 	return 0;
@@ -68,9 +89,12 @@ int guest_set_efer(struct vcpu *v, u64 value)
 
 static int set_cr3(struct vcpu *v, u64 value)
 {
-	if (virt_ops->get_reg(v, VR_CR4) & X86_CR4_PCIDE)
+	u64 cr4 = virt_ops->get_reg(v, VR_CR4);
+
+	if (cr4 & X86_CR4_PCIDE)
 		value &= ~BIT(63); /* "don't flush": a hint */
-	if (value >> v->vm->cpuid->phys_bits)
+	if (value >> v->vm->cpuid->phys_bits ||
+	    pdptes_bad(v, virt_ops->get_reg(v, VR_CR0), value, cr4))
 		return -EINVAL;
 	virt_ops->set_reg(v, VR_CR3, value);
 	return 0;

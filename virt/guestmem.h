@@ -48,6 +48,11 @@ struct walk_fault {
 int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa,
 	       struct walk_fault *fault) MUST_CHECK;
 /*
+ * The four PDPTEs that PAE paging loads from this CR3. 0, or -EINVAL: a present one has a reserved
+ * bit, or there is no memory, which reads as ones on a bus.
+ */
+int guest_read_pdptes(struct vcpu *v, u64 cr3, u64 pdptes[4]) MUST_CHECK;
+/*
  * Copy from or to linear addresses, with the current CPL's rights, page by page. 0, or -EFAULT with
  * *fault, also where there is no memory (fault->stage2). A write that crosses pages looks at all of
  * them before it changes the first.

@@ -16,6 +16,7 @@
 
 #define PTE_W  BIT(1)
 #define PTE_U  BIT(2)
+#define PTE_A  BIT(5)
 #define PTE_NX BIT(63)
 
 /* Page-fault error code (SDM "Page-Fault Exceptions"). */
@@ -123,6 +124,22 @@ static u64 reserved_32bit(u8 level, u32 phys_bits)
 	return BIT(21) | (phys_bits < 40 ? bits(20, MAX(phys_bits, 32u) - 19) : 0);
 }
 
+/* SDM "PDPTE Registers" */
+static u64 pdpte_reserved(const struct vcpu *v)
+{
+	return bits(63, v->vm->cpuid->phys_bits) | MASK(8, 5) | MASK(2, 1);
+}
+
+int guest_read_pdptes(struct vcpu *v, u64 cr3, u64 pdptes[4])
+{
+	if (guest_read(v->vm, GPA(cr3 & MASK(31, 5)), pdptes, 4 * sizeof(*pdptes)))
+		return -EINVAL;
+	for (u32 i = 0; i < 4; i++)
+		if (pdptes[i] & PTE_P && pdptes[i] & pdpte_reserved(v))
+			return -EINVAL;
+	return 0;
+}
+
 /* Bits that must be 0 in a present entry (SDM "Reserved-Bit Checking" of each paging mode). */
 static u64 reserved_bits(const struct walk *w, u8 level, bool leaf)
 {
@@ -131,8 +148,8 @@ static u64 reserved_bits(const struct walk *w, u8 level, bool leaf)
 
 	if (w->levels == 2)
 		return leaf ? reserved_32bit(level, cpuid->phys_bits) : 0;
-	if (w->levels == 3 && level == 3)
-		return bits(63, cpuid->phys_bits) | MASK(8, 5) | MASK(2, 1);
+	if (w->levels == 3 && level == 3) /* QEMU's SVM sets "accessed" here, too */
+		return pdpte_reserved(w->v) & ~PTE_A;
 	mask |= bits(w->levels == 3 ? 62 : 51, cpuid->phys_bits);
 	if (level >= 4 || (level == 3 && !cpuid->has_gib_pages))
 		mask |= PTE_PS;

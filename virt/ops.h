@@ -33,6 +33,11 @@ struct virt_ops {
 	const struct pt_format *pt_format;
 	const struct cap_table *caps;
 	size_t vcpu_size; /* of the vendor's structure; at most one page */
+	/*
+	 * With PAE paging the CPU loads and checks the PDPTEs when CR3 and some bits of CR0 and CR4
+	 * change, and so must virt/. (Else it reads them when it walks.)
+	 */
+	bool loads_pdptes;
 
 	/*
 	 * Does this CPU enumerate the extension at all? Reads CPUID only. (Whether it can be used

@@ -7,6 +7,7 @@ const struct virt_ops vmx_ops = {
 	.pt_format = &ept_format,
 	.caps = &vmx_caps,
 	.vcpu_size = sizeof(struct vmx_vcpu),
+	.loads_pdptes = true,
 	.present = vmx_present,
 	.caps_read = vmx_caps_read,
 	.setup = vmx_setup,

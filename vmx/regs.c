@@ -41,6 +41,11 @@ static u64 get_cr0(void)
 	return get_cr(VMCS_GUEST_CR0, VMCS_CR0_SHADOW, CR0_GUEST_BITS);
 }
 
+static u64 get_cr4(void)
+{
+	return get_cr(VMCS_GUEST_CR4, VMCS_CR4_SHADOW, CR4_GUEST_BITS);
+}
+
 /*
  * SDM "IA-32e Paging": LMA is LME and PG; the entry control says the same (SDM "Checks on Guest
  * Control Registers ...").
@@ -55,11 +60,13 @@ static void update_long_mode(struct vmx_vcpu *x, u64 cr0, u64 efer)
 		x->entry_controls = entry;
 		vmcs_write(VMCS_ENTRY_CONTROLS, entry);
 	}
-	x->todo |= TODO_PDPTES;
 }
 
+/* Only what loads them on a CPU does: until then the guest may have what it likes in memory. */
 static void set_cr0(struct vmx_vcpu *x, u64 value)
 {
+	if ((get_cr0() ^ value) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW))
+		x->todo |= TODO_PDPTES;
 	vmcs_write(VMCS_CR0_SHADOW, value);
 	vmcs_write(VMCS_CR0_MASK, ~(u64)CR0_GUEST_BITS);
 	vmcs_write(VMCS_GUEST_CR0, (value & ~(u64)CR0_NEVER) | vmx_controls.cr0_must | X86_CR0_ET);
@@ -75,10 +82,12 @@ static void set_cr4(struct vmx_vcpu *x, u64 value)
 	 */
 	u64 host_mce = read_cr4() & X86_CR4_MCE;
 
+	if ((get_cr4() ^ value) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP))
+		x->todo |= TODO_PDPTES;
 	vmcs_write(VMCS_CR4_SHADOW, value);
 	vmcs_write(VMCS_CR4_MASK, ~(u64)CR4_GUEST_BITS);
 	vmcs_write(VMCS_GUEST_CR4, (value & ~(u64)X86_CR4_MCE) | host_mce | vmx_controls.cr4_must);
-	x->todo |= TODO_PDPTES | TODO_FLUSH_GUEST;
+	x->todo |= TODO_FLUSH_GUEST;
 }
 
 static void set_cr3(struct vmx_vcpu *x, u64 value)
@@ -88,24 +97,21 @@ static void set_cr3(struct vmx_vcpu *x, u64 value)
 }
 
 /*
- * SDM "PDPTE Registers": with EPT, an entry takes them from the VMCS, so whoever changes CR0, CR3,
- * CR4 or EFER from outside loads them. (The guest's own MOV to CR3 does it by itself.) The CPU
- * checks reserved bits at entry. Memory that is not there reads as all ones on a bus; here it is
- * "not present", which ends in a page fault of the guest.
+ * SDM "PDPTE Registers": with EPT, an entry takes them from the VMCS, so whoever changes CR0, CR3
+ * or CR4 from outside loads them. (The guest's own MOV to CR3 does it by itself.) virt/ has checked
+ * them; if another vCPU has made them bad meanwhile, which would fail the entry, none is present.
  */
 void vmx_load_pdptes(struct vmx_vcpu *x)
 {
-	u64 pdptes[4] = { 0 };
+	u64 pdptes[4];
+	bool good;
 
 	if ((x->entry_controls & ENTRY_CTL_IA32E) || !(vmcs_read(VMCS_GUEST_CR0) & X86_CR0_PG) ||
 	    !(vmcs_read(VMCS_GUEST_CR4) & X86_CR4_PAE))
 		return;
-	if (guest_read(x->v.vm, GPA(vmcs_read(VMCS_GUEST_CR3) & MASK(31, 5)), pdptes,
-		       sizeof(pdptes)))
-		for (u32 i = 0; i < ARRAY_SIZE(pdptes); i++)
-			pdptes[i] = 0;
+	good = !guest_read_pdptes(&x->v, vmcs_read(VMCS_GUEST_CR3), pdptes);
 	for (u32 i = 0; i < ARRAY_SIZE(pdptes); i++)
-		vmcs_write(VMCS_GUEST_PDPTE0 + 2 * i, pdptes[i]);
+		vmcs_write(VMCS_GUEST_PDPTE0 + 2 * i, good ? pdptes[i] : 0);
 }
 
 /*
@@ -165,7 +171,7 @@ u64 vmx_get_reg(struct vcpu *v, enum vreg reg)
 	case VR_CR0:
 		return get_cr0();
 	case VR_CR4:
-		return get_cr(VMCS_GUEST_CR4, VMCS_CR4_SHADOW, CR4_GUEST_BITS);
+		return get_cr4();
 	case VR_INTR_SHADOW:
 		return !!(vmcs_read(VMCS_GUEST_INTERRUPTIBILITY) &
 			  (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOVSS));
