@@ -87,7 +87,7 @@ int guest_set_efer(struct vcpu *v, u64 value)
 	return 0;
 }
 
-static int set_cr3(struct vcpu *v, u64 value)
+int guest_set_cr3(struct vcpu *v, u64 value)
 {
 	u64 cr4 = virt_ops->get_reg(v, VR_CR4);
 
@@ -115,7 +115,7 @@ static int write_cr(struct vcpu *v, u8 cr, u64 value)
 	case 0:
 		return guest_set_cr0(v, value);
 	case 3:
-		return set_cr3(v, value);
+		return guest_set_cr3(v, value);
 	case 4:
 		return guest_set_cr4(v, value);
 	default:

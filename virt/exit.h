@@ -28,10 +28,10 @@ enum exit_kind {
 	EXIT_MWAIT,
 	EXIT_INVD, /* INVD and WBINVD */
 	EXIT_RDPMC,
-	EXIT_VIRT_INSN,	 /* a VMX or SVM instruction: not offered, #UD */
-	EXIT_APIC_EOI,	 /* APIC virtualization: a level-triggered vector was ended */
-	EXIT_APIC_WRITE, /* ... and a register was written that needs more than that */
-	EXIT_TASK_SWITCH,
+	EXIT_VIRT_INSN,	  /* a VMX or SVM instruction: not offered, #UD */
+	EXIT_APIC_EOI,	  /* APIC virtualization: a level-triggered vector was ended */
+	EXIT_APIC_WRITE,  /* ... and a register was written that needs more than that */
+	EXIT_TASK_SWITCH, /* of a task gate: the event that leads there is put back */
 	EXIT_TRIPLE_FAULT,
 	EXIT_TIMER,	   /* the time slice is over (VMX preemption timer) */
 	EXIT_STEP,	   /* v->want_step: the instruction is done, or its event delivered */
@@ -75,6 +75,10 @@ struct vm_exit {
 			u8 gpr;
 			u16 lmsw; /* CR_LMSW: the source operand */
 		} cr;
+		struct {
+			u16 selector; /* of the new TSS */
+			enum { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE } source;
+		} task;
 		/*
 		 * EXIT_ENTRY_FAILED, EXIT_UNEXPECTED: the vendor's further word; EXIT_APIC_EOI: the
 		 * vector; EXIT_APIC_WRITE: the register's offset

@@ -240,11 +240,6 @@ static void exit_apic_write(struct vcpu *v)
 	v->vm->irqchip->written(v, (u32)v->exit.qualification);
 }
 
-static void exit_task_switch(struct vcpu *v)
-{
-	vm_stop(v->vm, STOP_INTERNAL, "hardware task switch at rip %#lx: not supported", v->rip);
-}
-
 /*
  * A guest that wants to restart by a triple fault (Linux reboot=t) loads an IDT of limit 0 first;
  * any other triple fault is a crash.
@@ -311,7 +306,7 @@ static void exit_failed(struct vcpu *v)
 	X(VIRT_INSN, "virt-insn", exit_ud)                 \
 	X(APIC_EOI, "apic-eoi", exit_apic_eoi)             \
 	X(APIC_WRITE, "apic-write", exit_apic_write)       \
-	X(TASK_SWITCH, "task-switch", exit_task_switch)    \
+	X(TASK_SWITCH, "task-switch", task_switch)         \
 	X(TRIPLE_FAULT, "triple-fault", exit_triple_fault) \
 	X(TIMER, "timer", exit_yield)                      \
 	X(STEP, "step", exit_nothing)                      \

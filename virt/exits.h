@@ -8,7 +8,7 @@
 #pragma once
 
 #include "virt/decode.h"
-#include "virt/vm.h"
+#include "virt/guestmem.h"
 
 extern void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v);
 /* Set by boot: log what the vCPU is like, after an exit that should not be. On the runner. */
@@ -36,7 +36,15 @@ void string_io_execute(struct vcpu *v);
 bool msw_operand(struct vcpu *v, u16 *word);
 /* MOV to and from CR, CLTS, LMSW, SMSW; reserved bits are #GP (virt/cr.c). */
 void cr_access(struct vcpu *v);
+/* A hardware task switch, which has not begun (virt/task_switch.c). */
+void task_switch(struct vcpu *v);
+/*
+ * A walk of the guest's tables failed: #PF with CR2, #GP; or the VM stops, because its tables are
+ * nowhere (virt/mmio.c).
+ */
+void vcpu_walk_fault(struct vcpu *v, const struct walk_fault *fault);
 /* CR and EFER writes as the guest means them: 0, or -EINVAL: #GP. */
 int guest_set_cr0(struct vcpu *v, u64 value);
+int guest_set_cr3(struct vcpu *v, u64 value);
 int guest_set_cr4(struct vcpu *v, u64 value);
 int guest_set_efer(struct vcpu *v, u64 value);

@@ -70,6 +70,18 @@ int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len,
 	return copy_linear(v, &m, linear, buf, len, COPY_WRITE, fault);
 }
 
+int guest_system_copy(struct vcpu *v, u64 linear, void *buf, size_t len, bool write,
+		      struct walk_fault *fault)
+{
+	struct guest_mmu m;
+
+	guest_mmu_read(v, &m);
+	m.cpl = 0;
+	if (write && copy_linear(v, &m, linear, buf, len, COPY_CHECK, fault))
+		return -EFAULT;
+	return copy_linear(v, &m, linear, buf, len, write ? COPY_WRITE : COPY_READ, fault);
+}
+
 int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault)
 {
 	struct walk_fault second; /* of no interest: the CPU did without that page */

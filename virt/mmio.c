@@ -33,21 +33,17 @@ u8 vcpu_cpl(struct vcpu *v)
 	return ss.attr >> SEG_ATTR_DPL_SHIFT & 3;
 }
 
-/*
- * A failed walk is the guest's to handle: #PF with CR2, #GP for a non-canonical address; or its
- * tables are nowhere.
- */
-static void raise(struct job *j, const struct walk_fault *f)
+void vcpu_walk_fault(struct vcpu *v, const struct walk_fault *f)
 {
 	if (f->stage2) {
-		vm_stop(j->v->vm, STOP_MEMORY_FAULT,
+		vm_stop(v->vm, STOP_MEMORY_FAULT,
 			"has page tables at gpa %#lx (rip %#lx), where no memory is", f->gpa.v,
-			j->v->rip);
+			v->rip);
 	} else if (f->noncanonical) {
-		vcpu_gp(j->v);
+		vcpu_gp(v);
 	} else {
-		virt_ops->set_reg(j->v, VR_CR2, f->gva);
-		vcpu_exception(j->v, 14, true, f->error);
+		virt_ops->set_reg(v, VR_CR2, f->gva);
+		vcpu_exception(v, 14, true, f->error);
 	}
 }
 
@@ -82,13 +78,13 @@ static bool translate(struct job *j, u64 at, u32 size, u8 access, gpa_t *gpa)
 	gpa_t last;
 
 	if (guest_walk(j->v, at, access, j->cpl, gpa, &fault)) {
-		raise(j, &fault);
+		vcpu_walk_fault(j->v, &fault);
 		return false;
 	}
 	if ((at & (PAGE_SIZE - 1)) + size <= PAGE_SIZE)
 		return true;
 	if (guest_walk(j->v, (at | (PAGE_SIZE - 1)) + 1, access, j->cpl, &last, &fault)) {
-		raise(j, &fault);
+		vcpu_walk_fault(j->v, &fault);
 		return false;
 	}
 	return true;
@@ -141,7 +137,7 @@ static bool fetch(struct vcpu *v, struct job *j)
 	j->cpl = vcpu_cpl(v);
 	n = guest_fetch(v, bytes, &fault);
 	if (n <= 0) {
-		raise(j, &fault);
+		vcpu_walk_fault(j->v, &fault);
 		return false;
 	}
 	err = decode_mem(bytes, (size_t)n, j->mode, &j->insn);

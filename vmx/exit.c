@@ -171,7 +171,18 @@ static void apic_detail(struct vmx_vcpu *x)
 	x->v.exit.qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
 }
 
-/* What Corbel never enabled, and task switches: for a report. (The length may mean nothing.) */
+/* SDM "Exit Qualification for Task Switches" */
+static void task_detail(struct vmx_vcpu *x)
+{
+	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
+
+	x->v.exit.insn_len = insn_len();
+	x->v.exit.task.selector = (u16)q;
+	x->v.exit.task.source = q >> 30 & 3;
+	check_delivery(x);
+}
+
+/* What Corbel never enabled: for a report. (The length may mean nothing.) */
 static void unexpected(struct vmx_vcpu *x)
 {
 	x->v.exit.insn_len = insn_len();
@@ -196,7 +207,7 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 	[EXIT_REASON_INIT_SIGNAL... EXIT_REASON_OTHER_SMI] = { EXIT_UNEXPECTED, unexpected },
 	[EXIT_REASON_INTERRUPT_WINDOW] = { EXIT_IRQ_WINDOW, no_detail },
 	[EXIT_REASON_NMI_WINDOW] = { EXIT_NMI_WINDOW, no_detail },
-	[EXIT_REASON_TASK_SWITCH] = { EXIT_TASK_SWITCH, unexpected },
+	[EXIT_REASON_TASK_SWITCH] = { EXIT_TASK_SWITCH, task_detail },
 	[EXIT_REASON_CPUID] = { EXIT_CPUID, INSN_ONLY },
 	[EXIT_REASON_GETSEC] = { EXIT_VIRT_INSN, INSN_ONLY },
 	[EXIT_REASON_HLT] = { EXIT_HLT, INSN_ONLY },

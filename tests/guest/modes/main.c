@@ -191,7 +191,7 @@ TEST(compatibility, "compatibility mode, 32 and 16 bits: 40 is INC and no prefix
 
 /* ---- Virtual-8086 mode ---- */
 
-static void make_tss(u32 sel, const void *tss, u32 limit, u64 type)
+void make_tss(u32 sel, const void *tss, u32 limit, u64 type)
 {
 	u64 base = (u64)tss;
 

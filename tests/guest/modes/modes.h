@@ -63,7 +63,7 @@ struct PACKED gate32 {
 	u16 high;
 };
 extern struct gate32 idt32[256];
-struct PACKED tss32 {
+struct tss32 {
 	u32 link, esp0, ss0, unused[4], cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi;
 	u32 es, cs, ss, ds, fs, gs, ldt;
 	u16 trap, iomap;
@@ -75,6 +75,10 @@ extern struct tss_a {
 	u8 ports[0x2001]; /* the I/O bitmap, and the byte behind it */
 } tss32;
 extern struct tss32 tss_b;
+/* A descriptor of a TSS or LDT in the GDT: type is the descriptor's sixth byte. */
+void make_tss(u32 sel, const void *tss, u32 limit, u64 type);
+/* Page tables for 32-bit paging: 16 MiB one to one, and an empty table for 1 GiB. */
+u32 *tables32(u32 **window);
 #define SEL_TSS_A 0x60 /* modes.asm */
 #define SEL_TSS_B 0x68
 #define SEL_LDT	  0x70

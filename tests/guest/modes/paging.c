@@ -20,8 +20,7 @@ static bool reserved(u32 fault, u32 error)
 	return fault == PF(error | 9) || (!on_intel() && fault == PF(error | 8));
 }
 
-/* 32-bit paging with a table for WIN. */
-static u32 *tables32(u32 **window)
+u32 *tables32(u32 **window)
 {
 	u32 *pd = pages(1), *pt;
 

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Hardware task switches: far JMP and CALL to a TSS, task gates, and IRET with NT set, outside of
+ * 64-bit mode (SDM vol. 3 "Task Management"). VMX exits for each, after its own checks of the new
+ * TSS and before anything has changed; on SVM the CPU does it alone. Tasks of 16 bits are refused.
+ */
+#include <asm/processor-flags.h>
+#include "virt/exits.h"
+#include "virt/guestmem.h"
+#include "virt/ops.h"
+
+#define VECTOR_TS  10
+#define VECTOR_NP  11
+#define VECTOR_SS  12
+#define DR6_BT	   BIT(15)
+#define DR7_LOCAL  0x155ul /* L0 to L3 and LE */
+#define FLAGS_ALL  0x3f7fd5u
+#define TSS32_FREE 9 /* types of descriptors */
+#define TSS_BUSY   2
+#define TYPE_LDT   2
+
+/*
+ * SDM "32-Bit Task-State Segment", by words: a switch saves those from EIP to GS, in the order of
+ * enum gpr and enum vseg, and loads all from CR3 on.
+ */
+enum { T_CR3 = 7, T_EIP, T_EFLAGS, T_GPRS, T_SEGS = 18, T_LDT = 24, T_TRAP, T_WORDS };
+
+struct switching {
+	struct vcpu *v;
+	u32 ext; /* bit 0 of error codes: it began with an event that was none of the program's */
+};
+
+static bool fault(const struct switching *s, u8 vector, u16 selector)
+{
+	vcpu_exception(s->v, vector, true, (selector & ~3u) | s->ext);
+	return false;
+}
+
+static bool copy(const struct switching *s, u64 linear, void *buf, size_t len, bool write)
+{
+	struct walk_fault f;
+
+	if (!guest_system_copy(s->v, (u32)linear, buf, len, write, &f))
+		return true;
+	vcpu_walk_fault(s->v, &f);
+	return false;
+}
+
+/* SDM "Segment Descriptors". *at: where it lies. */
+static bool read_descriptor(const struct switching *s, u16 selector, struct segment *out, u64 *at)
+{
+	struct segment table;
+	u64 d;
+
+	virt_ops->get_seg(s->v, selector & 4 ? SEG_LDTR : SEG_GDTR, &table);
+	*at = table.base + (selector & ~7u);
+	if (table.unusable || (selector | 7u) > table.limit)
+		return fault(s, VECTOR_TS, selector);
+	if (!copy(s, *at, &d, sizeof(d), false))
+		return false;
+	*out = (struct segment){ .base = (d >> 16 & 0xffffff) | (d >> 56) << 24,
+				 .limit = (u32)((d & 0xffff) | (d >> 32 & 0xf0000)),
+				 .selector = selector,
+				 .attr = d >> 40 & 0xf0ff };
+	if (out->attr & SEG_ATTR_G)
+		out->limit = out->limit << 12 | 0xfff;
+	return true;
+}
+
+/* Set or clear a bit of a descriptor's type. */
+static bool mark(const struct switching *s, u64 at, const struct segment *d, u8 bit, bool on)
+{
+	u8 low = (u8)((d->attr & ~bit) | (on ? bit : 0));
+
+	return copy(s, at + 5, &low, 1, true);
+}
+
+/* SDM "Task Switching", the checks of segment registers. *out is unusable where they fail. */
+static bool load_segment(const struct switching *s, enum vseg seg, u16 selector, u8 cpl,
+			 struct segment *out)
+{
+	u8 type, dpl, rpl = selector & 3;
+	struct segment d;
+	bool good;
+	u64 at;
+
+	*out = (struct segment){ .selector = selector, .unusable = true };
+	if (!(selector & ~3u))
+		return (seg != SEG_CS && seg != SEG_SS) || fault(s, VECTOR_TS, 0);
+	if (seg == SEG_LDTR && selector & 4)
+		return fault(s, VECTOR_TS, selector);
+	if (!read_descriptor(s, selector, &d, &at))
+		return false;
+	type = d.attr & SEG_ATTR_TYPE;
+	dpl = d.attr >> SEG_ATTR_DPL_SHIFT & 3;
+	good = !!(d.attr & SEG_ATTR_S) == (seg != SEG_LDTR);
+	if (seg == SEG_LDTR)
+		good = good && type == TYPE_LDT && d.attr & SEG_ATTR_P;
+	else if (seg == SEG_CS)
+		good = good && type & 8 && (type & 4 ? dpl <= cpl : dpl == cpl);
+	else if (seg == SEG_SS)
+		good = good && (type & 0xa) == 2 && dpl == cpl && rpl == cpl;
+	else
+		good = good && (type & 0xa) != 8 &&
+		       ((type & 0xc) == 0xc || (dpl >= cpl && dpl >= rpl));
+	if (!good)
+		return fault(s, VECTOR_TS, selector);
+	if (!(d.attr & SEG_ATTR_P))
+		return fault(s, seg == SEG_SS ? VECTOR_SS : VECTOR_NP, selector);
+	if (seg != SEG_LDTR && !mark(s, at, &d, 1, true)) /* accessed */
+		return false;
+	*out = d;
+	return true;
+}
+
+/*
+ * In the new task's context. CS and SS are loaded together, so that what is there when a fault is
+ * delivered is always something that the CPU enters with.
+ */
+static bool load_segments(const struct switching *s, const u32 *t)
+{
+	static const u8 order[] = { SEG_LDTR, SEG_SS, SEG_CS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
+	struct segment seg[SEG_LDTR + 1] = { [SEG_LDTR].unusable = true };
+	bool v86 = t[T_EFLAGS] & X86_EFLAGS_VM, good = true;
+
+	virt_ops->set_seg(s->v, SEG_LDTR, &seg[SEG_LDTR]);
+	for (u32 i = 0; good && i < ARRAY_SIZE(order); i++) {
+		enum vseg n = order[i];
+		u16 selector = (u16)t[T_SEGS + n];
+
+		if (v86 && n != SEG_LDTR)
+			seg[n] = (struct segment){ selector * 16u, 0xffff, selector, 0xf3, false };
+		else
+			good = load_segment(s, n, selector, t[T_SEGS + SEG_CS] & 3, &seg[n]);
+		if (n == SEG_CS && good)
+			virt_ops->set_seg(s->v, SEG_SS, &seg[SEG_SS]);
+		if (n != SEG_SS && (n != SEG_CS || good))
+			virt_ops->set_seg(s->v, n, &seg[n]);
+	}
+	return good;
+}
+_Static_assert(T_SEGS + SEG_LDTR == T_LDT, "the LDT's selector is behind GS, as in enum vseg");
+
+static bool push_error(const struct switching *s, u32 error)
+{
+	struct walk_fault f;
+	struct segment ss;
+	u64 mask, sp;
+
+	virt_ops->get_seg(s->v, SEG_SS, &ss);
+	mask = ss.attr & SEG_ATTR_DB ? 0xffffffff : 0xffff;
+	sp = virt_ops->get_reg(s->v, VR_RSP);
+	sp = (sp & ~mask) | ((sp - sizeof(error)) & mask);
+	if (guest_write_linear(s->v, (u32)(ss.base + (sp & mask)), &error, sizeof(error), &f)) {
+		vcpu_walk_fault(s->v, &f);
+		return false;
+	}
+	virt_ops->set_reg(s->v, VR_RSP, sp);
+	return true;
+}
+
+static bool save_old(const struct switching *s, u64 base, u64 next_rip, u64 flags)
+{
+	u32 saved[T_LDT - T_EIP] = { (u32)next_rip, (u32)flags };
+	struct segment seg;
+
+	for (u32 i = RAX; i <= RDI; i++)
+		saved[T_GPRS - T_EIP + i] = (u32)vcpu_gpr(s->v, (enum gpr)i);
+	for (u32 i = SEG_ES; i <= SEG_GS; i++) {
+		virt_ops->get_seg(s->v, (enum vseg)i, &seg);
+		saved[T_SEGS - T_EIP + i] = seg.selector;
+	}
+	return copy(s, base + T_EIP * 4, saved, sizeof(saved), true);
+}
+
+/* It is the new task's fault, with the registers that it has, what fails here. */
+static bool load_new(const struct switching *s, const u32 *t)
+{
+	struct vcpu *v = s->v;
+	u64 cr0 = virt_ops->get_reg(v, VR_CR0);
+
+	virt_ops->set_reg(v, VR_CR0, cr0 | X86_CR0_TS);
+	virt_ops->set_reg(v, VR_DR7, virt_ops->get_reg(v, VR_DR7) & ~DR7_LOCAL);
+	v->rip = t[T_EIP];
+	v->rflags = (t[T_EFLAGS] & FLAGS_ALL) | X86_EFLAGS_FIXED;
+	for (u32 i = RAX; i <= RDI; i++)
+		vcpu_set_gpr(v, (enum gpr)i, t[T_GPRS + i]);
+	v->clear_shadow = true;
+	if (cr0 & X86_CR0_PG && guest_set_cr3(v, t[T_CR3]))
+		return fault(s, VECTOR_TS, 0);
+	return load_segments(s, t);
+}
+
+void task_switch(struct vcpu *v)
+{
+	const struct event event = v->event;
+	u16 selector = v->exit.task.selector;
+	bool gate = v->exit.task.source == TASK_GATE, iret = v->exit.task.source == TASK_IRET;
+	bool nested = gate || v->exit.task.source == TASK_CALL;
+	u8 len = gate ? event.insn_len : v->exit.insn_len;
+	struct switching s = { v, gate && !len };
+	u64 flags = v->rflags & ~(iret ? X86_EFLAGS_NT : 0ul), old_at, new_at;
+	struct segment tr, old, tss;
+	u32 t[T_WORDS];
+
+	virt_ops->get_seg(v, SEG_TR, &tr);
+	if (!read_descriptor(&s, tr.selector, &old, &old_at) ||
+	    !read_descriptor(&s, selector, &tss, &new_at))
+		return;
+	if ((tss.attr & 0x1d) != TSS32_FREE || tss.limit < sizeof(t) - 1 || !(tr.attr & 8)) {
+		vm_stop(v->vm, STOP_INTERNAL,
+			"task switch to %#x at rip %#lx: only tasks of 32 bits are supported",
+			selector, v->rip);
+		return;
+	}
+	if (!copy(&s, tss.base, t, sizeof(t), false) ||
+	    !save_old(&s, tr.base, v->rip + len, flags) ||
+	    (!nested && !mark(&s, old_at, &old, TSS_BUSY, false)) ||
+	    (nested && !copy(&s, tss.base, &tr.selector, sizeof(tr.selector), true)) ||
+	    (!iret && !mark(&s, new_at, &tss, TSS_BUSY, true)))
+		return;
+	v->event.valid = false; /* it is what brought the new task */
+	if (iret || (gate && event.type == EVENT_NMI))
+		virt_ops->set_reg(v, VR_NMI_BLOCKED, gate);
+	t[T_EFLAGS] |= nested ? X86_EFLAGS_NT : 0;
+	virt_ops->set_seg(v, SEG_TR, &tss);
+	if (!load_new(&s, t) || (gate && event.has_error && !push_error(&s, event.error)))
+		return;
+	if (t[T_TRAP] & 1) {
+		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BT);
+		vcpu_exception(v, 1, false, 0);
+	}
+}
