@@ -145,6 +145,22 @@ static void make_copies(struct parser *p)
 	}
 }
 
+static void check_pins(struct parser *p)
+{
+	const struct config_vm *vm = p->vm;
+
+	for (u32 i = 0; i < CONFIG_VCPUS_MAX; i++) {
+		if (!vm->pin[i])
+			continue;
+		if (i >= vm->vcpus)
+			complain(p, vm->pin_line, "pin", "there is no vCPU %u: vcpus = %u", i,
+				 vm->vcpus);
+		else if (!bitmap_test(vm->cpus.bits, vm->pin[i] - 1u))
+			complain(p, vm->pin_line, "pin", "CPU %u is not one of cpus",
+				 vm->pin[i] - 1);
+	}
+}
+
 /* What can only be said once a VM's section is complete. */
 static void end_section(struct parser *p)
 {
@@ -152,6 +168,8 @@ static void end_section(struct parser *p)
 		complain(p, p->vm->line, "kernel", "vm %s has none", p->vm->name);
 	if (p->vm && p->vm->address_line && strcmp(p->vm->protocol, "flat"))
 		complain(p, p->vm->address_line, "address", "only protocol = flat takes one");
+	if (p->vm && p->vm->pin_line)
+		check_pins(p);
 	if (p->vm && p->vm->copies)
 		make_copies(p);
 	p->vm = NULL;

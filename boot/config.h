@@ -76,7 +76,9 @@ struct config_vm {
 	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
 	struct cpumask
 		cpus; /* as written, by CPU number; all bits are set when the key is absent */
-	u32 weight;   /* 1 to CONFIG_WEIGHT_MAX */
+	/* by vCPU: 1 + the one CPU of `cpus` that it runs on; 0: as `cpus` says */
+	u16 pin[CONFIG_VCPUS_MAX];
+	u32 weight; /* 1 to CONFIG_WEIGHT_MAX */
 	bool autostart;
 	enum config_exit on_exit;
 	struct config_split split_lock;
@@ -91,6 +93,7 @@ struct config_vm {
 	u32 address_line;
 	u32 copies_line;
 };
+	u32 pin_line;
 
 struct config_module {
 	char name[CONFIG_FILE_MAX + 1];

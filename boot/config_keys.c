@@ -297,6 +297,29 @@ static bool set_cpus(struct parser *p, struct text value, void *field)
 	return true;
 }
 
+/* Words like 0:1: vCPU 0 runs on CPU 1. */
+static bool set_pin(struct parser *p, struct text value, void *field)
+{
+	u16 pin[CONFIG_VCPUS_MAX] = { 0 };
+	struct text rest = value, word;
+
+	while ((word = next_word(&rest)).n) {
+		struct text cpu_text = word;
+		bool found;
+		struct text vcpu_text = cut(&cpu_text, ':', &found);
+		u64 vcpu, cpu;
+
+		if (!text_number(vcpu_text, 10, CONFIG_VCPUS_MAX - 1, &vcpu) ||
+		    !text_number(cpu_text, 10, MAX_CPUS - 1, &cpu))
+			return unfit(p, value);
+		if (pin[vcpu])
+			return reject(p, value, "names a vCPU twice");
+		pin[vcpu] = (u16)(cpu + 1);
+	}
+	memcpy(field, pin, sizeof(pin));
+	return true;
+}
+
 static bool set_module(struct parser *p, struct text value, void *field)
 {
 	struct config_module *m = &p->config->modules[p->config->nr_modules];
@@ -332,6 +355,8 @@ const struct key vm_keys[] = {
 	  .max = CONFIG_VCPUS_MAX },
 	{ "cpus", set_cpus, VM(struct cpumask, cpus),
 	  .expects = "a list of CPUs like 0-1,3 (0 to 255)" },
+	{ "pin", set_pin, VM(u16 *, pin), .expects = "pairs of vCPU and CPU like 0:1 1:3",
+	  .line = VM(u32, pin_line) },
 	{ "weight", set_number, VM(u32, weight), .expects = "a weight (1 to 1000)", .min = 1,
 	  .max = CONFIG_WEIGHT_MAX },
 	{ "copies", set_number, VM(u32, copies), .expects = "a number of VMs (1 to 16)", .min = 1,

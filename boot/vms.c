@@ -250,7 +250,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 
 	if (!files_there(c, sink) || !devices_of(c, sink, &devices))
 		return -ENOENT;
-	err = vm_create(c->name, c->vcpus, &c->cpus, c->weight, vm);
+	err = vm_create(c->name, c->vcpus, &c->cpus, c->pin, c->weight, vm);
 	if (err) {
 		log_err("vm %s: not made: %s", c->name,
 			virt_obstacle()[0] ? virt_obstacle() : error_name(err));

@@ -101,9 +101,9 @@ const char *command_vcpu_state(const struct vcpu *v)
 /* What is read of a vCPU that runs elsewhere is what it was at some exit. */
 static void print_vcpu(const struct vcpu *v)
 {
-	monitor_printf("vm=%s vcpu=%u cpu=%u state=%s rip=0x%016lx exits=%lu last_exit=%s\n",
-		       v->vm->name, v->index, v->cpu, command_vcpu_state(v), v->rip, vcpu_exits(v),
-		       exit_kind_name(v->exit.kind));
+	monitor_printf("vm=%s vcpu=%u cpu=%u%s state=%s rip=0x%016lx exits=%lu last_exit=%s\n",
+		       v->vm->name, v->index, v->cpu, v->pin ? " pinned=yes" : "",
+		       command_vcpu_state(v), v->rip, vcpu_exits(v), exit_kind_name(v->exit.kind));
 }
 
 static void print_virtio(struct vm *vm)

@@ -64,13 +64,17 @@ u32 sched_load(u32 cpu)
 	return READ_ONCE(runqs[cpu].load);
 }
 
+static bool may_run(const struct vcpu *v, u32 cpu)
+{
+	return v->pin ? cpu == v->pin - 1u : bitmap_test(v->vm->cpus.bits, cpu);
+}
+
 static u32 best_cpu(const struct vcpu *v)
 {
 	u32 best = CPU_NONE;
 
 	for_each_cpu(cpu, virt_cpus())
-		if (bitmap_test(v->vm->cpus.bits, cpu) &&
-		    (best == CPU_NONE || sched_load(cpu) < sched_load(best)))
+		if (may_run(v, cpu) && (best == CPU_NONE || sched_load(cpu) < sched_load(best)))
 			best = cpu;
 	return best;
 }
@@ -215,7 +219,7 @@ void sched_close(void)
 static u32 claim_idle(const struct vcpu *v)
 {
 	for_each_cpu(cpu, &idle_cpus)
-		if (bitmap_test(v->vm->cpus.bits, cpu) && bitmap_test(virt_cpus()->bits, cpu) &&
+		if (may_run(v, cpu) && bitmap_test(virt_cpus()->bits, cpu) &&
 		    bitmap_test_and_clear_atomic(idle_cpus.bits, cpu))
 			return cpu;
 	return CPU_NONE;

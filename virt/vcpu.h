@@ -148,6 +148,7 @@ struct vcpu {
 
 	u32 index;	    /* 0.. within the VM; also its APIC id */
 	u32 cpu;	    /* whose queue it is on when it is runnable; virt/sched.c's */
+	u16 pin;	    /* 1 + the only CPU that it may run on; 0: those of its VM */
 	u32 loaded_cpu;	    /* where vendor state is active, CPU_NONE if nowhere */
 	u8 state;	    /* atomic; enum vcpu_state */
 	struct share share; /* virt/sched.c's: its place in the queue, under that one's lock */

@@ -115,7 +115,7 @@ static void vcpu_free(struct vcpu *v)
 	frame_free(hpa_pfn(ptr_hpa(v)), FRAME_HEAP, id);
 }
 
-static int vcpu_add(struct vm *vm, u32 index)
+static int vcpu_add(struct vm *vm, u32 index, u16 pin)
 {
 	struct vcpu *v = frame_alloc_zero(FRAME_HEAP, vm->id);
 	pfn_t fpu;
@@ -126,6 +126,7 @@ static int vcpu_add(struct vm *vm, u32 index)
 		return trace_error(-ENOMEM);
 	v->vm = vm;
 	v->index = index;
+	v->pin = pin;
 	v->slot_hint = vm->slots;
 	v->cpu = v->loaded_cpu = CPU_NONE;
 	share_init(&v->share, vm->weight);
@@ -155,7 +156,7 @@ static void cpuid_init(struct vm *vm)
 }
 
 /* Everything but the name on the list; what was done stays in *vm for vm_destroy_step. */
-static int build(struct vm *vm, u32 vcpus)
+static int build(struct vm *vm, u32 vcpus, const u16 *pin)
 {
 	int err;
 
@@ -168,7 +169,7 @@ static int build(struct vm *vm, u32 vcpus)
 			  1ull << (MIN(virt_reference()->value[CAP_PHYS_BITS], 48) - PAGE_SHIFT),
 			  vm->id);
 	for (u32 i = 0; !err && i < vcpus; i++)
-		err = vcpu_add(vm, i);
+		err = vcpu_add(vm, i, pin[i]);
 	if (!err)
 		cpuid_init(vm);
 	return err;
@@ -185,7 +186,8 @@ static bool virt_on_here(void)
 	return false;
 }
 
-int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weight, struct vm **out)
+int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16 *pin, u32 weight,
+	      struct vm **out)
 {
 	pfn_t f;
 	struct vm *vm;
@@ -208,7 +210,7 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weigh
 	vm->weight = weight;
 	spin_init(&vm->lock, RANK_VM);
 	list_init(&vm->node);
-	err = build(vm, vcpus);
+	err = build(vm, vcpus, pin);
 	if (err) {
 		while (vm_destroy_step(vm))
 			;

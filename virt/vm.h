@@ -131,9 +131,11 @@ extern struct spinlock vm_list_lock;
 
 /*
  * Create a VM with its vCPUs and no memory. vcpus: 1..VM_MAX_VCPUS, weight: 1..SHARE_WEIGHT_MAX.
+ * pin: for each vCPU 1 + the CPU of `cpus` that it stays on, or 0.
  * Returns 0 and *out, or an error; nothing is left behind then.
  */
-int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, u32 weight, struct vm **out);
+int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16 *pin, u32 weight,
+	      struct vm **out);
 /* It can't be found by its name any more: it is about to be destroyed. Not running. */
 void vm_unlist(struct vm *vm);
 /*

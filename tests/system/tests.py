@@ -720,6 +720,13 @@ def shares():
                        says=["vm=busy-1 vcpu=0 cpu=0", "vm=busy-2 vcpu=0 cpu=1", "vm=busy-3 vcpu=0 cpu=0",
                              "vm=busy-4 vcpu=0 cpu=1", "busy-4: ended", "cpu=0 vcpus=1 waiting=[01] .* given=[1-9]",
                              "cpu=1 vcpus=3 waiting=0 current=busy-[13]/0"])
+    # A vCPU that is pinned waits, although another CPU is idle; the VM's other one is free to go there.
+    text = "[corbel]\nwhen_idle = monitor\n" + vm.format("busy", "busy") + "copies = 3\nvcpus = 2\npin = 0:1\n"
+    yield from on_both("pin", text, files=files, emu=["--cpus", "2", "--memory", "1024"],
+                       script="wait corbel>\nsleep 1\nsend sched\nwait vm=busy-3\nsend vm busy-3 info\n"
+                              "wait vcpu=1\nsend poweroff\n", never_says=["given=[1-9]"],
+                       says=[f"vm=busy-{i} vcpu=0 cpu=1 " for i in (1, 2, 3)] +
+                       ["vm=busy-3 vcpu=0 cpu=1 pinned=yes state=run", "vm=busy-3 vcpu=1 cpu=[01] state=wait-for-sipi"])
 
 
 # ---- The screen ----

@@ -189,6 +189,17 @@ static const struct bad bad_vm[] = {
 	  "c:4: cpus: '0 1' is not a list of CPUs like 0-1,3 (0 to 255)\n" },
 	{ "kernel = k\ncpus = all",
 	  "c:4: cpus: 'all' is not a list of CPUs like 0-1,3 (0 to 255)\n" },
+	{ "kernel = k\npin = 0", "c:4: pin: '0' is not pairs of vCPU and CPU like 0:1 1:3\n" },
+	{ "kernel = k\npin = 0:", "c:4: pin: '0:' is not pairs of vCPU and CPU like 0:1 1:3\n" },
+	{ "kernel = k\npin = 0:1,1:3",
+	  "c:4: pin: '0:1,1:3' is not pairs of vCPU and CPU like 0:1 1:3\n" },
+	{ "kernel = k\npin = 0:256",
+	  "c:4: pin: '0:256' is not pairs of vCPU and CPU like 0:1 1:3\n" },
+	{ "kernel = k\npin = 64:0",
+	  "c:4: pin: '64:0' is not pairs of vCPU and CPU like 0:1 1:3\n" },
+	{ "kernel = k\npin = 0:1 0:2", "c:4: pin: '0:1 0:2' names a vCPU twice\n" },
+	{ "kernel = k\npin = 0:1 2:0\nvcpus = 2", "c:4: pin: there is no vCPU 2: vcpus = 2\n" },
+	{ "kernel = k\npin = 0:3\ncpus = 0-2", "c:4: pin: CPU 3 is not one of cpus\n" },
 	{ "kernel = k\napicv = on", "c:4: apicv: 'on' is not auto or off\n" },
 	{ "kernel = k\nautostart = true", "c:4: autostart: 'true' is not yes or no\n" },
 	{ "kernel = k\nprotocol = elf",
@@ -353,6 +364,7 @@ static const char whole[] = "[corbel]\r\n"
 			    "vcpus = 64\r\n"
 			    "cpus = 0-1 , 3,64-65,255\r\n"
 			    "autostart = no\r\n"
+			    "pin = 0:255\t63:0\r\n"
 			    "on_exit = restart\r\n"
 			    "disk = Root.img , readonly\r\n"
 			    "net = lab-1\r\n"
@@ -390,6 +402,7 @@ static void check_whole(void)
 	assert_true(vm->memory == GIB);
 	assert_int_equal(vm->vcpus, 64);
 	assert_true(vm->cpus.bits[0] == 0xb && vm->cpus.bits[1] == 3);
+	assert_true(vm->pin[0] == 256 && vm->pin[63] == 1 && !vm->pin[1]);
 	assert_true(vm->cpus.bits[2] == 0 && vm->cpus.bits[3] == BIT(63));
 	assert_false(vm->autostart);
 	assert_false(vm->apicv);
@@ -400,7 +413,7 @@ static void check_whole(void)
 	assert_int_equal(vm->memory_line, 15);
 	assert_string_equal(vm->disk, "Root.img");
 	assert_true(vm->disk_readonly);
-	assert_int_equal(vm->disk_line, 21);
+	assert_int_equal(vm->disk_line, 22);
 	assert_string_equal(vm->net, "lab-1");
 	assert_memory_equal(vm->mac, "\x02\x00\x0a\xff\x00\x10", 6);
 	assert_false(vm->rng);
