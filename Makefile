@@ -36,8 +36,8 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	debug/crash.c debug/dump.c debug/escape.c debug/keyboard.c debug/lineedit.c debug/monitor.c debug/screen.c \
 	debug/status.c debug/terminal.c debug/vmconsole.c debug/watchdog.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
-	dev/pic.c dev/pit.c dev/platform.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c dev/virtio.c \
-	dev/virtio_blk.c dev/virtio_console.c dev/virtio_net.c dev/virtio_rng.c dev/virtq.c \
+	dev/pic.c dev/pit.c dev/platform.c dev/pm_timer.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c \
+	dev/virtio.c dev/virtio_blk.c dev/virtio_console.c dev/virtio_net.c dev/virtio_rng.c dev/virtq.c \
 	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/step.c svm/tlb.c \
 	svm/vcpu.c \
 	vmx/apicv.c vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
@@ -45,8 +45,8 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/bus.c virt/caps.c virt/corruption.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c \
 	virt/decode_tables.c virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c \
 	virt/guestmem.c virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c \
-	virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c virt/task_switch.c \
-	virt/vcpu.c virt/vcpu_reset.c \
+	virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c \
+	virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
 	mm/audit.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \

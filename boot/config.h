@@ -72,6 +72,7 @@ struct config_vm {
 	char net[CONFIG_NAME_MAX + 1]; /* the switch; empty: none */
 	u8 mac[6];		       /* all zero: by the VM's id */
 	bool rng;
+	bool pm_timer;
 	u64 memory; /* bytes, a multiple of 4 KiB */
 	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
 	struct cpumask
@@ -92,8 +93,8 @@ struct config_vm {
 	u32 memory_line;
 	u32 address_line;
 	u32 copies_line;
-};
 	u32 pin_line;
+};
 
 struct config_module {
 	char name[CONFIG_FILE_MAX + 1];

@@ -6,6 +6,7 @@
 #include "dev/ioapic.h"
 #include "dev/lapic_regs.h"
 #include "dev/pit.h"
+#include "dev/pm_timer.h"
 #include "dev/power.h"
 #include "lib/assert.h"
 #include "lib/string.h"
@@ -44,8 +45,9 @@ struct PACKED gas {
 	u8 space, width, offset, access;
 	u64 address;
 };
-#define GAS_IO	 1
-#define GAS_BYTE 1
+#define GAS_IO	  1
+#define GAS_BYTE  1
+#define GAS_DWORD 3
 
 /* "Fixed ACPI Description Table (FADT)": what a hardware-reduced platform uses, the rest is zero.
  */
@@ -53,7 +55,11 @@ struct PACKED fadt {
 	struct header h;
 	u32 firmware_ctrl;
 	u32 dsdt;
-	u8 legacy1[109 - 44];
+	u8 unused1[76 - 44];
+	u32 pm_timer;
+	u8 unused2[91 - 80];
+	u8 pm_timer_length;
+	u8 unused3[109 - 92];
 	u16 boot_arch;
 	u8 reserved;
 	u32 flags;
@@ -63,17 +69,21 @@ struct PACKED fadt {
 	u8 minor;
 	u64 x_firmware_ctrl;
 	u64 x_dsdt;
-	struct gas legacy2[8];
+	struct gas unused4[5];
+	struct gas x_pm_timer;
+	struct gas unused5[2];
 	struct gas sleep_control;
 	struct gas sleep_status;
 	u64 hypervisor;
 };
 _Static_assert(offsetof(struct fadt, flags) == 112, "FADT layout");
+_Static_assert(offsetof(struct fadt, x_pm_timer) == 208, "FADT layout");
 _Static_assert(sizeof(struct fadt) == 276, "FADT layout");
 
 #define FADT_WBINVD	  BIT(0)
 #define FADT_PWR_BUTTON	  BIT(4) /* no fixed power button */
 #define FADT_SLP_BUTTON	  BIT(5) /* nor a sleep button: both are in the DSDT */
+#define FADT_PM_TIMER_32  BIT(8)
 #define FADT_RESET_REG	  BIT(10)
 #define FADT_HW_REDUCED	  BIT(20)
 #define BOOT_ARCH_NO_VGA  BIT(2)
@@ -192,9 +202,9 @@ static struct gas port(u16 address)
 	return (struct gas){ .space = GAS_IO, .width = 8, .access = GAS_BYTE, .address = address };
 }
 
-static u64 build_fadt(struct blob *b, u64 dsdt)
+static u64 build_fadt(struct blob *b, u64 dsdt, bool pm_timer)
 {
-	const struct fadt fadt = {
+	struct fadt fadt = {
 		.h = header_make("FACP", 6),
 		.dsdt = (u32)dsdt,
 		.boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM | BOOT_ARCH_NO_RTC,
@@ -207,6 +217,19 @@ static u64 build_fadt(struct blob *b, u64 dsdt)
 		.sleep_control = port(POWER_SLEEP_CONTROL),
 		.sleep_status = port(POWER_SLEEP_STATUS),
 	};
+
+	/*
+	 * Fixed hardware, which such a platform need not have; who wants a clock looks for it all
+	 * the same, in the field for a 32-bit address or in the other one.
+	 */
+	if (pm_timer) {
+		fadt.flags |= FADT_PM_TIMER_32;
+		fadt.pm_timer = PM_TIMER_PORT;
+		fadt.pm_timer_length = 4;
+		fadt.x_pm_timer = (struct gas){
+			.space = GAS_IO, .width = 32, .access = GAS_DWORD, .address = PM_TIMER_PORT
+		};
+	}
 	return finish(b, append(b, &fadt, sizeof(fadt), 16));
 }
 
@@ -303,13 +326,13 @@ static void build_rsdp(struct blob *b, u64 xsdt)
 	memcpy(b->buf, &rsdp, sizeof(rsdp));
 }
 
-int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio)
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio, bool pm_timer)
 {
 	struct blob b = { .buf = buf, .size = size, .gpa = gpa };
 	struct xsdt xsdt = { .h = header_make("XSDT", 1) };
 
 	reserve(&b, sizeof(struct rsdp), 16);
-	xsdt.table[0] = build_fadt(&b, add_dsdt(&b, virtio));
+	xsdt.table[0] = build_fadt(&b, add_dsdt(&b, virtio), pm_timer);
 	xsdt.table[1] = build_madt(&b, cpus);
 	xsdt.table[2] = build_ssdt(&b, cpus);
 	u64 root = finish(&b, append(&b, &xsdt, sizeof(xsdt), 16));

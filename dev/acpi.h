@@ -23,4 +23,4 @@ extern const unsigned char dsdt_aml_code[];
  * devices whose slot has a bit in virtio, into buf, which will be at gpa in the guest. buf is
  * cleared by the caller. Returns the bytes used; -ENOSPC if size is too small. Pure.
  */
-int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio);
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio, bool pm_timer);

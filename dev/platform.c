@@ -5,6 +5,7 @@
 #include "dev/acpi.h"
 #include "dev/clock.h"
 #include "dev/lapic.h"
+#include "dev/pm_timer.h"
 #include "dev/virtio_console.h"
 #include "dev/virtio_rng.h"
 #include "lib/string.h"
@@ -130,6 +131,9 @@ static int create_devices(struct vm *vm, struct platform *p, const struct platfo
 		err = kvmclock_create(&p->kvmclock, vm, dev_time.wall_base_ns, dev_time.tsc_stable);
 	if (!err)
 		err = power_create(&p->power, vm);
+	p->pm_timer = devices->pm_timer;
+	if (!err && p->pm_timer)
+		err = pm_timer_create(vm);
 	if (!err)
 		err = create_virtio(vm, p, devices);
 	return err;
@@ -189,7 +193,8 @@ static int write_acpi(struct vm *vm)
 	if (!pfn_valid(f))
 		return -ENOMEM;
 	memset(pfn_ptr(f), 0, size);
-	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus, virtio_mask(vm));
+	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus, virtio_mask(vm),
+			      platform_of(vm)->pm_timer);
 	int err = used < 0 ? used : guest_write(vm, GPA(ACPI_GPA), pfn_ptr(f), (size_t)used);
 	/* The RSDP again, for kernels that nobody tells: they search for it (ACPI "Finding the RSDP
 	 * on IA-PC Systems"). */

@@ -27,6 +27,7 @@ struct platform {
 	struct rtc rtc;
 	struct kvmclock kvmclock;
 	struct power power;
+	bool pm_timer;
 	struct testdev testdev;		     /* not of platform_create: testdev_create() */
 	struct virtio *virtio[VIRTIO_SLOTS]; /* NULL: not in this VM */
 };
@@ -36,6 +37,7 @@ struct platform_devices {
 	struct virtio_disk disk;
 	struct virtio_network network;
 	bool rng; /* where the CPU has a source */
+	bool pm_timer;
 };
 
 /*

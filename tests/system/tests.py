@@ -436,10 +436,19 @@ def others_kernels():
     # A first pass, in which it waits for 80 seconds to see bits fade.
     for on in "qemu", "bochs":
         yield Test(f"memtest-{on}", on, conf(name="memtest", kernel="memtest.bin", initrd=None, memory="16M",
-                                             cmdline="console=ttyS0,115200"),
+                                             cmdline="console=ttyS0,115200", pm_timer="on"),
                    files={"memtest.bin": "guest/memtest.bin"}, soak=True, timeout=1800,
                    script="wait Pass:  1        Errors: 0\nkey ctrl-]\nsend vm memtest stop\n",
                    says=["ended: operator"], never_says=["corbel: PANIC", "this should not be", "Errors: [1-9]"])
+
+
+# A Linux whose clock is the PM timer: a second of sleep is one on it.
+def pm_timer():
+    clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+    yield from on_both("pm-timer", conf(pm_timer="on", cmdline=f"{CMDLINE} clocksource=acpi_pm"), soak=True,
+                       script=f"wait corbel-guest: ready\nwait guest#\nsend cat {clock}\nwait acpi_pm\n"
+                              "send sleep 1; echo sl''ept\nwait slept\nsend poweroff\n",
+                       says=[r"acpi_pm\s*$", "slept"])
 
 
 # Broken kernels of all kinds in one boot: each VM has its line, and the machine goes on.
@@ -835,6 +844,7 @@ TESTS = [
     *split_lock.tests(),
     *boot_protocols(),
     *broken_kernels(),
+    *pm_timer(),
     *others_kernels(),
     *smp(),
     *loads(),

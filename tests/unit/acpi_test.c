@@ -5,6 +5,7 @@
 #include <asm-generic/errno.h>
 #include <stdio.h>
 #include "dev/acpi.h"
+#include "dev/pm_timer.h"
 #include "dev/power.h"
 
 #define VIRTIO_DEVICES 0x05 /* the first and the third */
@@ -44,10 +45,13 @@ static const u8 *table(u64 gpa, int used, const char *signature)
 	return t;
 }
 
+#define PM_TIMER_CPUS 2 /* a VM with so many has one */
+
 static int build(u32 cpus)
 {
 	memset(buf, 0, sizeof(buf));
-	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, cpus, VIRTIO_DEVICES);
+	int used =
+		acpi_build(buf, sizeof(buf), ACPI_GPA, cpus, VIRTIO_DEVICES, cpus == PM_TIMER_CPUS);
 	assert_in_range(used, 500, sizeof(buf));
 	return used;
 }
@@ -75,6 +79,27 @@ static void test_structure(void **state)
 	assert_int_equal(get32(fadt + 40), get64(fadt + 140));
 	table(get64(fadt + 140), used, "DSDT");
 	table(get64(xsdt + 52), used, "SSDT");
+}
+
+static const u8 *fadt_of(u32 cpus)
+{
+	int used = build(cpus);
+	const u8 *xsdt = table(get64(buf + 24), used, "XSDT");
+
+	return table(get64(xsdt + 36), used, "FACP");
+}
+
+static void test_pm_timer(void **state)
+{
+	(void)state;
+	const u8 *fadt = fadt_of(1);
+	assert_true(!get32(fadt + 76) && !fadt[91] && !get64(fadt + 212));
+	fadt = fadt_of(PM_TIMER_CPUS);
+	assert_int_equal(get32(fadt + 112), 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 10 | 1 << 20);
+	assert_int_equal(get32(fadt + 76), PM_TIMER_PORT);
+	assert_int_equal(fadt[91], 4);
+	assert_memory_equal(fadt + 208, "\x01\x20\x00\x03", 4);
+	assert_int_equal(get64(fadt + 212), PM_TIMER_PORT);
 }
 
 static void test_madt(void **state)
@@ -117,7 +142,7 @@ static void test_no_space(void **state)
 	int used = build(64);
 	for (int size = 0; size < used; size++) {
 		u8 *small = malloc((size_t)size + 1); /* the sanitizer watches the end */
-		assert_int_equal(acpi_build(small, (size_t)size, ACPI_GPA, 64, 0), -ENOSPC);
+		assert_int_equal(acpi_build(small, (size_t)size, ACPI_GPA, 64, 0, true), -ENOSPC);
 		free(small);
 	}
 }
@@ -127,7 +152,7 @@ static void test_written_to_the_guest(void **state)
 	(void)state;
 	struct vm *vm = fake_vm(4);
 	memset(buf, 0, sizeof(buf));
-	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, 4, BIT(VIRTIO_SLOT_CONSOLE));
+	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, 4, BIT(VIRTIO_SLOT_CONSOLE), false);
 	assert_int_equal(platform_write_firmware(vm), 0);
 	assert_memory_equal(fake_memory + ACPI_GPA, buf, (size_t)used);
 	fake_frames_left = 0;
@@ -219,8 +244,11 @@ static void test_acpica(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_structure), cmocka_unit_test(test_madt),
-		cmocka_unit_test(test_no_space),  cmocka_unit_test(test_written_to_the_guest),
+		cmocka_unit_test(test_structure),
+		cmocka_unit_test(test_pm_timer),
+		cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_no_space),
+		cmocka_unit_test(test_written_to_the_guest),
 		cmocka_unit_test(test_acpica),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

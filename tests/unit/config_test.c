@@ -236,6 +236,7 @@ static const struct bad bad_vm[] = {
 	  "c:4: mac: '03:00:00:00:00:01' is not a MAC address like 02:00:00:00:00:01\n" },
 	{ "kernel = k\nmac = 00:00:00:00:00:00",
 	  "c:4: mac: '00:00:00:00:00:00' is not a MAC address like 02:00:00:00:00:01\n" },
+	{ "kernel = k\npm_timer = 1", "c:4: pm_timer: '1' is not on or off\n" },
 	{ "kernel = k\nrng = yes", "c:4: rng: 'yes' is not on or off\n" },
 	{ "kernel = k\n\x01", "c:4: byte 0x01 in column 1 is not text\n" },
 	{ "kernel = k\nmemory = 1\nvcpus = 0",
@@ -363,8 +364,8 @@ static const char whole[] = "[corbel]\r\n"
 			    "split_lock = ratelimit:250\r\n"
 			    "vcpus = 64\r\n"
 			    "cpus = 0-1 , 3,64-65,255\r\n"
-			    "autostart = no\r\n"
 			    "pin = 0:255\t63:0\r\n"
+			    "autostart = no\r\n"
 			    "on_exit = restart\r\n"
 			    "disk = Root.img , readonly\r\n"
 			    "net = lab-1\r\n"
@@ -401,8 +402,8 @@ static void check_whole(void)
 	assert_string_equal(vm->cmdline, "console=ttyS0  quiet a=b#c root=/dev/x");
 	assert_true(vm->memory == GIB);
 	assert_int_equal(vm->vcpus, 64);
-	assert_true(vm->cpus.bits[0] == 0xb && vm->cpus.bits[1] == 3);
 	assert_true(vm->pin[0] == 256 && vm->pin[63] == 1 && !vm->pin[1]);
+	assert_true(vm->cpus.bits[0] == 0xb && vm->cpus.bits[1] == 3);
 	assert_true(vm->cpus.bits[2] == 0 && vm->cpus.bits[3] == BIT(63));
 	assert_false(vm->autostart);
 	assert_false(vm->apicv);

@@ -10,7 +10,7 @@ T_STAGE2 := mm/audit.c mm/corruption.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c $(T_STAGE2)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer pic pit \
-	platform power rtc testdev uart16550 \
+	platform pm_timer power rtc testdev uart16550 \
 	virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
 	lib/printf.c lib/assert.c
 

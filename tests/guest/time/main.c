@@ -3,8 +3,11 @@
  * Time: TSC and kvmclock, on each vCPU and between them.
  *
  * vm: vcpus = 2
+ * vm: pm_timer = on
  */
 #include <asm/kvm_para.h>
+#include "dev/acpi.h"
+#include "dev/pm_timer.h"
 #include "tests/guest/lib/apic.h"
 
 /* Linux, Documentation/virt/kvm/x86/msr.rst: MSR_KVM_SYSTEM_TIME_NEW. */
@@ -142,4 +145,36 @@ TEST(rate, "the LAPIC's timer, the TSC and kvmclock agree within 5 %")
 	EXPECT_TRUE(ticks <= tsc && ticks > tsc - tsc / 20);
 	EXPECT_TRUE(ns <= tsc + tsc / 20 && ns > tsc - tsc / 20);
 	wrmsr(MSR_KVM_SYSTEM_TIME_NEW, 0);
+}
+
+TEST(pm_timer, "the ACPI PM timer: the FADT names it, 3.58 MHz, each byte of it, never backwards")
+{
+	const u8 *rsdp = (const u8 *)ACPI_GPA;
+	const u8 *xsdt = (const u8 *)*(const u64 *)(rsdp + 24);
+	const u8 *fadt = (const u8 *)*(const u64 *)(xsdt + 36);
+	u32 first, last, now, backwards = 0;
+	u64 tsc;
+
+	EXPECT(*(const u32 *)fadt, 0x50434146); /* FACP */
+	EXPECT(*(const u32 *)(fadt + 76), PM_TIMER_PORT);
+	EXPECT(fadt[91], 4);
+	EXPECT(*(const u64 *)(fadt + 212), PM_TIMER_PORT);
+	EXPECT(*(const u32 *)(fadt + 112) & BIT(8), BIT(8)); /* 32 bits */
+	tsc = rdtsc();
+	first = last = inl(PM_TIMER_PORT);
+	for (u32 i = 0; i < 1000; i++) {
+		now = inl(PM_TIMER_PORT);
+		backwards += (s32)(now - last) < 0;
+		last = now;
+	}
+	delay_us(20000);
+	now = inl(PM_TIMER_PORT) - first;
+	tsc = (rdtsc() - tsc) * (PM_TIMER_HZ / 1000) / tsc_khz;
+	EXPECT(backwards, 0);
+	EXPECT_TRUE(now <= tsc + 2 && now > tsc - tsc / 20);
+	first = inl(PM_TIMER_PORT);
+	now = inb(PM_TIMER_PORT + 3);
+	EXPECT_TRUE(now == first >> 24 || now == (u8)((first >> 24) + 1));
+	outl(PM_TIMER_PORT, 0);
+	EXPECT_TRUE(inl(PM_TIMER_PORT) - first < PM_TIMER_HZ);
 }
