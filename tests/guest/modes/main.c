@@ -199,8 +199,7 @@ void make_tss(u32 sel, const void *tss, u32 limit, u64 type)
 		(limit & 0xffff) | (base & 0xffffff) << 16 | type << 40 | (base >> 24 & 0xff) << 56;
 }
 
-/* Without a port of this byte of the bitmap. */
-static void v86_tss(u32 closed_byte)
+void v86_tss(u32 closed_byte)
 {
 	memset(&tss32, 0, sizeof(tss32));
 	tss32.t.ss0 = SEL_DATA;

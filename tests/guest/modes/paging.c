@@ -327,3 +327,33 @@ TEST(pae_by_cr4, "CR4.PAE while 32-bit paging is on loads PDPTEs: bad ones are #
 	EXPECT(t[6].value, 2);
 	EXPECT(t[11].value, 1);
 }
+
+TEST(v86_paging, "virtual-8086 mode with paging: user pages, a device, a missing page")
+{
+	u32 *pt, *pd = tables32(&pt), *first = (u32 *)(u64)(pd[0] & ~0xfffu);
+	struct step s[] = {
+		PAGED(0, at(pd)),
+		STEP(OP_V86, ROUTINE(v86_read), 0xa030), /* the LAPIC */
+		STEP(OP_V86, ROUTINE(v86_read), 0xb000),
+		STEP(OP_V86, ROUTINE(v86_read), 0xc000), /* not for CPL 3 */
+		STEP(OP_V86, ROUTINE(v86_cpuid)),
+		STEP(OP_END),
+	};
+	struct step *t = s + FIRST;
+
+	v86_tss(0);
+	pd[0] |= 4;
+	for (u32 i = 0; i < 16; i++)
+		first[i] |= 4;
+	first[10] = 0xfee00007;
+	first[11] = 0;
+	first[12] &= ~4u;
+	RUN(s);
+	EXPECT(t[0].fault, UD);
+	EXPECT(t[0].value, apic_read(APIC_VERSION));
+	EXPECT(t[1].fault, PF(4));
+	EXPECT(t[1].cr2, 0xb000);
+	EXPECT(t[2].fault, PF(5));
+	EXPECT(t[3].fault, UD);
+	EXPECT(t[3].value, cpuid(0, 0).ebx);
+}
