@@ -53,7 +53,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
 	arch/x86/split_lock.c arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
-	lib/assert.c lib/error.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
+	lib/assert.c lib/error.c lib/grace.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
 OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c)
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
 OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)
@@ -274,7 +274,8 @@ system: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
 # What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
 STAGE2_BENCH := $(patsubst %,$(B)/bench/host/%.o,tests/bench/stage2_bench.c tests/unit/host.c mm/corruption.c \
 	mm/frames.c mm/frames_init.c mm/rmap.c mm/rmap_set.c mm/stage2.c mm/stage2_entry.c mm/tables.c svm/npt.c \
-	vmx/ept.c lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c)
+	vmx/ept.c lib/assert.c lib/error.c lib/grace.c lib/log.c lib/printf.c \
+	lib/spinlock.c)
 $(B)/bench/host/%.c.o: %.c
 	@mkdir -p $(@D)
 	$Q$(CC) $(HOST_CFLAGS) -O2 -UPROVE_MMU -DPROVE_MMU=0 -MMD -MP -c $< -o $@

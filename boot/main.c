@@ -30,6 +30,7 @@
 #include "debug/watchdog.h"
 #include "dev/clock.h"
 #include "lib/assert.h"
+#include "lib/grace.h"
 #include "lib/log.h"
 #include "mm/hostmap.h"
 #include "mm/phys.h"
@@ -62,7 +63,7 @@ static u32 *held_ranks(void)
 	return this_cpu_ptr(u32, lock_ranks_held);
 }
 
-static u32 log_this_cpu(void)
+static u32 cpu_number(void)
 {
 	return this_cpu(cpu_id);
 }
@@ -78,7 +79,7 @@ static void early_cpu(void)
 	trap_nmi_hook = crash_nmi;
 	trap_crash_hook = crash_trap;
 	desc_load(ist);
-	log_cpu = log_this_cpu;
+	log_cpu = cpu_number;
 	log_irq_save_hook = irq_save;
 	log_irq_restore_hook = irq_restore;
 	panic_hook = crash_message;
@@ -513,5 +514,6 @@ void corbel_main(struct bootinfo *info)
 		panic("no memory to run in");
 	log_info("memory: %lu MiB", machine_ram() / MIB);
 	spin_held_hook = held_ranks;
+	grace_cpu_hook = cpu_number;
 	switch_stack(cpus[0].stack_top, main_on_stack);
 }

@@ -100,20 +100,37 @@ bool cmd_rmap(u32 argc, char **argv)
 
 /* --- ept --- */
 
+/* Noted during the walk, and printed after it: who frees tables waits for walks. */
 struct walk {
 	struct vm *vm;
 	u64 gfn;
+	struct walk_entry {
+		u8 level;
+		hpa_t table;
+		u32 index;
+		u64 entry;
+	} entries[5];
+	u32 count;
 };
 
-static void print_entry(void *arg, u8 level, hpa_t table, u32 index, u64 entry)
+static void note_entry(void *arg, u8 level, hpa_t table, u32 index, u64 entry)
+{
+	struct walk *w = arg;
+
+	if (w->count < ARRAY_SIZE(w->entries))
+		w->entries[w->count++] = (struct walk_entry){ level, table, index, entry };
+}
+
+static void print_entry(const struct walk *w, const struct walk_entry *e)
 {
 	static const char *const types[] = { [S2_WB] = "wb", [S2_UC] = "uc", [S2_MEMTYPES] = "?" };
-	const struct walk *w = arg;
 	const struct pt_format *fmt = w->vm->stage2.fmt;
+	u64 entry = e->entry;
+	u8 level = e->level;
 	u64 hpa = s2_entry_hpa(fmt, entry).v;
 
 	monitor_printf("vm=%s level=%u table=0x%lx index=%u entry=0x%lx", w->vm->name, level,
-		       table.v, index, entry);
+		       e->table.v, e->index, entry);
 	if (s2_is_table(fmt, entry, level)) {
 		monitor_printf(" kind=table next=0x%lx\n", hpa);
 	} else if (s2_is_leaf(fmt, entry, level)) {
@@ -131,7 +148,7 @@ static void print_entry(void *arg, u8 level, hpa_t table, u32 index, u64 entry)
 
 bool cmd_ept(u32 argc, char **argv)
 {
-	struct walk w;
+	struct walk w = { .count = 0 };
 	u64 gpa;
 
 	if (argc != 3 || !command_hex(argv[2], &gpa))
@@ -150,6 +167,8 @@ bool cmd_ept(u32 argc, char **argv)
 		monitor_printf("ept %s: its tables are damaged and not walked\n", w.vm->name);
 		return true;
 	}
-	stage2_walk(&w.vm->stage2, GFN(w.gfn), print_entry, &w);
+	stage2_walk(&w.vm->stage2, GFN(w.gfn), note_entry, &w);
+	for (u32 i = 0; i < w.count; i++)
+		print_entry(&w, &w.entries[i]);
 	return true;
 }

@@ -15,6 +15,7 @@ const char *error_name(int code)
 		[EPERM] = "not permitted",
 		[ENOENT] = "not found",
 		[EIO] = "faulted",
+		[EUCLEAN] = "damaged structures",
 		[ENXIO] = "no such device or address",
 		[EAGAIN] = "try again",
 		[ENOMEM] = "out of memory",

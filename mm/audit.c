@@ -2,6 +2,7 @@
 /* The audit of tables and reverse map: mm/audit.h says what it compares. */
 #include "mm/audit.h"
 #include "lib/assert.h"
+#include "lib/grace.h"
 #include "mm/extent.h"
 #include "mm/stage2_entry.h"
 
@@ -20,6 +21,7 @@ static const char *const kind_names[AUDIT_KINDS] = {
 	[AUDIT_KEY_TWICE] = "key-twice",
 	[AUDIT_KEY_COUNT] = "key-count",
 	[AUDIT_KEY_DEBT] = "key-without-debt",
+	[AUDIT_KEY_FREED] = "key-of-freed-memory",
 };
 
 const char *audit_kind_name(enum audit_kind kind)
@@ -34,7 +36,13 @@ static void report(struct audit *a, const struct audit_finding *f)
 	a->findings++;
 	a->report(a->arg, f);
 	if (f->stage2)
-		stage2_corrupted(f->stage2, kind_names[f->kind], "audit", f->kind, &seen[f->kind]);
+		stage2_corrupted(f->stage2, f->gfn.v, kind_names[f->kind], "audit", f->level,
+				 &seen[f->kind]);
+}
+
+static bool in_quarantine(const struct stage2 *s)
+{
+	return frame_owner_peek(hpa_pfn(s->root)).kind == FRAME_QUARANTINE;
 }
 
 static void wait_a_moment(void)
@@ -52,6 +60,7 @@ struct forward {
 	struct stage2 *s;
 	struct rmap_op op;
 	u64 leaves[4];
+	u64 sound[4]; /* a leaf of the level that was looked at, without address and A and D */
 };
 
 static void found(struct forward *f, enum audit_kind kind, u8 level, u64 gfn, pfn_t pfn, u64 seen,
@@ -69,26 +78,45 @@ static void found(struct forward *f, enum audit_kind kind, u8 level, u64 gfn, pf
 	report(f->a, &finding);
 }
 
-static bool guest_frame(u8 kind)
+static u64 owner_value(u8 kind, u16 vm)
 {
-	return kind == FRAME_GUEST || kind == FRAME_QUARANTINE;
+	return (u64)vm << 8 | kind;
 }
 
-/* The kind of owner of the first frame of the leaf that is no guest memory, or FRAME_GUEST. */
-static u8 foreign_owner(pfn_t pfn, u8 level)
+/* Whose the first frame of the leaf is that the VM may not map; 0: there is none. */
+static u64 foreign_owner(const struct stage2 *s, pfn_t pfn, u8 level)
 {
 	u64 count = s2_level_frames(level);
 
 	for (u64 i = 0; i < count; i++) {
 		pfn_t at = PFN(pfn.v + i);
-		u8 kind = frame_owner_peek(at).kind;
+		struct frame_owner owner = frame_owner_peek(at);
 
-		if (!guest_frame(kind))
-			return kind;
+		if ((owner.kind != FRAME_GUEST && owner.kind != FRAME_QUARANTINE) ||
+		    (s->env->private_frames && owner.vm != s->vm))
+			return owner_value(owner.kind, owner.vm);
 		if (!extent_of(at)->heads)
 			i |= EXTENT_FRAMES - 1;
 	}
-	return FRAME_GUEST;
+	return 0;
+}
+
+/* Is it made of an aligned address, permissions and a memory type that the format has? */
+static bool leaf_sound(struct forward *f, u8 level, u64 entry)
+{
+	const struct pt_format *fmt = f->s->fmt;
+	u64 rest = entry & ~(fmt->addr_mask | hw_bits(fmt));
+
+	if (entry_pfn(fmt, entry).v & (s2_level_frames(level) - 1))
+		return false;
+	if (likely(rest == f->sound[level]))
+		return true;
+	if (!s2_leaf_prot(fmt, rest) || s2_leaf_memtype(fmt, rest) == S2_MEMTYPES ||
+	    rest != ((rest & (fmt->prot_mask | fmt->memtype_mask)) |
+		     (level > 1 ? fmt->large_bit : 0)))
+		return false;
+	f->sound[level] = rest;
+	return true;
 }
 
 /* Under the lock of its keys: the leaf that stands in *slot, if it still does. */
@@ -96,15 +124,19 @@ static void check_leaf(struct forward *f, const u64 *slot, u8 level, u64 gfn, u6
 {
 	const struct pt_format *fmt = f->s->fmt;
 	pfn_t pfn = entry_pfn(fmt, entry);
-	u64 key = leaf_key(f->s, gfn, level);
-	u8 kind;
+	u64 key = leaf_key(f->s, gfn, level), owner;
 
-	if (pfn.v & (s2_level_frames(level) - 1)) {
+	if (!leaf_sound(f, level, entry)) {
 		found(f, AUDIT_ENTRY, level, gfn, pfn, entry, 0);
 		return;
 	}
-	if (!rmap_move(&f->op, pfn, level))
-		return; /* device memory */
+	if (!rmap_move(&f->op, pfn, level)) { /* device memory */
+		f->a->keyless = true;
+		if (f->s->env->private_frames)
+			found(f, AUDIT_LEAF_OWNER, level, gfn, pfn, owner_value(FRAME_NONE, 0),
+			      owner_value(FRAME_GUEST, f->s->vm));
+		return;
+	}
 	if (unlikely(!rmap_has(&f->op, key))) {
 		entry = entry_read(slot);
 		if (s2_is_leaf(fmt, entry, level) && entry_pfn(fmt, entry).v == pfn.v &&
@@ -112,9 +144,10 @@ static void check_leaf(struct forward *f, const u64 *slot, u8 level, u64 gfn, u6
 			found(f, AUDIT_LEAF_NO_KEY, level, gfn, pfn, entry, key);
 		return;
 	}
-	kind = foreign_owner(pfn, level);
-	if (kind != FRAME_GUEST)
-		found(f, AUDIT_LEAF_OWNER, level, gfn, pfn, kind, FRAME_GUEST);
+	owner = foreign_owner(f->s, pfn, level);
+	if (owner)
+		found(f, AUDIT_LEAF_OWNER, level, gfn, pfn, owner,
+		      owner_value(FRAME_GUEST, f->s->vm));
 }
 
 static u32 count_present(const struct pt_format *fmt, const u64 *entries)
@@ -150,11 +183,12 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 
 	f->a->tables++;
 	if (owner.kind != FRAME_STAGE2 || owner.vm != f->s->vm) {
-		found(f, AUDIT_TABLE_OWNER, level, gfn, hpa_pfn(table), owner.kind, FRAME_STAGE2);
+		found(f, AUDIT_TABLE_OWNER, level, gfn, hpa_pfn(table),
+		      owner_value(owner.kind, owner.vm), owner_value(FRAME_STAGE2, f->s->vm));
 		return;
 	}
-	entries = f->s->env->table_ptr(f->s, table);
-	if (!table_fits(f->s, entries, gfn, level)) {
+	entries = table_find(f->s, table, gfn, level);
+	if (!entries) {
 		found(f, AUDIT_TABLE_ROLE, level, gfn, hpa_pfn(table), level, 0);
 		return;
 	}
@@ -165,7 +199,8 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 			f->leaves[level]++;
 			check_leaf(f, &entries[i], level, at, entry);
 		} else if (s2_is_table(fmt, entry, level)) {
-			if (level > 1 && (entry & fmt->table_bits) == fmt->table_bits)
+			if (level > 1 &&
+			    (entry & ~(fmt->addr_mask | hw_bits(fmt))) == fmt->table_bits)
 				check_table(f, s2_entry_hpa(fmt, entry), level - 1, at);
 			else
 				found(f, AUDIT_ENTRY, level, at, PFN_NONE, entry, 0);
@@ -198,7 +233,9 @@ static void audit_forward(struct audit *a, struct stage2 *s)
 
 	for (u8 level = 1; level <= 3; level++)
 		before[level] = READ_ONCE(s->leaves[level]);
+	grace_enter();
 	check_table(&f, s->root, s->fmt->levels, 0);
+	grace_leave();
 	check_counts(&f, before, generation);
 }
 
@@ -219,9 +256,11 @@ static enum audit_kind judge(struct backward *b, u64 key, struct stage2 *s, u64 
 {
 	struct stage2_leaf leaf;
 
-	if (!s) /* what a corrupt VM left stays, with its keys */
-		return frame_owner_peek(b->first).kind == FRAME_QUARANTINE ? AUDIT_KINDS
-									   : AUDIT_KEY_NO_VM;
+	/* what a corrupt VM leaves stays, with its keys */
+	if (!s)
+		return vm_was_corrupt(rmap_vm(key)) ? AUDIT_KINDS : AUDIT_KEY_NO_VM;
+	if (in_quarantine(s))
+		return AUDIT_KINDS;
 	/* What changes it can't end while we hold the lock, nor can the payment of its debt. */
 	if (__atomic_load_n(&s->changing, __ATOMIC_SEQ_CST)) {
 		b->again = true;
@@ -284,7 +323,7 @@ static bool check_sets(struct backward *b, struct extent *e, pfn_t first)
 		if (page[i] && !check_set(b, &page[i], PFN(first.v + i)))
 			return false;
 	}
-	if (b->count == e->small_keys)
+	if (b->count == e->small_keys || frame_owner_peek(first).kind == FRAME_QUARANTINE)
 		return true;
 	b->found = true;
 	b->finding = (struct audit_finding){ .kind = AUDIT_KEY_COUNT,
@@ -323,8 +362,18 @@ static void blame_all(struct extent *e, enum audit_kind kind)
 			rmap_set_for_each((u64 *)pfn_ptr(PFN(e->keys)) + k, has_mapping, &b);
 		spin_unlock(&e->lock);
 		if (b.has)
-			stage2_corrupted(b.s, kind_names[kind], "audit", (int)kind, &seen);
+			stage2_corrupted(b.s, NO_GFN, kind_names[kind], "audit", 0, &seen);
 	}
+}
+
+bool audit_unmapped(pfn_t pfn)
+{
+	struct extent *e = extent_of(pfn);
+	bool used = rmap_extent_used(pfn);
+
+	if (used)
+		blame_all(e, AUDIT_KEY_FREED);
+	return !used;
 }
 
 /* The first finding of an extent; the others are found when that one is mended. */
@@ -381,7 +430,7 @@ static void audit_backward(struct audit *a, u64 leaves)
 	for (u64 i = 0; i < frames.extent_count; i++) {
 		plain &= count_plain(&frames.extents[i], &a->keys);
 	}
-	if (plain && a->keys == leaves && !a->findings)
+	if (plain && a->keys == leaves && !a->findings && !a->keyless)
 		return;
 	for (u64 i = 0; i < frames.extent_count; i++) {
 		check_extent(a, &frames.extents[i]);
@@ -394,8 +443,9 @@ void audit_run(struct audit *a)
 	u64 leaves = 0;
 
 	a->tables = a->leaves = a->keys = a->findings = 0;
+	a->keyless = false;
 	for (u32 i = 0; (s = stage2_nth(i)); i++) {
-		if (!a->only || s == a->only)
+		if ((!a->only || s == a->only) && !in_quarantine(s))
 			audit_forward(a, s);
 		for (u8 level = 1; level <= 3; level++)
 			leaves += READ_ONCE(s->leaves[level]);

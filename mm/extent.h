@@ -77,12 +77,6 @@ static inline struct extent *extent_of(pfn_t f)
 	return index < frames.extent_count ? &frames.extents[index] : NULL;
 }
 
-/*
- * The owner without frames.lock: right for a frame whose owner can't change meanwhile, because the
- * caller keeps it from being freed; anything for others.
- */
-struct frame_owner frame_owner_peek(pfn_t f);
-
 /* A whole extent gets another owner as a whole; lists and figures follow. */
 void extent_set_whole(struct extent *e, struct frame_owner owner);
 

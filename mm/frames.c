@@ -379,47 +379,6 @@ u64 frames_release(hpa_t base, u64 size, enum frame_kind from)
 	return grown;
 }
 
-/* --- quarantine --- */
-
-static bool belongs(u8 kind, u16 vm, u16 wanted)
-{
-	return vm == wanted && (kind == FRAME_GUEST || kind == FRAME_STAGE2);
-}
-
-static u64 extent_quarantine(struct extent *e, u16 vm)
-{
-	struct frame_owner jail = owner_of(FRAME_QUARANTINE, vm);
-	u64 count = 0;
-
-	if (!e->heads) {
-		if (!belongs(e->kind, e->vm, vm))
-			return 0;
-		extent_set_whole(e, jail);
-		return EXTENT_FRAMES;
-	}
-	for (u32 i = 0; i < EXTENT_FRAMES; i++) {
-		const struct frame_head *h = &extent_heads(e)[i];
-
-		if (belongs(h->kind, h->vm, vm)) {
-			extent_set_owner(e, i, jail);
-			count++;
-		}
-	}
-	return count;
-}
-
-u64 frames_quarantine(u16 vm)
-{
-	u64 count = 0;
-
-	for (u64 i = 0; i < frames.extent_count; i++) {
-		spin_lock(&frames.lock);
-		count += extent_quarantine(&frames.extents[i], vm);
-		spin_unlock(&frames.lock);
-	}
-	return count;
-}
-
 /* --- look --- */
 
 struct frame_owner frame_owner(pfn_t f)
@@ -439,29 +398,62 @@ void frames_stats(struct frame_stats *out)
 	spin_unlock(&frames.lock);
 }
 
-static u64 vm_frames_in(const struct extent *e, u16 vm)
+/*
+ * How many frames of the extent are the VM's. With `jail`: of its memory and tables, and that is
+ * where they go.
+ */
+static u64 vm_frames_in(struct extent *e, u16 vm, bool jail)
 {
+	u32 kinds = jail ? BIT(FRAME_GUEST) | BIT(FRAME_STAGE2) : ~0u;
+	struct frame_owner to = owner_of(FRAME_QUARANTINE, vm);
 	u64 n = 0;
 
-	if (!e->heads)
-		return e->vm == vm ? EXTENT_FRAMES : 0;
-	for (u32 i = 0; i < EXTENT_FRAMES; i++)
-		n += extent_heads(e)[i].vm == vm;
+	if (!e->heads) {
+		if (e->vm != vm || !(kinds >> e->kind & 1))
+			return 0;
+		if (jail)
+			extent_set_whole(e, to);
+		return EXTENT_FRAMES;
+	}
+	for (u32 i = 0; i < EXTENT_FRAMES; i++) {
+		const struct frame_head *h = &extent_heads(e)[i];
+
+		if (h->vm != vm || !(kinds >> h->kind & 1))
+			continue;
+		if (jail)
+			extent_set_owner(e, i, to);
+		n++;
+	}
 	return n;
 }
 
 /* The lock is taken once an extent: other CPUs may allocate meanwhile, and the sum is that much
  * off. */
-u64 frames_of_vm(u16 vm)
+static u64 vm_frames(u64 first, u64 count, u16 vm, bool jail)
 {
 	u64 n = 0;
 
-	for (u64 i = 0; i < frames.extent_count; i++) {
+	for (u64 i = first; i < first + count; i++) {
 		spin_lock(&frames.lock);
-		n += vm_frames_in(&frames.extents[i], vm);
+		n += vm_frames_in(&frames.extents[i], vm, jail);
 		spin_unlock(&frames.lock);
 	}
 	return n;
+}
+
+u64 frames_of_vm(u16 vm)
+{
+	return vm_frames(0, frames.extent_count, vm, false);
+}
+
+u64 frames_quarantine(u16 vm)
+{
+	return vm_frames(0, frames.extent_count, vm, true);
+}
+
+u64 extent_quarantine(pfn_t f, u16 vm)
+{
+	return vm_frames(f.v / EXTENT_FRAMES, 1, vm, true);
 }
 
 const char *frame_kind_name(enum frame_kind kind)

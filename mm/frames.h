@@ -101,6 +101,11 @@ int extent_free(pfn_t f, u64 count, enum frame_kind kind, u16 vm);
 
 /* Who owns a frame; FRAME_NONE for what is no RAM. Any pfn is fine. */
 struct frame_owner frame_owner(pfn_t f);
+/*
+ * The same without the lock: right for a frame whose owner can't change meanwhile, because the
+ * caller keeps it from being freed; anything for others.
+ */
+struct frame_owner frame_owner_peek(pfn_t f);
 
 /*
  * What belongs to the VM as FRAME_GUEST or FRAME_STAGE2 becomes FRAME_QUARANTINE: it can't be freed
@@ -108,6 +113,8 @@ struct frame_owner frame_owner(pfn_t f);
  * Walks the extents.
  */
 u64 frames_quarantine(u16 vm);
+/* The same of one extent, that of frame f, which is there. */
+u64 extent_quarantine(pfn_t f, u16 vm);
 
 struct frame_stats {
 	u64 frames[FRAME_KINDS]; /* 4 KiB frames by kind */

@@ -270,6 +270,13 @@ void rmap_for_each(pfn_t pfn, bool (*visit)(void *arg, u64 key, pfn_t first), vo
 	}
 }
 
+bool rmap_extent_used(pfn_t pfn)
+{
+	const struct extent *e = extent_of(pfn);
+
+	return e && (READ_ONCE(e->large) || e->keys || READ_ONCE(extent_for(pfn, 3)->gib));
+}
+
 u64 rmap_count(pfn_t pfn)
 {
 	struct rmap_op op;

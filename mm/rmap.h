@@ -148,5 +148,7 @@ u64 rmap_log_settle(struct rmap_log *log);
  * RANK_EXTENT, nor change keys. Stops when it returns false.
  */
 void rmap_for_each(pfn_t pfn, bool (*visit)(void *arg, u64 key, pfn_t first), void *arg);
+/* Does any frame of the extent have keys? */
+bool rmap_extent_used(pfn_t pfn);
 /* How many keys rmap_for_each would show. 0: nobody can reach the frame. */
 u64 rmap_count(pfn_t pfn);

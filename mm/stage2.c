@@ -13,6 +13,7 @@
  */
 #include "lib/assert.h"
 #include "lib/error.h"
+#include "lib/grace.h"
 #include "mm/stage2.h"
 #include "mm/stage2_entry.h"
 
@@ -34,6 +35,7 @@ struct s2_iter {
 	u8 level;
 	bool stale; /* something was taken away that a CPU may still know: there will be a debt */
 	struct rmap_log *log; /* of unmap: keys that wait for it */
+	int err;	      /* it met damage, was reported and is over: -EUCLEAN; otherwise 0 */
 };
 
 static void iter_load(struct s2_iter *it)
@@ -42,18 +44,39 @@ static void iter_load(struct s2_iter *it)
 	it->entry = entry_read(it->slot);
 }
 
+/* What is damaged is not followed: it stands on an empty entry behind the end. */
+static void iter_fail(struct s2_iter *it)
+{
+	it->err = -EUCLEAN;
+	it->entry = 0;
+	it->gfn = it->end;
+}
+
+static void iter_enter(struct s2_iter *it, hpa_t table)
+{
+	it->tables[it->level] = table_at(it->s, table, it->gfn, it->level);
+	if (unlikely(!it->tables[it->level]))
+		iter_fail(it);
+	else
+		iter_load(it);
+}
+
+/* The walk, and all use of what it meets, is in a read section (lib/grace.h). */
 static void iter_begin(struct s2_iter *it, u64 start, u64 end)
 {
 	it->start = it->gfn = start;
 	it->end = end;
 	it->level = it->s->fmt->levels;
-	it->tables[it->level] = it->s->env->table_ptr(it->s, it->s->root);
-	iter_load(it);
+	iter_enter(it, it->s->root);
 }
 
 /* After a frozen entry: what froze it is under way on another CPU. */
 static void iter_restart(struct s2_iter *it)
 {
+	if (DATA_CORRUPTION_ON(it->s, it->gfn, !is_frozen(it->s->fmt, it->entry))) {
+		iter_fail(it);
+		return;
+	}
 	__builtin_ia32_pause();
 	it->level = it->s->fmt->levels;
 	iter_load(it);
@@ -62,8 +85,7 @@ static void iter_restart(struct s2_iter *it)
 static void iter_down(struct s2_iter *it)
 {
 	it->level--;
-	it->tables[it->level] = it->s->env->table_ptr(it->s, s2_entry_hpa(it->s->fmt, it->entry));
-	iter_load(it);
+	iter_enter(it, s2_entry_hpa(it->s->fmt, it->entry));
 }
 
 static void iter_next(struct s2_iter *it)
@@ -212,6 +234,9 @@ int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum 
 	if ((u32)type >= S2_MEMTYPES || largest < 1 || largest > 3)
 		return trace_error(-EINVAL);
 
+	if (!count)
+		return 0; /* also behind the last frame, where no table is */
+	grace_enter();
 	iter_begin(&it, gfn.v, gfn.v + count);
 	while (!err && it.gfn < it.end) {
 		if (on_table(&it))
@@ -219,7 +244,8 @@ int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum 
 		else
 			err = map_step(&it, &wish);
 	}
-	return err;
+	grace_leave();
+	return err ? err : it.err;
 }
 
 /* --- split --- */
@@ -315,7 +341,7 @@ static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
 
 		if (on_table(it)) {
 			iter_down(it);
-		} else if (is_frozen(it->s->fmt, it->entry)) {
+		} else if (it->entry && !on_leaf(it)) {
 			iter_restart(it);
 		} else if (!it->entry || leaf_after(it->s->fmt, it->entry, prot) == it->entry) {
 			break;
@@ -325,7 +351,7 @@ static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
 				return err;
 		}
 	}
-	return 0;
+	return it->err;
 }
 
 static void no_debt(struct stage2 *s, struct flush_debt *debt)
@@ -348,10 +374,12 @@ static void count_debt(struct flush_debt *debt)
 static void change_begin(struct stage2 *s)
 {
 	__atomic_fetch_add(&s->changing, 1, __ATOMIC_SEQ_CST);
+	grace_enter();
 }
 
 static void change_end(struct stage2 *s)
 {
+	grace_leave();
 	__atomic_fetch_sub(&s->changing, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -418,8 +446,10 @@ static u64 freeze(struct stage2 *s, u64 *slot, u64 gfn, u8 level)
  */
 static void drop_table(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
 {
-	u64 *entries = s->env->table_ptr(s, table);
+	u64 *entries = table_at(s, table, gfn, level);
 
+	if (!entries)
+		return;
 	for (u32 i = 0; i < ENTRIES; i++) {
 		u64 at = gfn + i * s2_level_frames(level);
 		u64 old = freeze(s, &entries[i], at, level);
@@ -494,7 +524,7 @@ static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 		else
 			iter_down(it);
 	}
-	return err;
+	return err ? err : it->err;
 }
 
 /* How many entries of one level lie in the range beside those whose whole table does. */
@@ -552,21 +582,25 @@ u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep
 {
 	const struct pt_format *fmt = s->fmt;
 	struct s2_iter it = { .s = s };
-	u64 old, new;
+	u64 old = 0, new;
 
 	if (gfn.v >= s->max_gfn)
 		return 0;
+	grace_enter();
 	iter_begin(&it, gfn.v, gfn.v + 1);
 	while (it.level > level && on_table(&it))
 		iter_down(&it);
 	do {
 		old = it.entry;
-		if (it.level != level || !on_leaf(&it) || entry_pfn(fmt, old).v != pfn.v)
-			return 0;
+		if (it.level != level || !on_leaf(&it) || entry_pfn(fmt, old).v != pfn.v) {
+			old = 0;
+			break;
+		}
 		new = leaf_after(fmt, old, s2_leaf_prot(fmt, old) & keep);
 		if (clear_accessed)
 			new &= ~fmt->accessed;
 	} while (new != old && iter_cas(&it, new));
+	grace_leave();
 	return old;
 }
 
@@ -639,10 +673,12 @@ static int merge_table(struct s2_iter *it)
 	const struct pt_format *fmt = it->s->fmt;
 	u64 table_entry = it->entry, hw;
 	hpa_t table = s2_entry_hpa(fmt, table_entry);
-	u64 *entries = it->s->env->table_ptr(it->s, table);
-	u64 merged = merged_leaf(fmt, entries, it->level);
+	u64 *entries = table_at(it->s, table, it->gfn, it->level - 1);
+	u64 merged = entries ? merged_leaf(fmt, entries, it->level) : 0;
 	int err = -EAGAIN;
 
+	if (!entries)
+		return -EUCLEAN;
 	if (!merged || iter_cas(it, FROZEN))
 		return -EAGAIN;
 	if (merge_freeze(it, entries, merged, &hw)) {
@@ -668,14 +704,16 @@ int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
 	no_debt(s, debt);
 	if (!range_ok(s, gfn.v, 1) || level < 2 || level > s->max_leaf)
 		return trace_error(-EINVAL);
+	change_begin(s);
 	iter_begin(&it, gfn.v, gfn.v + 1);
 	while (it.level > level && on_table(&it))
 		iter_down(&it);
 	if (on_leaf(&it))
-		return 0;
-	change_begin(s);
-	if (on_table(&it))
+		err = 0;
+	else if (on_table(&it))
 		err = merge_table(&it);
+	else if (it.err)
+		err = it.err;
 	make_debt(&it, debt);
 	change_end(s);
 	return err;
@@ -691,11 +729,13 @@ bool stage2_lookup(struct stage2 *s, gfn_t gfn, struct stage2_leaf *leaf)
 	*leaf = (struct stage2_leaf){ .gfn = gfn, .level = fmt->levels };
 	if (gfn.v >= s->max_gfn)
 		return false;
+	grace_enter();
 	iter_begin(&it, gfn.v, gfn.v + 1);
 	while (on_table(&it))
 		iter_down(&it);
+	grace_leave();
 
-	leaf->gfn = GFN(entry_first_gfn(&it));
+	leaf->gfn = GFN(ALIGN_DOWN(gfn.v, s2_level_frames(it.level)));
 	leaf->level = it.level;
 	leaf->entry = it.entry;
 	if (!on_leaf(&it))
@@ -716,12 +756,14 @@ void stage2_walk(struct stage2 *s, gfn_t gfn,
 
 	if (gfn.v >= s->max_gfn)
 		return;
-	for (iter_begin(&it, gfn.v, gfn.v + 1);; iter_down(&it)) {
+	grace_enter();
+	for (iter_begin(&it, gfn.v, gfn.v + 1); !it.err; iter_down(&it)) {
 		visit(arg, it.level, table, (u32)(it.slot - it.tables[it.level]), it.entry);
 		if (!on_table(&it))
-			return;
+			break;
 		table = s2_entry_hpa(s->fmt, it.entry);
 	}
+	grace_leave();
 }
 
 void stage2_debt_paid(struct flush_debt *debt)
@@ -730,7 +772,7 @@ void stage2_debt_paid(struct flush_debt *debt)
 
 	if (!debt->generation)
 		return;
-	DATA_CORRUPTION_ON(s, rmap_log_settle(&debt->log));
+	DATA_CORRUPTION_ON(s, NO_GFN, rmap_log_settle(&debt->log));
 	garbage_free(s, debt->generation);
 	__atomic_fetch_sub(&s->unpaid, 1, __ATOMIC_RELAXED);
 	debt->generation = 0;
@@ -807,7 +849,7 @@ void stage2_destroy(struct stage2 *s)
 {
 	if (!s->root.v)
 		return; /* stage2_init found no memory for it */
-	MMU_WARN_ON(s->unpaid);
+	DATA_CORRUPTION_ON(s, NO_GFN, s->unpaid);
 	drop_table(s, s->root, 0, s->fmt->levels);
 	garbage_free(s, ~0ull);
 	MMU_WARN_ON(s->tables || s->leaves[1] || s->leaves[2] || s->leaves[3]);

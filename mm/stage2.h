@@ -40,9 +40,9 @@
 struct stage2;
 
 /*
- * What a table page serves as, beside the page itself. Each change of an entry compares it with
- * what the walk takes the table for: a table that is reached under another role, or after it was
- * freed, is noticed before it is used.
+ * What a table page serves as, beside the page itself. Each walk compares it with what it takes the
+ * table for: a table that is reached under another role, or after it was freed, is noticed before
+ * it is used.
  */
 struct s2_table {
 	u64 canary;	/* 0: no table */
@@ -59,9 +59,9 @@ _Static_assert(sizeof(struct s2_table) <= 64, "one cache line");
 struct stage2_env {
 	/* A cleared table page, or -ENOMEM. Any context in which stage2_map may be called. */
 	int (*table_alloc)(struct stage2 *s, hpa_t *table);
-	/* The table is unreachable for hardware and software. */
+	/* Neither hardware nor a walk of software can reach the table. */
 	void (*table_free)(struct stage2 *s, hpa_t table);
-	/* Pointer to a table's 512 entries. */
+	/* Pointer to a table's 512 entries; NULL: it is no table of this space. */
 	u64 *(*table_ptr)(struct stage2 *s, hpa_t table);
 	/* The descriptor that goes with them; lives, and keeps its generation, as long as the page.
 	 */
@@ -78,6 +78,7 @@ struct stage2_env {
 	 * each leaf that comes is reported once, and once when it goes. May be NULL.
 	 */
 	void (*changed)(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry);
+	bool private_frames; /* only frames of owner s->vm are mapped; others are damage */
 };
 
 struct stage2 {
@@ -114,6 +115,11 @@ struct flush_debt {
 	u64 generation;
 	struct rmap_log log; /* keys of leaves that were removed */
 };
+
+/*
+ * Whatever returns an error below: -EUCLEAN: the walk met damage, which was reported, and ended
+ * there.
+ */
 
 /* Returns 0, -ENOMEM (no root), -EINVAL (max_leaf or max_gfn out of range). */
 int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
@@ -180,8 +186,8 @@ u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep
 void stage2_owe(struct stage2 *s, struct flush_debt *debt);
 
 /*
- * The caller flushed the debt on every CPU where the VM ran, and no software walk is under way:
- * unlinked tables are freed.
+ * The caller flushed the debt on every CPU where the VM ran, and holds no lock: unlinked tables are
+ * freed, after the software walks that may still be in them.
  */
 void stage2_debt_paid(struct flush_debt *debt);
 

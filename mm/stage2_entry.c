@@ -6,6 +6,8 @@
 #include "mm/stage2_entry.h"
 #include "lib/assert.h"
 #include "lib/error.h"
+#include "lib/grace.h"
+#include "mm/frames.h"
 #include "mm/rmap.h"
 
 /* What no entry that we write may ever look like. */
@@ -43,13 +45,24 @@ static struct s2_table *table_of(struct stage2 *s, const u64 *slot)
 	return s->env->table_desc(s, (const u64 *)ALIGN_DOWN((uintptr_t)slot, PAGE_SIZE));
 }
 
-bool table_fits(struct stage2 *s, const u64 *slot, u64 gfn, u8 level)
+u64 *table_find(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
 {
-	const struct s2_table *t = table_of(s, slot);
+	u64 *entries = s->env->table_ptr(s, table);
+	const struct s2_table *t = entries ? table_of(s, entries) : NULL;
 
-	return t->canary == canary_of((const u64 *)ALIGN_DOWN((uintptr_t)slot, PAGE_SIZE)) &&
-	       t->vm == s->vm && t->level == level &&
-	       t->base == ALIGN_DOWN(gfn, s2_level_frames(level + 1));
+	return t && t->canary == canary_of(entries) && t->vm == s->vm && t->level == level &&
+			       t->base == ALIGN_DOWN(gfn, s2_level_frames(level + 1))
+		       ? entries
+		       : NULL;
+}
+
+u64 *table_at(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
+{
+	u64 *entries = table_find(s, table, gfn, level);
+	bool not_the_table = !entries;
+
+	DATA_CORRUPTION_ON(s, gfn, not_the_table);
+	return entries;
 }
 
 int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table)
@@ -79,7 +92,7 @@ int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table)
  * The single writer: every store to a stage-2 entry is this one, and what must keep step with the
  * entries hangs here. False if the entry is not *old any more; *old is then what it is now.
  */
-static bool entry_store(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new)
+static bool entry_store(struct stage2 *s, u64 *slot, u8 level, u64 *old, u64 new)
 {
 	const struct pt_format *fmt = s->fmt;
 	struct s2_table *t = table_of(s, slot);
@@ -87,7 +100,6 @@ static bool entry_store(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old
 	s32 more;
 
 	prove_entry(s, level, new);
-	DATA_CORRUPTION_ON(s, !table_fits(s, slot, gfn, level));
 	if (!__atomic_compare_exchange_n(slot, old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
 		return false;
 
@@ -100,28 +112,37 @@ static bool entry_store(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old
 	return true;
 }
 
+static bool may_map(const struct stage2 *s, pfn_t pfn)
+{
+	return !s->env->private_frames || frame_owner_peek(pfn).vm == s->vm;
+}
+
 /* The leaf comes: first its key, and who loses the race takes it back. */
 static int store_leaf(struct stage2 *s, struct rmap_op *op, u64 *slot, u64 gfn, u8 level, u64 *old,
 		      u64 new, u64 flag)
 {
 	u64 key = leaf_key(s, gfn, level);
+	bool key_missing, foreign_frame;
 	int err;
 
 	if (was_leaf(s->fmt, *old)) { /* it comes back: the key never went */
-		if (!entry_store(s, slot, gfn, level, old, new))
+		if (!entry_store(s, slot, level, old, new))
 			return -EAGAIN;
-		DATA_CORRUPTION_ON(s, rmap_replace(op, key | RMAP_OLD, key));
+		key_missing = rmap_replace(op, key | RMAP_OLD, key);
+		DATA_CORRUPTION_ON(s, gfn, key_missing);
 		return 0;
 	}
 	for (err = -EAGAIN; err == -EAGAIN;) {
-		err = rmap_insert(op, key | flag);
+		err = may_map(s, op->pfn) ? rmap_insert(op, key | flag) : -EPERM;
 		if (err == -EAGAIN && rmap_refill(op))
 			err = -ENOMEM;
 	}
-	DATA_CORRUPTION_ON(s, err == -EPERM);
-	if (err || entry_store(s, slot, gfn, level, old, new))
+	foreign_frame = err == -EPERM;
+	DATA_CORRUPTION_ON(s, gfn, foreign_frame);
+	if (err || entry_store(s, slot, level, old, new))
 		return err;
-	DATA_CORRUPTION_ON(s, rmap_delete(op, key | flag));
+	key_missing = rmap_delete(op, key | flag);
+	DATA_CORRUPTION_ON(s, gfn, key_missing);
 	return -EAGAIN;
 }
 
@@ -134,16 +155,16 @@ static int store_no_leaf(struct stage2 *s, struct rmap_op *op, u64 *slot, u64 gf
 			 u64 *old, u64 new, u64 flag)
 {
 	u64 key = leaf_key(s, gfn, level);
-	bool missing;
+	bool key_missing;
 
-	if (!entry_store(s, slot, gfn, level, old, new))
+	if (!entry_store(s, slot, level, old, new))
 		return -EAGAIN;
 	if (flag || s2_is_table(s->fmt, new, level))
-		missing = rmap_delete(op, key | flag) && rmap_delete(op, key | RMAP_NEW);
+		key_missing = rmap_delete(op, key | flag) && rmap_delete(op, key | RMAP_NEW);
 	else
-		missing = rmap_replace(op, key, key | RMAP_OLD) &&
-			  rmap_replace(op, key | RMAP_NEW, key | RMAP_OLD);
-	DATA_CORRUPTION_ON(s, missing);
+		key_missing = rmap_replace(op, key, key | RMAP_OLD) &&
+			      rmap_replace(op, key | RMAP_NEW, key | RMAP_OLD);
+	DATA_CORRUPTION_ON(s, gfn, key_missing);
 	return 0;
 }
 
@@ -157,7 +178,7 @@ int entry_change(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 n
 
 	MMU_WARN_ON(comes && goes && (before ^ new) & fmt->addr_mask);
 	if (comes == goes || !rmap_lock(&op, entry_pfn(fmt, comes ? new : before), level)) {
-		err = entry_store(s, slot, gfn, level, old, new) ? 0 : -EAGAIN;
+		err = entry_store(s, slot, level, old, new) ? 0 : -EAGAIN;
 	} else {
 		err = comes ? store_leaf(s, &op, slot, gfn, level, old, new, flag)
 			    : store_no_leaf(s, &op, slot, gfn, level, old, new, flag);
@@ -178,10 +199,11 @@ static void forget_leaves(struct stage2 *s, const struct s2_table *t, const u64 
 
 	for (u32 i = 0; i < ENTRIES; i++) {
 		u64 entry = entry_read(&entries[i]);
-		u64 key = leaf_key(s, t->base + i * s2_level_frames(t->level), t->level);
+		u64 gfn = t->base + i * s2_level_frames(t->level);
+		u64 key = leaf_key(s, gfn, t->level);
 
 		if (was_leaf(s->fmt, entry) && rmap_move(&op, frozen_pfn(s->fmt, entry), t->level))
-			DATA_CORRUPTION_ON(s, rmap_delete(&op, key | RMAP_OLD));
+			DATA_CORRUPTION_ON(s, gfn, rmap_delete(&op, key | RMAP_OLD));
 	}
 	rmap_unlock(&op);
 }
@@ -191,10 +213,11 @@ void table_release(struct stage2 *s, hpa_t table)
 	const u64 *entries = s->env->table_ptr(s, table);
 	struct s2_table *t = table_of(s, entries);
 
-	if (!DATA_CORRUPTION_ON(s, t->canary != canary_of(entries) || t->vm != s->vm || t->live)) {
-		forget_leaves(s, t, entries);
-		t->canary = 0;
-	}
+	if (DATA_CORRUPTION_ON(s, t->base,
+			       t->canary != canary_of(entries) || t->vm != s->vm || t->live))
+		return; /* it stays out of use */
+	forget_leaves(s, t, entries);
+	t->canary = 0;
 	__atomic_fetch_sub(&s->tables, 1, __ATOMIC_RELAXED);
 	s->env->table_free(s, table);
 }
@@ -210,24 +233,31 @@ void garbage_add(struct stage2 *s, hpa_t table)
 	spin_unlock(&s->garbage_lock);
 }
 
+/* NULL: the list is damaged, and ends here. */
 static struct s2_table *garbage_table(struct stage2 *s, hpa_t table)
 {
-	return table_of(s, s->env->table_ptr(s, table));
+	const u64 *entries = table.v ? s->env->table_ptr(s, table) : NULL;
+
+	DATA_CORRUPTION_ON(s, NO_GFN, table.v && !entries);
+	return entries ? table_of(s, entries) : NULL;
 }
 
 void garbage_free(struct stage2 *s, u64 generation)
 {
 	hpa_t *link = &s->garbage, ripe;
+	struct s2_table *t;
 
 	spin_lock(&s->garbage_lock);
-	while (link->v && garbage_table(s, *link)->stamp > generation)
-		link = &garbage_table(s, *link)->next;
+	while ((t = garbage_table(s, *link)) && t->stamp > generation)
+		link = &t->next;
 	ripe = *link;
 	*link = HPA(0);
 	spin_unlock(&s->garbage_lock);
 
-	while (ripe.v) {
-		hpa_t next = garbage_table(s, ripe)->next;
+	if (ripe.v)
+		grace_wait();
+	while ((t = garbage_table(s, ripe))) {
+		hpa_t next = t->next;
 
 		table_release(s, ripe);
 		ripe = next;

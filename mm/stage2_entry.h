@@ -74,8 +74,13 @@ static inline int entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 
 int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table);
 /* Nobody can reach the table: the keys of what it still says go, and it is freed. */
 void table_release(struct stage2 *s, hpa_t table);
-/* Does the table serve as what a walk takes it for? slot: any entry of it. */
-bool table_fits(struct stage2 *s, const u64 *slot, u64 gfn, u8 level);
+/*
+ * The entries of the table, if it is one of this space that serves as what a walk takes it for:
+ * entries of that level, gfn among what it covers. Otherwise NULL, and nobody may look into it.
+ */
+u64 *table_find(struct stage2 *s, hpa_t table, u64 gfn, u8 level);
+/* The same; that there is none is damage, and is reported. */
+u64 *table_at(struct stage2 *s, hpa_t table, u64 gfn, u8 level);
 
 /*
  * Garbage: tables that were unlinked and that stale walks, of hardware and software, may still
@@ -85,5 +90,7 @@ bool table_fits(struct stage2 *s, const u64 *slot, u64 gfn, u8 level);
  * newest first.
  */
 void garbage_add(struct stage2 *s, hpa_t table);
-/* Free what debts up to this generation cover. */
+/*
+ * Free what debts up to this generation cover, once no software walk is left that may have seen it.
+ */
 void garbage_free(struct stage2 *s, u64 generation);

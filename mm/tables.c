@@ -41,8 +41,9 @@ struct s2_table *table_pool_desc(struct stage2 *s, const u64 *entries)
 
 u64 *table_pool_ptr(struct stage2 *s, hpa_t table)
 {
-	(void)s;
-	return words_of(table);
+	struct frame_owner owner = frame_owner_peek(hpa_pfn(table));
+
+	return owner.kind == FRAME_STAGE2 && owner.vm == s->vm ? words_of(table) : NULL;
 }
 
 void table_pool_init(struct table_pool *pool)
@@ -115,7 +116,7 @@ int table_pool_alloc(struct stage2 *s, hpa_t *table)
 		*table = take_free(s, &few);
 	if (!table->v)
 		return trace_error(-ENOMEM);
-	DATA_CORRUPTION_ON(s, !poisoned(*table));
+	DATA_CORRUPTION_ON(s, NO_GFN, !poisoned(*table));
 	fill(*table, 0);
 	return 0;
 }
@@ -132,7 +133,7 @@ void table_pool_destroy(struct stage2 *s)
 {
 	hpa_t block = s->pool.blocks;
 
-	if (DATA_CORRUPTION_ON(s, s->pool.nr_free != s->pool.tables))
+	if (DATA_CORRUPTION_ON(s, NO_GFN, s->pool.nr_free != s->pool.tables))
 		return;
 	while (block.v) {
 		hpa_t next = table_pool_desc(s, words_of(block))->next;

@@ -18,8 +18,10 @@
  * piece of work that a fault does.)
  */
 #include "lib/error.h"
+#include "lib/log.h"
 #include "lib/string.h"
 #include "arch/x86/insn.h"
+#include "mm/audit.h"
 #include "virt/corruption.h"
 #include "virt/slotmem.h"
 
@@ -277,8 +279,13 @@ bool vm_free_memory_step(struct vm *vm)
 	to = MIN(to, vm->stage2.max_gfn << PAGE_SHIFT);
 	if (vm_is_corrupt(vm) || !unmap_for_good(vm, from, to))
 		return last_slot_done(vm);
-	for (u32 k = i; k < n; k++)
-		extent_free(s->extents[k], 1, FRAME_GUEST, vm->id);
+	for (u32 k = i; k < n; k++) {
+		if (audit_unmapped(s->extents[k]) && !vm_is_corrupt(vm))
+			extent_free(s->extents[k], 1, FRAME_GUEST, vm->id);
+		else if (extent_quarantine(s->extents[k], vm->id))
+			log_warn("vm %s: 2 MiB are still mapped by another: in quarantine",
+				 vm->name);
+	}
 	vm->freed_extents += n - i;
 	return i || last_slot_done(vm);
 }

@@ -196,12 +196,14 @@ static enum run_verdict serve_requests(struct vcpu *v)
 {
 	u32 req = __atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST);
 
+	if (req & REQ_FLUSH) {
+		WRITE_ONCE(v->flushed, READ_ONCE(v->vm->stage2.generation));
+		virt_ops->flush(v);
+	}
 	if (req & REQ_STOP)
 		return RUN_STOP;
 	if (req & REQ_TIMER)
 		v->vm->irqchip->timer(v);
-	if (req & REQ_FLUSH)
-		virt_ops->flush(v);
 	if (req & REQ_NMI)
 		v->nmi_pending = true;
 	if (unlikely(req & REQ_INIT))

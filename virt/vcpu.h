@@ -134,6 +134,7 @@ struct vcpu {
 	u64 gpr[GPRS];	 /* RSP is not here but in VR_RSP: use vcpu_gpr() */
 	u64 rip, rflags; /* read at each exit, written back at each entry */
 	struct vm *vm;
+	u64 flushed;  /* stage2.generation at its last REQ_FLUSH */
 	u32 requests; /* atomic; enum vcpu_request */
 	u8 in_guest;  /* atomic; 1 between the last look at requests and the exit */
 	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
@@ -17,7 +18,8 @@
 #include "virt/sched.h"
 #include "virt/vm.h"
 
-#define VM_ORDER 4 /* 64 KiB: slots and bus are inside */
+#define FLUSH_MS 500 /* a vCPU that was asked clears the request, and flushes at once */
+#define VM_ORDER 4   /* 64 KiB: slots and bus are inside */
 _Static_assert(sizeof(struct vm) <= PAGE_SIZE << VM_ORDER, "struct vm outgrew its frames");
 
 struct list vm_list = LIST_INIT(vm_list);
@@ -69,38 +71,60 @@ static const struct stage2_env stage2_frames = {
 	.table_ptr = table_pool_ptr,
 	.table_desc = table_pool_desc,
 	.corrupted = vm_corrupted,
+	.private_frames = true,
 };
 
-/* CPUs on which one of its vCPUs is in guest mode. */
-static bool cpus_in_guest(struct vm *vm, struct cpumask *cpus_)
+/* vCPUs that may still use what the debt is about, and the CPUs where they do. */
+struct behind {
+	struct cpumask in_guest;
+	u32 running; /* in the guest */
+	u32 unasked; /* not in the guest, but would enter it without a flush, or are just at it */
+};
+
+static struct behind vcpus_behind(const struct vm *vm, u64 generation)
 {
-	bool any = false;
+	struct behind b = { 0 };
 
-	*cpus_ = (struct cpumask){ 0 };
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
-		struct vcpu *v = vm->vcpus[i];
+		const struct vcpu *v = vm->vcpus[i];
+		bool asked = __atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_FLUSH;
 
-		if (!__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST))
+		if (__atomic_load_n(&v->flushed, __ATOMIC_SEQ_CST) >= generation)
 			continue;
-		bitmap_set(cpus_->bits, v->cpu);
-		any = true;
+		if (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST)) {
+			bitmap_set(b.in_guest.bits, v->cpu);
+			b.running++;
+		}
+		b.unasked += !asked;
 	}
-	return any;
+	return b;
 }
 
 /*
  * Each vCPU flushes before it enters again. Those that are in the guest right now are taken out by
  * a call that every CPU answers: once it has, no CPU uses a translation that is older than the
  * debt. A CPU that does not answer is asked again: memory that it may still use is not given away.
+ * Nor is it if a vCPU does not know that it has to flush.
  */
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
 {
-	struct cpumask in_guest;
+	u64 deadline = rdtsc() + (u64)FLUSH_MS * tsc_khz;
+	struct behind b;
 
+	if (!debt->generation)
+		return;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		__atomic_fetch_or(&vm->vcpus[i]->requests, REQ_FLUSH, __ATOMIC_SEQ_CST);
-	while (cpus_in_guest(vm, &in_guest) && ipi_call(IPI_PING, &in_guest, NULL, NULL))
-		;
+	while (b = vcpus_behind(vm, debt->generation), b.running || b.unasked) {
+		bool flush_lost = b.unasked && rdtsc() > deadline;
+
+		if (DATA_CORRUPTION_ON(&vm->stage2, NO_GFN, flush_lost))
+			return;
+		if (b.running)
+			(void)ipi_call(IPI_PING, &b.in_guest, NULL, NULL);
+		else if (spin_poll_hook)
+			spin_poll_hook();
+	}
 	stage2_debt_paid(debt);
 }
 

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 
 #include "lib/assert.h"
+#include "lib/bitmap.h"
+#include "lib/grace.h"
 #include "lib/log.h"
 #include "lib/spinlock.h"
 #include "mm/phys.h"
@@ -53,8 +55,22 @@ static void yield(void)
 	sched_yield();
 }
 
+/* Each thread is a CPU. */
+static u32 thread_number(void)
+{
+	static u32 threads;
+	static __thread u32 number;
+
+	if (!number)
+		number = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
+	if (number >= MAX_CPUS)
+		abort();
+	return number;
+}
+
 void host_hooks_open(void)
 {
+	grace_cpu_hook = thread_number;
 	spin_poll_hook = yield;
 	backtrace_hook = warned;
 	if (getenv("CORBEL_TEST_LOG"))

@@ -3,7 +3,7 @@
 # TSAN_TESTS under ThreadSanitizer. The runner fails if one of them did not run.
 
 U := tests/unit
-T_LIB := lib/assert.c lib/error.c lib/log.c lib/printf.c lib/spinlock.c
+T_LIB := lib/assert.c lib/error.c lib/grace.c lib/log.c lib/printf.c lib/spinlock.c
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_STAGE2 := mm/audit.c mm/corruption.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
