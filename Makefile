@@ -9,10 +9,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # 1: a Corbel that misbehaves as its command line says (docs/TESTING.md).
 FAULTS ?= 0
-B := $(if $(filter 1,$(FAULTS)),build/faults,build)
+# 1: checks that cost time, and an audit of each VM that ends.
+PROVE_MMU ?= 0
+B := build$(if $(filter 1,$(PROVE_MMU)),/prove)$(if $(filter 1,$(FAULTS)),/faults)
 # make Q= shows the commands.
 Q := @
-PROVE_MMU ?= 0
 # 1: count what exits cost (tests/bench).
 EXIT_COST ?= 0
 
@@ -54,7 +55,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
 	arch/x86/split_lock.c arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
 	lib/assert.c lib/error.c lib/grace.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
-OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c)
+OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c tests/faults/poke.c)
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
 OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)
 
@@ -68,7 +69,7 @@ JOBS ?= $(shell nproc)
 
 # Making the tools available comes first, by an own make: what they make possible can't be known before.
 DEPS_WANTED := $(strip $(if $(filter run usb bench,$(MAKECMDGOALS)),build run) \
-	$(if $(filter test system unit soak fuzz,$(MAKECMDGOALS)),build \
+	$(if $(filter test system prove unit soak fuzz,$(MAKECMDGOALS)),build \
 	test check) $(if $(filter check,$(MAKECMDGOALS)),build check) $(if $(filter gdb,$(MAKECMDGOALS)),debug) \
 	$(if $(filter mkpieces,$(MAKECMDGOALS)),pieces) \
 	$(if $(MAKECMDGOALS),$(if $(filter all,$(MAKECMDGOALS)),build),build))
@@ -89,6 +90,7 @@ help:
 	@echo 'make check    format, layers, ownership, static analysis'
 	@echo 'make unit     host tests with sanitizers        make system  images on the emulators (ONLY=pattern)'
 	@echo 'make bench    build/bench.json                  make soak    long runs'
+	@echo 'make prove    as make system, with PROVE_MMU=1: every VM is audited when it ends'
 	@echo 'make gdb      gdb on the QEMU of a "make run GDB=1"'
 	@echo 'make clean'
 
@@ -270,6 +272,13 @@ faults:
 	@$(MAKE) B=$(B)/faults FAULTS=1 $(B)/faults/corbel.efi
 system: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
+
+# The same with Corbels that check more, and audit each VM when it ends.
+.PHONY: prove
+prove: guest bochs $(TINY_GUESTS)
+	@$(MAKE) B=$(B)/prove PROVE_MMU=1 $(B)/prove/corbel.efi
+	@$(MAKE) B=$(B)/prove/faults PROVE_MMU=1 FAULTS=1 $(B)/prove/faults/corbel.efi
+	@tests/system/run --prove -j $(JOBS) --build $(B) $(if $(ONLY),--only '$(ONLY)')
 
 # What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
 STAGE2_BENCH := $(patsubst %,$(B)/bench/host/%.o,tests/bench/stage2_bench.c tests/unit/host.c mm/corruption.c \

@@ -271,6 +271,7 @@ static void poweroff(void)
 {
 	console_attach_monitor(); /* the last word is for everybody */
 	fault_report();
+	vm_prove_report();
 	if (vms_failed())
 		log_info("corbel: power off: %u VM%s failed", vms_failed(),
 			 vms_failed() == 1 ? "" : "s");

@@ -83,3 +83,7 @@ bool cmd_screen(u32 argc, char **argv);
 
 /* Boot, once the CPUs are known: the tasks of cmd_ipi. */
 void commands_ipi_init(void);
+
+/* tests/faults/poke.c: a command, and its tasks, that only FAULTS builds have. */
+void cmd_poke(u32 argc, char **argv);
+void poke_init(void);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "arch/x86/fault.h"
 #include "debug/commands.h"
 #include "debug/console.h"
 #include "debug/lineedit.h"
@@ -43,6 +44,8 @@ void monitor_init(const struct monitor_actions *actions)
 {
 	monitor_actions = actions;
 	commands_ipi_init();
+	if (FAULTS)
+		poke_init();
 	memset(&line, 0, sizeof(line));
 	prompt();
 }
@@ -121,7 +124,9 @@ void monitor_run(char *text)
 	if (!argc)
 		return;
 	c = command_find(argv[0]);
-	if (!c)
+	if (FAULTS && !strcmp(argv[0], "poke"))
+		cmd_poke(argc, argv);
+	else if (!c)
 		unknown(argv[0]);
 	else if (argc > COMMAND_WORDS || !c->run(argc, argv))
 		monitor_printf("usage: %s%s%s\n", c->name, *c->args ? " " : "", c->args);

@@ -212,6 +212,9 @@ static inline pfn_t stage2_leaf_pfn(const struct stage2_leaf *leaf, gfn_t gfn)
 /* Software walk. True if mapped; *leaf is filled in either way. */
 bool stage2_lookup(struct stage2 *s, gfn_t gfn, struct stage2_leaf *leaf);
 
-/* Visit each entry on the way to gfn, from the root down, for the monitor. */
+/*
+ * Visit each entry on the way to gfn, from the root down, for the monitor. In a read section: visit
+ * notes it, and prints nothing.
+ */
 void stage2_walk(struct stage2 *s, gfn_t gfn,
 		 void (*visit)(void *arg, u8 level, hpa_t table, u32 index, u64 entry), void *arg);

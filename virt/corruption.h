@@ -26,8 +26,10 @@ static inline bool vm_is_corrupt(const struct vm *vm)
  */
 void vm_quarantine(const struct vm *vm);
 
-/* In PROVE_MMU builds: an audit of the VM; findings, or that there are none, go to the log. */
+/* In PROVE_MMU builds: an audit of the VM, which is at rest; findings go to the log. */
 void vm_prove(struct vm *vm);
+/* At power-off, in PROVE_MMU builds: how many audits there were goes to the log. */
+void vm_prove_report(void);
 
 /* Its tables are freed, or withheld with its memory if it is corrupt. Not running, never again. */
 void vm_free_tables(struct vm *vm);

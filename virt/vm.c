@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/clock.h"
 #include "arch/x86/cpu.h"
+#include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "lib/assert.h"
@@ -113,7 +114,7 @@ void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
 
 	if (!debt->generation)
 		return;
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
+	for (u32 i = 0; i < fault_flush_told(vm->nr_vcpus); i++)
 		__atomic_fetch_or(&vm->vcpus[i]->requests, REQ_FLUSH, __ATOMIC_SEQ_CST);
 	while (b = vcpus_behind(vm, debt->generation), b.running || b.unasked) {
 		bool flush_lost = b.unasked && rdtsc() > deadline;

@@ -172,8 +172,9 @@ static inline void vm_free_memory(struct vm *vm)
 /* The slot that contains gpa, or NULL. Any CPU. */
 struct memslot *vm_slot(struct vm *vm, gpa_t gpa);
 /*
- * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid().
- * Interrupts on or off, no lock held.
+ * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid(). A vCPU
+ * that does not know of it is damage: the VM ends, and the debt stays. Interrupts on or off, no
+ * lock held.
  */
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt);
 

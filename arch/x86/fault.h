@@ -54,6 +54,7 @@ void fault_parse(const char *words, void (*report)(const char *word, const char 
 void fault_set_phase(enum fault_phase phase);
 void fault_note_registers(void);
 void fault_log(void);
+extern bool fault_flush_loses; /* poke.c */
 
 /* On this CPU. Any context. */
 static inline u32 fault_here(enum fault_point point, u64 index, u64 *value)
@@ -78,6 +79,12 @@ static inline void fault_phase(enum fault_phase phase)
 {
 	if (FAULTS)
 		fault_set_phase(phase);
+}
+
+/* How many of the vCPUs are told of a flush that is owed. */
+static inline u32 fault_flush_told(u32 vcpus)
+{
+	return FAULTS && fault_flush_loses ? 0 : vcpus;
 }
 
 /*

@@ -814,6 +814,7 @@ def cycles():
 
 
 # It needs what is above.
+import damage  # noqa: E402  pylint: disable=wrong-import-position
 import faults  # noqa: E402  pylint: disable=wrong-import-position
 import guests  # noqa: E402  pylint: disable=wrong-import-position
 import split_lock  # noqa: E402  pylint: disable=wrong-import-position
@@ -841,6 +842,7 @@ TESTS = [
     *ipis(),
     *topology(),
     *faults.tests(),
+    *damage.tests(),
     *split_lock.tests(),
     *boot_protocols(),
     *broken_kernels(),
