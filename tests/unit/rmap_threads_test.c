@@ -7,9 +7,11 @@
  * are poisoned and used again. The rest is paid when all have come out of the engine.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "lib/error.h"
@@ -179,9 +181,109 @@ static void test_vcpus_and_an_auditor(void **state)
 	assert_int_equal(host_warnings, 0);
 }
 
+/* --- a walk that takes its time --- */
+
+static struct s2_table *table; /* of gfns 0 to 511 */
+static bool freed, tried;
+
+/* Takes the table away, under the walk that is in it. */
+static void *remover_main(void *arg)
+{
+	struct flush_debt debt;
+
+	(void)arg;
+	HOST_CHECK(stage2_unmap(&vms[0], GFN(0), 512, &debt) == 0);
+	stage2_debt_paid(&debt);
+	__atomic_store_n(&freed, true, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static pthread_t remover;
+
+/* In the middle of a walk: the table is unlinked, and its flush paid, but it is not free. */
+static void remove_now(void)
+{
+	if (tried)
+		return;
+	tried = true;
+	assert_int_equal(pthread_create(&remover, NULL, remover_main, NULL), 0);
+	while (!__atomic_load_n(&vms[0].unpaid, __ATOMIC_SEQ_CST) &&
+	       !__atomic_load_n(&freed, __ATOMIC_SEQ_CST))
+		sched_yield();
+	usleep(30000);
+	HOST_CHECK(!__atomic_load_n(&freed, __ATOMIC_SEQ_CST) && table->canary);
+}
+
+static void at_entry(void *arg, u8 level, hpa_t hpa, u32 index, u64 entry)
+{
+	(void)arg;
+	(void)hpa;
+	(void)index;
+	(void)entry;
+	if (level == 1)
+		remove_now();
+}
+
+static void at_finding(void *arg, const struct audit_finding *f)
+{
+	(void)arg;
+	(void)f;
+	remove_now();
+}
+
+/* What comes before: a table with one leaf. Afterwards: it is free as soon as the walk is over. */
+static void begin_walk(void)
+{
+	hpa_t hpa = vms[0].root;
+
+	assert_int_equal(stage2_map(&vms[0], GFN(5), guest, 1, S2_RWX, S2_WB, 1), 0);
+	for (u32 level = 4; level > 1; level--)
+		hpa = s2_entry_hpa(vms[0].fmt, *table_pool_ptr(&vms[0], hpa));
+	table = table_pool_desc(&vms[0], table_pool_ptr(&vms[0], hpa));
+	assert_int_not_equal(table->canary, 0);
+	freed = tried = false;
+}
+
+static void end_walk(void)
+{
+	assert_true(tried);
+	pthread_join(remover, NULL);
+	assert_true(freed);
+	assert_int_equal(table->canary, 0);
+	assert_int_equal(host_failures, 0);
+}
+
+static void test_walks_keep_tables(void **state)
+{
+	struct audit a = { .report = at_finding };
+	struct mem_range map = { HPA(0), MEMORY, FRAME_FREE };
+
+	host_arena_open(MEMORY);
+	host_failures = host_warnings = 0;
+	assert_int_equal(frames_init(&map, 1, HPA(MEMORY)), 0);
+	guest = extent_alloc(1, 1, FRAME_GUEST, 99);
+	assert_int_equal(stage2_init(&vms[0], *state, &pool_env, 3, 1ull << 30, 1), 0);
+
+	begin_walk();
+	stage2_walk(&vms[0], GFN(5), at_entry, NULL);
+	end_walk();
+	assert_int_equal(vms[0].corruptions, 0);
+
+	/* An audit that finds that the leaf's key is gone. */
+	begin_walk();
+	assert_int_equal(rmap_remove(guest, rmap_key(1, 0, 1, 5)), 0);
+	audit_run(&a);
+	end_walk();
+	assert_int_not_equal(vms[0].corruptions, 0);
+	stage2_forget(&vms[0]);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { BOTH(test_vcpus_and_an_auditor) };
+	const struct CMUnitTest tests[] = {
+		BOTH(test_walks_keep_tables),
+		BOTH(test_vcpus_and_an_auditor),
+	};
 
 	host_hooks_open();
 	return cmocka_run_group_tests(tests, NULL, NULL);
