@@ -43,7 +43,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	svm/vcpu.c \
 	vmx/apicv.c vmx/caps.c vmx/cpu.c vmx/dump.c vmx/entry.asm vmx/ept.c vmx/exit.c vmx/ops.c vmx/regs.c vmx/run.c \
 	vmx/switched.c vmx/tlb.c vmx/vcpu.c \
-	virt/bus.c virt/caps.c virt/corruption.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/decode.c \
+	virt/bus.c virt/caps.c virt/corruption.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/debug.c virt/decode.c \
 	virt/decode_tables.c virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c \
 	virt/guestmem.c virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c \
 	virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c \
@@ -100,7 +100,7 @@ all: $(B)/corbel.efi
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
 HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c dev/virtq.c lib/spinlock.c arch/x86/timer.c \
 	arch/x86/apic.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c \
-	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %_init.c mm/hostmap.c \
+	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %/step.c %_init.c mm/hostmap.c \
 	mm/audit.c mm/corruption.c mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
 OPT := -Os

@@ -87,10 +87,9 @@ static void print_console(struct vm *vm)
 const char *command_vcpu_state(const struct vcpu *v)
 {
 	static const char *const names[] = {
-		[VCPU_STOPPED] = "stopped",
-		[VCPU_RUNNABLE] = "runnable",
-		[VCPU_RUNNING] = "running",
-		[VCPU_HALTED] = "halted",
+		[VCPU_STOPPED] = "stopped", [VCPU_RUNNABLE] = "runnable",
+		[VCPU_RUNNING] = "running", [VCPU_HALTED] = "halted",
+		[VCPU_PAUSED] = "paused",   [VCPU_CLAIMED] = "paused",
 	};
 
 	if (v->state == VCPU_HALTED && v->activity == VCPU_WAIT_SIPI)

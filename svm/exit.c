@@ -13,8 +13,6 @@
 #define EXIT_CODE_INVALID  0xffffffffu /* VMEXIT_INVALID; QEMU stores only the low half */
 #define EXIT_CODE_NPF	   0x400u
 #define EXIT_CODE_LAST	   0xa5u
-#define VECTOR_DB	   1
-#define DR6_BS		   BIT(14)
 #define ERROR_CODE_VECTORS (BIT(8) | MASK(14, 10) | BIT(17) | BIT(21))
 
 /* 0: EXIT_IRQ is no default; so every code that is not listed maps to EXIT_UNEXPECTED by the +1. */
@@ -22,6 +20,7 @@
 static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_READ_CR0... SVM_EXIT_READ_CR0 + 15] = KIND(EXIT_CR_ACCESS),
 	[SVM_EXIT_WRITE_CR0... SVM_EXIT_WRITE_CR0 + 15] = KIND(EXIT_CR_ACCESS),
+	[SVM_EXIT_READ_DR0... SVM_EXIT_READ_DR0 + 31] = KIND(EXIT_DR_ACCESS),
 	[SVM_EXIT_EXCP_BASE... SVM_EXIT_EXCP_BASE + 31] = KIND(EXIT_EXCEPTION),
 	[SVM_EXIT_INTR] = KIND(EXIT_IRQ),
 	[SVM_EXIT_NMI... SVM_EXIT_SMI] = KIND(EXIT_NMI), /* taken at STGI */
@@ -29,6 +28,7 @@ static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_CR0_SEL_WRITE] = KIND(EXIT_CR_ACCESS),
 	[SVM_EXIT_RDPMC] = KIND(EXIT_RDPMC),
 	[SVM_EXIT_RSM] = KIND(EXIT_VIRT_INSN), /* #UD outside SMM */
+	[SVM_EXIT_SWINT] = KIND(EXIT_EXCEPTION),
 	[SVM_EXIT_IRET] = KIND(EXIT_NMI_WINDOW),
 	[SVM_EXIT_INVD] = KIND(EXIT_INVD),
 	[SVM_EXIT_PAUSE] = KIND(EXIT_PAUSE),
@@ -73,25 +73,15 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 		x->kind = EXIT_NMI;
 		return;
 	}
-	if (vector == VECTOR_DB && !s->step && /* which is looked at first: step.c */
-	    (s->armed & ARMED_IRET_STEP || (s->armed & ARMED_SHADOW_STEP && !s->guest_tf))) {
-		/*
-		 * The IRET is done: NMIs are open. Or the shadow is over. If the guest steps by
-		 * itself, its own trap follows from its own TF.
-		 */
-		if (s->armed & ARMED_IRET_STEP)
-			s->nmi_blocked = false;
-		s->armed &= (u8)~ARMED_IRET_STEP;
-		s->vmcb->dr6 &= ~(u64)DR6_BS;
-		x->kind = EXIT_NMI_WINDOW;
-		return;
-	}
 	x->exception.vector = (u8)vector;
 	x->exception.has_error = ERROR_CODE_VECTORS >> vector & 1;
 	if (vector == 14) /* intercepted while one instruction is let through */
 		s->vmcb->cr2 = s->vmcb->exit_info2;
+	if ((vector == 3 || vector == 4) && !x->insn_len)
+		x->insn_len = 1; /* INT3, INTO */
 	x->exception.error = (u32)s->vmcb->exit_info1;
 	x->exception.dr6 = 0; /* #DB: the saved DR6 is what the handler shall see */
+	x->exception.stepped = false;
 }
 
 /*
@@ -101,7 +91,7 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 static void exit_iret(struct svm_vcpu *s)
 {
 	s->vmcb->intercept1 &= (u32)~INTERCEPT_IRET;
-	s->armed |= ARMED_IRET_STEP;
+	s->v.want_step |= STEP_NMI;
 }
 
 void svm_translate_exit(struct svm_vcpu *s, u32 code)
@@ -123,6 +113,9 @@ void svm_translate_exit(struct svm_vcpu *s, u32 code)
 	case EXIT_CODE_INVALID:
 		x->kind = EXIT_ENTRY_FAILED;
 		x->qualification = c->exit_info1;
+		break;
+	case SVM_EXIT_SWINT:
+		svm_soft_interrupt(s);
 		break;
 	case SVM_EXIT_IRET:
 		exit_iret(s);

@@ -32,6 +32,7 @@ const struct virt_ops svm_ops = {
 	.get_seg = svm_get_seg,
 	.set_seg = svm_set_seg,
 	.get_mmu = svm_get_mmu,
+	.debug_exits = svm_debug_exits,
 	.pause_exits = svm_pause_exits,
 	.flush = svm_flush,
 	.dump = svm_dump,

@@ -100,6 +100,10 @@ void svm_set_reg(struct vcpu *v, enum vreg reg, u64 value)
 	case VR_NMI_BLOCKED:
 		s->nmi_blocked = value;
 		break;
+	case VR_DR7:
+		s->vmcb->dr7 = value;
+		svm_arm_dr(s);
+		break;
 	default:
 		*field(s->vmcb, reg) = value;
 		/* MOV CR3 and changes of CR4 drop translations; done here by hand, so must that. */

@@ -6,6 +6,8 @@
 #include <asm/processor-flags.h>
 #include <asm/svm.h>
 #include "arch/x86/cpu.h"
+#include "arch/x86/debugreg.h"
+#include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/msr.h"
 #include "svm/insn.h"
@@ -16,15 +18,30 @@
 
 #define CS_ATTR_L BIT(9) /* as the VMCB packs it */
 
+static bool is_soft(u8 type, u8 vector)
+{
+	return type == EVENT_SOFT_INT || (type == EVENT_EXCEPTION && (vector == 3 || vector == 4));
+}
+
 static void put_event(struct svm_vcpu *s)
 {
 	const struct event *e = &s->v.event;
 	u64 inj = e->vector | (u64)e->type << EVENT_TYPE_SHIFT | EVENT_VALID;
 
+	/* What INT n, INT3 and INTO push is where the instruction ends. */
+	if (e->insn_len && is_soft(e->type, e->vector)) {
+		s->vmcb->next_rip = s->v.rip + e->insn_len;
+		if (!svm_setup_.nrips) {
+			s->armed |= ARMED_SOFT;
+			s->soft_len = e->insn_len;
+			s->v.rip += e->insn_len;
+		}
+	}
 	if (e->has_error)
 		inj |= EVENT_HAS_ERROR | (u64)e->error << EVENT_ERROR_SHIFT;
 	if (e->type == EVENT_NMI) {
 		s->nmi_blocked = true;
+		s->v.want_step &= (u8)~STEP_NMI;
 		s->vmcb->intercept1 |= (u32)INTERCEPT_IRET;
 	}
 	s->vmcb->event_inj = inj;
@@ -43,7 +60,7 @@ static void take_back_event(struct svm_vcpu *s)
 
 	if (type == EVENT_EXCEPTION && vector >= 32)
 		type = EVENT_EXT_INT;
-	if (type == EVENT_SOFT_INT || (type == EVENT_EXCEPTION && (vector == 3 || vector == 4)))
+	if (is_soft(type, vector))
 		return;
 	s->v.event = (struct event){ .valid = true, .type = type, .vector = vector };
 	if (info & EVENT_HAS_ERROR) {
@@ -88,22 +105,8 @@ static bool wait_for_nmi(struct svm_vcpu *s, bool event)
 	else if (s->v.rflags & X86_EFLAGS_IF)
 		return true;
 	else
-		s->armed |= ARMED_SHADOW_STEP;
+		s->v.want_step |= STEP_NMI;
 	return false;
-}
-
-static void arm_step(struct svm_vcpu *s)
-{
-	s->guest_tf = s->v.rflags & X86_EFLAGS_TF;
-	s->v.rflags |= X86_EFLAGS_TF;
-}
-
-/* TF is ours, after all but an IRET that is done: that has loaded the guest's. */
-static void hide_step(struct svm_vcpu *s)
-{
-	if (!s->guest_tf)
-		s->v.rflags &= ~(u64)X86_EFLAGS_TF;
-	s->armed &= (u8)~ARMED_SHADOW_STEP;
 }
 
 /*
@@ -120,18 +123,16 @@ static NOINLINE struct svm_vcpu *rare_work(struct svm_vcpu *s)
 {
 	bool event = s->v.event.valid, irq_window = s->v.want_irq_window;
 
+	if (s->v.want_nmi_window && !s->nmi_blocked)
+		irq_window |= wait_for_nmi(s, event);
 	if (s->v.want_step)
 		svm_step_begin(s);
 	if (event)
 		put_event(s);
-	if (s->v.want_nmi_window && !s->nmi_blocked)
-		irq_window |= wait_for_nmi(s, event);
 	if (irq_window || s->armed & ARMED_IRQ_WINDOW)
 		set_irq_window(s, irq_window);
-	if (s->step) /* one step at a time; an NMI that waits looks again after this one */
-		s->armed &= (u8)~ARMED_SHADOW_STEP;
-	else if (s->armed & ARMED_STEP)
-		arm_step(s);
+	if (s->armed & ARMED_DR && s->step.how != STEP_TARGET)
+		write_dr7(s->vmcb->dr7);
 	return s;
 }
 
@@ -183,17 +184,20 @@ static inline void translate(struct svm_vcpu *s, const struct vmcb *c)
 
 static NOINLINE void after_rare_exit(struct svm_vcpu *s)
 {
-	u8 step = s->armed & ARMED_STEP; /* of this entry; the exit may arm one for the next */
+	bool back = s->vmcb->exit_int_info & EVENT_VALID;
 
 	if (s->vmcb->tlb_control)
 		svm_flushed(s);
-	if (s->vmcb->exit_int_info & EVENT_VALID)
+	if (s->armed & ARMED_SOFT && back)
+		s->v.rip = s->vmcb->rip -= s->soft_len;
+	s->armed &= (u8)~ARMED_SOFT;
+	if (s->armed & ARMED_DR)
+		write_dr7(DR7_RESET);
+	if (back)
 		take_back_event(s);
 	translate(s, s->vmcb);
-	if (s->step)
+	if (s->step.how != STEP_NONE)
 		svm_step_end(s);
-	else if (s->armed & step)
-		hide_step(s);
 }
 
 void svm_run(struct vcpu *v)
@@ -219,8 +223,8 @@ void svm_run(struct vcpu *v)
 	s->v.gpr[RAX] = c->rax;
 	s->v.rip = c->rip;
 	s->v.rflags = c->rflags;
-	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID || s->step ||
-		     s->armed & ARMED_STEP))
+	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID || s->step.how ||
+		     s->armed & ARMED_EXIT))
 		return after_rare_exit(s);
 	translate(s, c);
 }

@@ -23,27 +23,31 @@ struct svm_vcpu {
 	u64 asid_generation;
 	u32 asid_cpu;
 	bool nmi_blocked;
-	u8 armed;	 /* ARMED_* */
-	bool guest_tf;	 /* while armed for a step: what TF is without it */
-	u8 step;	 /* enum svm_step: how v.want_step is done, until the exit */
-	bool step_traps; /* the guest steps by itself */
-	bool step_iret;	 /* the step is an IRET: TF is what that popped */
-	u64 step_dr6;
+	u8 armed;	     /* ARMED_* */
+	u8 soft_len;	     /* ARMED_SOFT */
+	bool soft_exits;     /* ops->debug_exits: breakpoints */
+	struct {	     /* how v.want_step is done, until the exit: step.c */
+		u8 how;	     /* enum svm_step */
+		bool own_tf; /* the guest steps by itself */
+		u64 dr6;
+		u8 dr; /* STEP_TARGET: in this debug register */
+		u64 target, saved_dr, dr7;
+	} step;
 };
 
 /* Of svm_vcpu.armed: what the next entry must look at. */
 enum {
-	ARMED_IRQ_WINDOW = 1,  /* V_IRQ waits for the guest to take an interrupt */
-	ARMED_IRET_STEP = 2,   /* single-stepping over the IRET that ends the NMI's blocking */
-	ARMED_SHADOW_STEP = 4, /* likewise over the instruction behind MOV SS, for one entry */
-	ARMED_STEP = ARMED_IRET_STEP | ARMED_SHADOW_STEP,
+	ARMED_IRQ_WINDOW = 1, /* V_IRQ waits for the guest to take an interrupt */
+	ARMED_DR = 2,	      /* DR7 has breakpoints that only MOV DR7 arms (step.c) */
+	ARMED_SOFT = 4,	      /* RIP is soft_len behind the INT n, INT3 or INTO that is injected */
+	ARMED_EXIT = ARMED_DR | ARMED_SOFT, /* and at the exit */
 };
 
 /* #DB, #AC, #MC */
 #define SVM_EXCEPTIONS ((u32)(BIT(1) | BIT(17) | BIT(18)))
 
 /* STEP_EVENT: only an event is delivered, and an interrupt of our own waits behind it. */
-enum svm_step { STEP_NONE, STEP_TF, STEP_EVENT };
+enum svm_step { STEP_NONE, STEP_EVENT, STEP_TF, STEP_PUSHF, STEP_POPF, STEP_DR, STEP_TARGET };
 
 static inline struct svm_vcpu *svm_of(struct vcpu *v)
 {
@@ -96,6 +100,10 @@ static inline u8 svm_told_length(const struct vmcb *c)
 /* What v->want_step needs of this entry, and what it means for the exit (step.c). */
 void svm_step_begin(struct svm_vcpu *s);
 void svm_step_end(struct svm_vcpu *s);
+/* INT n, INT3 or INTO was intercepted as such. */
+void svm_soft_interrupt(struct svm_vcpu *s);
+void svm_debug_exits(struct vcpu *v, bool breakpoints, bool debug_registers);
+void svm_arm_dr(struct svm_vcpu *s);
 /* Fill v->exit from the VMCB, all but what run.c did already. */
 void svm_translate_exit(struct svm_vcpu *s, u32 code);
 void svm_dump(struct vcpu *v);

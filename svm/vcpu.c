@@ -96,6 +96,7 @@ void svm_vcpu_reset(struct vcpu *v)
 	svm_flush(v); /* an ASID: it may be loaded */
 	s->nmi_blocked = false;
 	s->armed = 0;
+	v->want_step &= (u8)~STEP_NMI;
 	c->dr6 = 0xffff0ff0;
 	c->dr7 = 0x400;
 	c->g_pat = PAT_RESET;

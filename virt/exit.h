@@ -35,6 +35,7 @@ enum exit_kind {
 	EXIT_TRIPLE_FAULT,
 	EXIT_TIMER,	   /* the time slice is over (VMX preemption timer) */
 	EXIT_STEP,	   /* v->want_step: the instruction is done, or its event delivered */
+	EXIT_DR_ACCESS,	   /* MOV to or from a debug register; ops->debug_exits */
 	EXIT_ENTRY_FAILED, /* the CPU refused the guest's state; the guest did not run */
 	/* a reason that is known, but that Corbel never enabled; or an unknown one */
 	EXIT_UNEXPECTED,
@@ -66,6 +67,7 @@ struct vm_exit {
 			u8 vector;
 			bool has_error;
 			u32 error;
+			bool stepped; /* #DB, with v->want_step: the instruction is done, too */
 			u64 dr6; /* #DB: the bits to set in DR6, in DR6's own polarity except RTM */
 		} exception;
 		struct {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+#include "arch/x86/debugreg.h"
 #include "arch/x86/insn.h"
 #include "lib/error.h"
 #include "virt/cpuid.h"
+#include "virt/debug.h"
 #include "virt/exits.h"
 #include "virt/fpu.h"
 #include "virt/guestmem.h"
@@ -10,7 +12,6 @@
 #include "virt/sched.h"
 
 #define KVM_ENOSYS 1000
-#define DR7_GD	   BIT(13)
 /* SDM "First Instruction Executed"; FFFF:0000 has a stub, dev/platform.c */
 #define RESET_VECTOR 0xfffffff0ul
 
@@ -174,11 +175,13 @@ static void exit_stage2_fault(struct vcpu *v)
 /*
  * #AC and #DB are intercepted so that their delivery can't loop inside the CPU: they go on to the
  * guest. So does any other, of the one instruction that is let through. But a split lock is #AC
- * too.
+ * too, and #DB and #BP may be a debugger's.
  */
 static void exit_exception(struct vcpu *v)
 {
 	if (v->exit.exception.vector == 17 && split_fault(v))
+		return;
+	if (unlikely(v->vm->debug) && debug_exception(v))
 		return;
 	if (v->exit.exception.vector == 1) {
 		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | v->exit.exception.dr6);
@@ -310,6 +313,7 @@ static void exit_failed(struct vcpu *v)
 	X(TRIPLE_FAULT, "triple-fault", exit_triple_fault) \
 	X(TIMER, "timer", exit_yield)                      \
 	X(STEP, "step", exit_nothing)                      \
+	X(DR_ACCESS, "dr-access", debug_dr_access)         \
 	X(ENTRY_FAILED, "entry-failed", exit_failed)       \
 	X(UNEXPECTED, "unexpected", exit_failed)
 

@@ -59,7 +59,12 @@ struct virt_ops {
 	 * Largest stage-2 leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB) that setup found: for stage2_init().
 	 */
 	u8 (*max_leaf)(void);
-	/* Can it stop a vCPU after one instruction (v->want_step)? As setup found. */
+	/*
+	 * Can it stop a vCPU after one instruction (v->want_step)? As setup found. Then run returns
+	 * with EXIT_STEP after one, or at the first one of the handler that an event or exception
+	 * was delivered to; or with the instruction's own exit, before it; or with #DB if that was
+	 * due as well (exception.stepped). The guest does not see it.
+	 */
 	bool (*can_step)(void);
 	/*
 	 * Turn the extension on or off on this CPU; all or nothing. state->region is this CPU's.
@@ -102,6 +107,12 @@ struct virt_ops {
 	void (*set_reg)(struct vcpu *v, enum vreg reg, u64 value);
 	void (*get_seg)(struct vcpu *v, enum vseg seg, struct segment *out);
 	void (*set_seg)(struct vcpu *v, enum vseg seg, const struct segment *in);
+
+	/*
+	 * Shall #BP exit (RIP is at the INT3), and MOV to and from debug registers? v is loaded
+	 * here; forgotten by vcpu_reset.
+	 */
+	void (*debug_exits)(struct vcpu *v, bool breakpoints, bool debug_registers);
 
 	/*
 	 * All that a page walk needs in one call, for backends where these are plain loads: on SVM

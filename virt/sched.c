@@ -6,6 +6,7 @@
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/list.h"
+#include "virt/debug.h"
 #include "virt/enable.h"
 #include "virt/exit_cost.h"
 #include "virt/ops.h"
@@ -346,6 +347,40 @@ static void count_wakeup(struct sched_stats *stats, u64 woken)
 	stats->wakeup_us[bucket]++;
 }
 
+void sched_resume(struct vcpu *v)
+{
+	u8 paused = VCPU_PAUSED;
+
+	if (__atomic_compare_exchange_n(&v->state, &paused, VCPU_STOPPED, false, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST))
+		sched_enqueue(v);
+}
+
+/* vCPUs of a VM that does not run are started by tasks of the debugger's own CPU only. */
+bool sched_claim(struct vcpu *v)
+{
+	u8 paused = VCPU_PAUSED;
+
+	return __atomic_load_n(&v->vm->state, __ATOMIC_SEQ_CST) != VM_RUNNING ||
+	       __atomic_compare_exchange_n(&v->state, &paused, VCPU_CLAIMED, false,
+					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* A request or the end of the hold that came before that was published found nobody to wake. */
+static void pause(struct vcpu *v)
+{
+	__atomic_store_n(&v->state, VCPU_PAUSED, __ATOMIC_SEQ_CST);
+	if (!__atomic_load_n(&v->debug.hold, __ATOMIC_SEQ_CST) ||
+	    __atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_STOP)
+		sched_resume(v);
+}
+
+void sched_unclaim(struct vcpu *v)
+{
+	if (v->state == VCPU_CLAIMED)
+		pause(v);
+}
+
 static struct vcpu *next_vcpu(struct runq *q)
 {
 	struct vcpu *v = NULL;
@@ -427,6 +462,10 @@ static void run_vcpu(struct runq *q, struct vcpu *v)
 
 	if (r == VCPU_RUN_STOPPED) {
 		vcpu_at_rest(v);
+	} else if (r == VCPU_RUN_HELD) {
+		pause(v);
+		if (debug_rest_hook)
+			debug_rest_hook();
 	} else if (r == VCPU_RUN_YIELDED) {
 		WRITE_ONCE(v->state, VCPU_STOPPED);
 		queue_add(v, false); /* the loop looks at the queue anyway */

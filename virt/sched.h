@@ -50,6 +50,14 @@ u32 sched_load(u32 cpu);
  */
 void sched_close(void);
 /*
+ * A vCPU that a debugger holds (VCPU_PAUSED): let it run again, no-op if it is not at rest; keep it
+ * from being run for a moment, false if it does; the end of that, which runs it if it was to stop
+ * or to go on meanwhile. One debugger.
+ */
+void sched_resume(struct vcpu *v);
+bool sched_claim(struct vcpu *v) MUST_CHECK;
+void sched_unclaim(struct vcpu *v);
+/*
  * Somebody else wants this CPU: a task, a vCPU whose turn it is. While it runs a vCPU, interrupts
  * off. May give vCPUs that wait to idle CPUs.
  */

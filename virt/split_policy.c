@@ -156,7 +156,7 @@ static void let_through(struct vcpu *v)
 		return; /* detection is off by now */
 	if (mark)
 		unmark(v, false);
-	v->want_step = true;
+	v->want_step |= STEP_SPLIT;
 	v->split.rip = v->rip;
 }
 
@@ -201,7 +201,7 @@ bool split_fault(struct vcpu *v)
 
 static void end_pass(struct vcpu *v, bool done)
 {
-	v->want_step = false;
+	v->want_step &= (u8)~STEP_SPLIT;
 	if (FAULTS && v->split.marked)
 		unmark(v, true);
 	if (split_lock_pass_end() && done)
@@ -223,6 +223,6 @@ void split_after_exit(struct vcpu *v)
 
 void split_put(struct vcpu *v)
 {
-	if (v->want_step)
+	if (v->want_step & STEP_SPLIT)
 		end_pass(v, false);
 }

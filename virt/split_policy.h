@@ -54,7 +54,7 @@ const char *split_policy_name(enum split_policy policy);
 
 /* #AC that is not the guest's own alignment check? Then it is dealt with. */
 bool split_fault(struct vcpu *v);
-/* An exit with v->want_step: the pass ends, unless the same instruction comes next. */
+/* An exit with STEP_SPLIT: the pass ends, unless the same instruction comes next. */
 void split_after_exit(struct vcpu *v);
 /* The vCPU gives up this CPU. */
 void split_put(struct vcpu *v);

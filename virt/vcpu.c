@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* What handlers do to a vCPU: registers, skipping, exceptions; and its run loop. */
 #include "arch/x86/cpu.h"
+#include "arch/x86/debugreg.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/split_lock.h"
 #include "lib/log.h"
+#include "virt/debug.h"
 #include "virt/decode.h"
 #include "virt/exits.h"
 #include "virt/fpu.h"
 #include "virt/guestmem.h"
 #include "virt/ops.h"
 #include "virt/sched.h"
-
-#define DR6_BS BIT(14)
 
 u64 vcpu_gpr(struct vcpu *v, enum gpr n)
 {
@@ -39,6 +39,8 @@ void vcpu_request(struct vcpu *v, u32 requests)
 	if (__atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST))
 		sched_enqueue(v);
+	else if (requests & REQ_STOP)
+		sched_resume(v);
 }
 
 enum insn_mode vcpu_mode(struct vcpu *v)
@@ -85,7 +87,10 @@ static NOINLINE void skip_wrapped(struct vcpu *v, u64 next)
 
 NOINLINE void vcpu_step_trap(struct vcpu *v)
 {
-	virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BS);
+	if (v->debug.owns_dr)
+		v->debug.dr6 |= DR6_BS;
+	else
+		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BS);
 	vcpu_exception(v, 1, false, 0);
 }
 
@@ -161,6 +166,12 @@ static void deliver_events(struct vcpu *v)
 	int pending = chip ? chip->pending(v) : -1;
 
 	v->want_irq_window = v->want_nmi_window = false;
+	/* A debugger steps the program, not into the timer's handler; out of HLT there is none. */
+	if (unlikely(v->want_step & STEP_DEBUG) && v->activity == VCPU_ACTIVE) {
+		if (v->apicv)
+			virt_ops->apicv_requested(v, 0);
+		return;
+	}
 	if (pending < 0 && !v->nmi_pending)
 		return;
 	shadow = !v->clear_shadow && virt_ops->get_reg(v, VR_INTR_SHADOW);
@@ -190,12 +201,17 @@ static void deliver_events(struct vcpu *v)
 	}
 }
 
-enum run_verdict { RUN_ENTER, RUN_YIELD, RUN_STOP };
+enum run_verdict { RUN_ENTER, RUN_YIELD, RUN_STOP, RUN_HOLD };
 
 static enum run_verdict serve_requests(struct vcpu *v)
 {
-	u32 req = __atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST);
+	u32 req;
 
+	/* All but a stop waits for the end of it. */
+	if (unlikely(__atomic_load_n(&v->debug.hold, __ATOMIC_SEQ_CST)) &&
+	    !(READ_ONCE(v->requests) & REQ_STOP))
+		return RUN_HOLD;
+	req = __atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST);
 	if (req & REQ_FLUSH) {
 		WRITE_ONCE(v->flushed, READ_ONCE(v->vm->stage2.generation));
 		virt_ops->flush(v);
@@ -234,6 +250,8 @@ static void load(struct vcpu *v)
 	fpu_load(v);
 	vcpu_load_dr(v);
 	virt_ops->pause_exits(v, sched_others_wait());
+	if (unlikely(v->vm->debug))
+		debug_vcpu_load(v);
 	if (unlikely(!v->launched_before)) {
 		v->launched_before = true;
 		log_debug("vm %s vcpu %u: first entry at TSC %lu", v->vm->name, v->index, rdtsc());
@@ -244,10 +262,14 @@ static void put(struct vcpu *v)
 {
 	split_put(v);
 	split_lock_vcpu_put();
-	v->dr[0] = read_dr0();
-	v->dr[1] = read_dr1();
-	v->dr[2] = read_dr2();
-	v->dr[3] = read_dr3();
+	if (likely(!v->debug.owns_dr)) {
+		v->dr[0] = read_dr0();
+		v->dr[1] = read_dr1();
+		v->dr[2] = read_dr2();
+		v->dr[3] = read_dr3();
+	}
+	if (unlikely(v->vm->debug))
+		debug_vcpu_put(v);
 	fpu_put(v);
 	virt_ops->vcpu_put(v);
 	v->loaded_cpu = CPU_NONE;
@@ -280,13 +302,18 @@ enum run_result vcpu_run(struct vcpu *v)
 		 * never lets the guest reach an instruction, where the CPU would look at
 		 * interrupts.
 		 */
-		if (unlikely(v->event.valid))
+		if (unlikely(v->event.valid | v->want_step)) {
+			if (v->want_step & STEP_SPLIT)
+				split_after_exit(v);
+			if (v->want_step & STEP_DEBUG)
+				debug_after_exit(v);
 			vcpu_take_irqs(v);
-		if (unlikely(v->want_step))
-			split_after_exit(v);
+		}
 	}
 	put(v);
 	if (verdict == RUN_STOP)
 		return VCPU_RUN_STOPPED;
+	if (verdict == RUN_HOLD)
+		return VCPU_RUN_HELD;
 	return v->activity ? VCPU_RUN_HALTED : VCPU_RUN_YIELDED;
 }

@@ -105,7 +105,11 @@ enum vcpu_request {
 	REQ_INIT = 64,	 /* an INIT for the guest */
 	REQ_SIPI = 128,	 /* a start-up IPI, with sipi_vector */
 	REQ_DELAY = 256, /* the wait of VCPU_DELAYED may be over */
+	REQ_DEBUG = 512, /* leave the run loop if debug.hold is set */
 };
+
+/* Who wants a step. STEP_NMI is the backend's: to open NMIs behind the instruction. */
+enum { STEP_NMI = 1, STEP_SPLIT = 2, STEP_DEBUG = 4 };
 
 /* What the guest has the vCPU do; SDM "Guest Non-Register State", activity state. */
 enum vcpu_activity {
@@ -115,8 +119,15 @@ enum vcpu_activity {
 	VCPU_DELAYED, /* Corbel's own: it waits for its next split lock (virt/split_policy.c) */
 };
 
-/* What the scheduler does with it; halted: with nothing to do. */
-enum vcpu_state { VCPU_STOPPED, VCPU_RUNNABLE, VCPU_RUNNING, VCPU_HALTED };
+/* What the scheduler does with it; halted: with nothing to do; paused: held by a debugger. */
+enum vcpu_state {
+	VCPU_STOPPED,
+	VCPU_RUNNABLE,
+	VCPU_RUNNING,
+	VCPU_HALTED,
+	VCPU_PAUSED,
+	VCPU_CLAIMED, /* paused, and the debugger is at work on it */
+};
 
 #define CPU_NONE (~0u)
 
@@ -125,6 +136,19 @@ struct exit_cost {
 	u64 entered, exited;   /* when: the last time */
 	u64 guest;	       /* in guest mode */
 	u64 ticks[EXIT_KINDS]; /* from exits to entries */
+};
+
+/* Why a vCPU holds by itself: a step is done, or + enum debug_break, a breakpoint was met. */
+enum debug_stop { DEBUG_NONE, DEBUG_STEP, DEBUG_BREAK };
+
+/* virt/debug.c's; all 0 while no debugger is attached. */
+struct vcpu_debug {
+	bool hold;    /* atomic: come to rest, and stay there */
+	bool owns_dr; /* the debug registers are the debugger's: dr, dr6 and dr7 are the guest's */
+	u8 stop;      /* enum debug_stop */
+	u64 address;  /* stop: where */
+	u64 dr6, dr7;
+	u64 irq_flags;
 };
 
 struct io_region;
@@ -140,8 +164,8 @@ struct vcpu {
 	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
 	bool clear_shadow;
 	bool want_irq_window, want_nmi_window;
-	bool apicv;	/* the CPU delivers interrupts by itself: ops->apicv */
-	bool want_step; /* execute one instruction, then EXIT_STEP */
+	bool apicv;   /* the CPU delivers interrupts by itself: ops->apicv */
+	u8 want_step; /* STEP_*: execute one instruction, then EXIT_STEP */
 	struct event event;
 	struct vm_exit exit;
 	struct exit_cost cost;
@@ -173,7 +197,9 @@ struct vcpu {
 
 	void *fpu; /* XSAVE area, page aligned */
 	u64 xcr0;  /* the guest's */
-	u64 dr[4]; /* DR0..DR3 while not loaded */
+	u64 dr[4]; /* DR0..DR3 while not loaded, or while debug.owns_dr */
+
+	struct vcpu_debug debug;
 };
 
 u64 vcpu_gpr(struct vcpu *v, enum gpr n);
@@ -229,9 +255,9 @@ void vcpu_step_trap(struct vcpu *v);
 /* As vcpu_skip, for one whose length is known. */
 void vcpu_skip_len(struct vcpu *v, u32 len);
 
-enum run_result { VCPU_RUN_YIELDED, VCPU_RUN_HALTED, VCPU_RUN_STOPPED };
+enum run_result { VCPU_RUN_YIELDED, VCPU_RUN_HALTED, VCPU_RUN_STOPPED, VCPU_RUN_HELD };
 /*
- * Run loop: run v on this CPU until it halts, stops, or must give up the CPU. Interrupts off on
- * entry and return.
+ * Run loop: run v on this CPU until it halts, stops, is held, or must give up the CPU. Interrupts
+ * off on entry and return.
  */
 enum run_result vcpu_run(struct vcpu *v);

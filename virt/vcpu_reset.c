@@ -6,6 +6,7 @@
 #include <asm/processor-flags.h>
 #include "arch/x86/insn.h"
 #include "virt/cpuid.h"
+#include "virt/debug.h"
 #include "virt/fpu.h"
 #include "virt/ops.h"
 #include "virt/vm.h"
@@ -69,6 +70,8 @@ void vcpu_take_init(struct vcpu *v)
 		virt_ops->set_reg(v, kept_by_init[i], kept[i]);
 	virt_ops->set_reg(v, VR_CR0, cr0 | X86_CR0_ET);
 	vcpu_load_dr(v);
+	if (v->vm->debug)
+		debug_vcpu_load(v);
 	if (v->vm->irqchip)
 		v->vm->irqchip->init(v);
 }

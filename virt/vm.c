@@ -13,6 +13,7 @@
 #include "mm/phys.h"
 #include "virt/corruption.h"
 #include "virt/cpuid.h"
+#include "virt/debug.h"
 #include "virt/enable.h"
 #include "virt/fpu.h"
 #include "virt/ops.h"
@@ -268,6 +269,7 @@ bool vm_destroy_step(struct vm *vm)
 	}
 	if (vm->stage2.fmt)
 		vm_free_tables(vm);
+	debug_free(vm);
 	if (vm->cpuid)
 		frame_free(hpa_pfn(ptr_hpa(vm->cpuid)), FRAME_HEAP, id);
 	frame_free_order(hpa_pfn(ptr_hpa(vm)), VM_ORDER, FRAME_HEAP, id);

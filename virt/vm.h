@@ -114,6 +114,7 @@ struct vm {
 	struct cpuid_policy *cpuid; /* virt/cpuid.h */
 	void *platform;		    /* dev/platform.c's devices */
 	struct vm_split split;
+	struct vm_debug *debug; /* virt/debug.h; NULL until a debugger attaches */
 	/*
 	 * Fill memory, devices and vCPU 0 for a start from power-on: set by who created the VM.
 	 * Called by vm_start(), not running, interrupts on. On failure *why (why_len bytes) gets

@@ -56,7 +56,7 @@ void vmx_apicv(struct vcpu *v, const void *page, u8 in_service)
 
 	v->apicv = page && vmx_controls.apicv;
 	x->apic = page;
-	x->proc = vmx_controls.proc;
+	x->proc = vmx_controls.proc | (x->proc & (u32)PROC_MOV_DR);
 	x->proc2 &= ~(u32)APICV_PROC2;
 	if (v->apicv) {
 		start(x, in_service);

@@ -3,6 +3,7 @@
  * From VMX exit reasons to the neutral kinds of virt/exit.h (SDM app. C "VMX Basic Exit Reasons";
  * "Basic VM-Exit Information"). Fields of the VMCS are read only for the reasons that define them.
  */
+#include "arch/x86/debugreg.h"
 #include "arch/x86/trap.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
@@ -113,10 +114,35 @@ static void exception_detail(struct vmx_vcpu *x)
 	e->exception.has_error = has_error;
 	e->exception.error = has_error ? (u32)vmcs_read(VMCS_EXIT_INTR_ERROR) : 0;
 	e->exception.dr6 = 0;
+	e->exception.stepped = false;
 	if (vector == 1)
 		e->exception.dr6 = vmcs_read(VMCS_EXIT_QUALIFICATION);
 	if (vector == 1 || vector == 17) /* the instruction may be executed again in its shadow */
 		x->todo |= TODO_DEBUG;
+}
+
+/*
+ * SDM "Monitor Trap Flag". A #DB that is due as well would come at the next entry: it is taken now,
+ * so that a debugger hears of both at once.
+ */
+static void step_detail(struct vmx_vcpu *x)
+{
+	struct vm_exit *e = &x->v.exit;
+	u64 pending = vmcs_read(VMCS_GUEST_PENDING_DEBUG);
+
+	e->insn_len = 0;
+	check_delivery(x);
+	if (!(pending & DR6_TRAPS))
+		return;
+	vmcs_write(VMCS_GUEST_PENDING_DEBUG, 0);
+	x->todo |= TODO_DEBUG;
+	e->kind = EXIT_EXCEPTION;
+	e->exception.vector = 1;
+	e->exception.has_error = false;
+	e->exception.stepped = true;
+	e->exception.dr6 = dr6_events(pending, vmcs_read(VMCS_GUEST_DR7), true);
+	if (!e->exception.dr6)
+		e->kind = EXIT_STEP;
 }
 
 /* SDM "Exit Qualification for I/O Instructions" */
@@ -218,7 +244,7 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 	[EXIT_REASON_VMCALL] = { EXIT_HYPERCALL, INSN_ONLY },
 	[EXIT_REASON_VMCLEAR... EXIT_REASON_VMON] = { EXIT_VIRT_INSN, INSN_ONLY },
 	[EXIT_REASON_CR_ACCESS] = { EXIT_CR_ACCESS, cr_detail },
-	[EXIT_REASON_DR_ACCESS] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_DR_ACCESS] = { EXIT_DR_ACCESS, INSN_ONLY },
 	[EXIT_REASON_IO_INSTRUCTION] = { EXIT_IO, io_detail },
 	[EXIT_REASON_MSR_READ] = { EXIT_MSR_READ, INSN_ONLY },
 	[EXIT_REASON_MSR_WRITE] = { EXIT_MSR_WRITE, INSN_ONLY },
@@ -230,7 +256,7 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 		EXIT_REASON_MSR_LOAD_FAIL] = { EXIT_ENTRY_FAILED, unexpected },
 	[35] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
 	[EXIT_REASON_MWAIT_INSTRUCTION] = { EXIT_MWAIT, INSN_ONLY },
-	[EXIT_REASON_MONITOR_TRAP_FLAG] = { EXIT_STEP, no_detail },
+	[EXIT_REASON_MONITOR_TRAP_FLAG] = { EXIT_STEP, step_detail },
 	[38] = { EXIT_UNEXPECTED, unexpected }, /* not defined */
 	[EXIT_REASON_MONITOR_INSTRUCTION] = { EXIT_MONITOR, INSN_ONLY },
 	[EXIT_REASON_PAUSE_INSTRUCTION] = { EXIT_PAUSE, INSN_ONLY },

@@ -25,6 +25,7 @@ const struct virt_ops vmx_ops = {
 	.set_reg = vmx_set_reg,
 	.get_seg = vmx_get_seg,
 	.set_seg = vmx_set_seg,
+	.debug_exits = vmx_debug_exits,
 	.pause_exits = vmx_pause_exits,
 	.apicv = vmx_apicv,
 	.apicv_requested = vmx_apicv_requested,

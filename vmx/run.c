@@ -17,20 +17,27 @@ static NOINLINE void write_rflags(struct vmx_vcpu *x)
 	vmcs_write(VMCS_GUEST_RFLAGS, x->v.rflags);
 }
 
+void vmx_write_proc(struct vmx_vcpu *x)
+{
+	u32 windows = x->windows;
+
+	vmcs_write(VMCS_PROC_CONTROLS, x->proc | (windows & 1) << PROC_INTR_WINDOW_BIT |
+					       (windows >> 1 & 1) << PROC_NMI_WINDOW_BIT |
+					       windows >> 2 << PROC_MTF_BIT);
+}
+
 /*
  * SDM "Interrupt-Window Exiting and Virtual-Interrupt Delivery", "NMI-Window Exiting", "Monitor
  * Trap Flag"
  */
 static void write_windows(struct vmx_vcpu *x)
 {
-	u32 irq = x->v.want_irq_window, nmi = x->v.want_nmi_window, step = x->v.want_step;
+	u32 irq = x->v.want_irq_window, nmi = x->v.want_nmi_window, step = x->v.want_step != 0;
 	u8 windows = (u8)(irq | nmi << 1 | step << 2);
 
 	if (windows != x->windows) {
 		x->windows = windows;
-		vmcs_write(VMCS_PROC_CONTROLS, x->proc | irq << PROC_INTR_WINDOW_BIT |
-						       nmi << PROC_NMI_WINDOW_BIT |
-						       step << PROC_MTF_BIT);
+		vmx_write_proc(x);
 	}
 }
 

@@ -67,6 +67,7 @@ _Static_assert(ACTIVITY_ACTIVE == 0, "the activity state is among them");
 static void write_controls(struct vmx_vcpu *x)
 {
 	vmcs_write(VMCS_PIN_CONTROLS, vmx_controls.pin);
+	x->proc = 0;
 	vmx_apicv(&x->v, NULL, 0);
 	vmcs_write(VMCS_EXIT_CONTROLS, vmx_controls.exit);
 	vmcs_write(VMCS_ENTRY_CONTROLS, vmx_controls.entry);
@@ -79,12 +80,7 @@ static void write_controls(struct vmx_vcpu *x)
 	if (x->vpid)
 		vmcs_write(VMCS_VPID, x->vpid);
 	vmcs_write(VMCS_EPT_POINTER, x->eptp);
-	/*
-	 * #AC and #DB: a guest can make their delivery raise them again without end, and no
-	 * interrupt gets in between. #MC is the host's. Page faults: mask and match are 0, which
-	 * leaves them to the guest.
-	 */
-	vmcs_write(VMCS_EXCEPTION_BITMAP, BIT(1) | BIT(17) | BIT(18));
+	vmcs_write(VMCS_EXCEPTION_BITMAP, VMX_EXCEPTIONS);
 	vmcs_write(VMCS_LINK_POINTER, ~0ull);
 }
 
@@ -249,6 +245,16 @@ void vmx_pause_exits(struct vcpu *v, bool on)
 	if (proc2 != x->proc2)
 		vmcs_write(VMCS_PROC_CONTROLS2, proc2);
 	x->proc2 = proc2;
+}
+
+/* ops->debug_exits */
+void vmx_debug_exits(struct vcpu *v, bool breakpoints, bool debug_registers)
+{
+	struct vmx_vcpu *x = to_vmx(v);
+
+	vmcs_write(VMCS_EXCEPTION_BITMAP, VMX_EXCEPTIONS | (breakpoints ? BIT(3) : 0));
+	x->proc = (x->proc & ~(u32)PROC_MOV_DR) | (debug_registers ? (u32)PROC_MOV_DR : 0);
+	vmx_write_proc(x);
 }
 
 /* ops->vcpu_put: VMCLEAR writes everything back to memory, so that any CPU may load it next. */

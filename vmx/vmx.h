@@ -58,7 +58,7 @@ struct vmx_vcpu {
 	u8 windows;
 	u8 todo;	 /* TODO_* */
 	bool launched;	 /* VMRESUME, no longer VMLAUNCH */
-	u32 proc;	 /* VMCS_PROC_CONTROLS without windows */
+	u32 proc;	 /* VMCS_PROC_CONTROLS without windows: vmx_write_proc() */
 	u32 proc2;	 /* VMCS_PROC_CONTROLS2; without VPID if there was none left */
 	const u32 *apic; /* with v.apicv: the virtual-APIC page */
 	u64 eoi_exit[4]; /* ... and a copy of VMCS_EOI_EXIT0.. */
@@ -146,6 +146,13 @@ const char *vmx_exit_reason_name(u32 reason);
 u64 vmx_enter(u64 gpr[GPRS], u64 *host_rsp, bool resume);
 void vmx_exit(void); /* a label, not a function */
 
+/*
+ * #AC and #DB: a guest can make their delivery raise them again without end, and no interrupt gets
+ * in between. #MC is the host's. Page faults: mask and match are 0, which leaves them to the guest.
+ */
+#define VMX_EXCEPTIONS (BIT(1) | BIT(17) | BIT(18))
+void vmx_debug_exits(struct vcpu *v, bool breakpoints, bool debug_registers);
+void vmx_write_proc(struct vmx_vcpu *x);
 /* apicv.c */
 /* Pass through what the CPU virtualizes. */
 void vmx_apicv_bitmap(u64 *bitmap);

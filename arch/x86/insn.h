@@ -83,10 +83,17 @@ REGISTER_ACCESS(cr0)
 REGISTER_ACCESS(cr2)
 REGISTER_ACCESS(cr3)
 REGISTER_ACCESS(cr4)
+#ifdef CORBEL_HOST
+void write_dr0(u64 x);
+void write_dr1(u64 x);
+void write_dr2(u64 x);
+void write_dr3(u64 x);
+#else
 REGISTER_ACCESS(dr0)
 REGISTER_ACCESS(dr1)
 REGISTER_ACCESS(dr2)
 REGISTER_ACCESS(dr3)
+#endif
 REGISTER_ACCESS(dr6)
 REGISTER_ACCESS(dr7)
 #undef REGISTER_ACCESS

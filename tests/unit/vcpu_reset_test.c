@@ -7,6 +7,7 @@
 
 #include <asm/processor-flags.h>
 #include "tests/unit/fake_vm.h"
+#include "virt/debug.h"
 #include "virt/fpu.h"
 
 #define SIGNATURE 0x806ea
@@ -29,6 +30,12 @@ void vcpu_load_dr(const struct vcpu *v)
 	dr_loads++;
 	for (u32 i = 0; i < 4; i++)
 		assert_int_equal(v->dr[i], 0);
+}
+
+void debug_vcpu_load(struct vcpu *v)
+{
+	(void)v;
+	fail(); /* no debugger is attached */
 }
 
 void vcpu_request(struct vcpu *v, u32 requests)
