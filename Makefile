@@ -34,7 +34,8 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	boot/vms.c \
 	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_memory.c \
 	debug/commands_sched.c debug/commands_split.c debug/commands_system.c debug/commands_vm.c debug/console.c \
-	debug/crash.c debug/dump.c debug/escape.c debug/keyboard.c debug/lineedit.c debug/monitor.c debug/screen.c \
+	debug/crash.c debug/dump.c debug/escape.c debug/gdb.c debug/gdb_line.c debug/gdb_memory.c \
+	debug/gdb_packet.c debug/gdb_regs.c debug/keyboard.c debug/lineedit.c debug/monitor.c debug/screen.c \
 	debug/status.c debug/terminal.c debug/vmconsole.c debug/watchdog.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
 	dev/pic.c dev/pit.c dev/platform.c dev/pm_timer.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c \
@@ -257,6 +258,11 @@ $(B)/guest-tests/%.c.o: %.c
 $(B)/guest-tests/%.asm.o: %.asm $(wildcard tests/guest/lib/*.inc)
 	@mkdir -p $(@D)
 	$Q$(NASM) -f elf64 -g -F dwarf -Itests/guest/ $< -o $@
+# One with symbols, for gdb: an ELF file with DWARF.
+$(B)/tiny/gdb: tests/guest/gdb/main.asm
+	@mkdir -p $(@D) $(B)/tiny.o
+	$Q$(NASM) -f elf64 -g -F dwarf -w-number-overflow $< -o $(B)/tiny.o/gdb.o
+	$Qld -n -Ttext=0x1000000 -z noexecstack --no-warn-rwx-segments -e start -o $@ $(B)/tiny.o/gdb.o
 usb: $(B)/corbel.efi $(B)/run.conf guest
 	@tools/mkusb -c $(B)/run.conf -o $(B)/corbel.img $(KERNEL) $(INITRD)
 	@echo "$(B)/corbel.img is ready: dd if=$(B)/corbel.img of=/dev/sdX bs=1M conv=fsync"

@@ -106,8 +106,10 @@ struct config_module {
 /* About 60 KiB: not for the stack. */
 struct config {
 	enum config_serial serial;
-	u16 serial_port; /* I/O port, with CONFIG_SERIAL_PORT */
-	u32 baud;	 /* divides 115200 */
+	u16 serial_port;	/* I/O port, with CONFIG_SERIAL_PORT */
+	u32 baud;		/* divides 115200 */
+	enum config_serial gdb; /* as serial; CONFIG_SERIAL_AUTO: the second port, if it is there */
+	u16 gdb_port;
 	enum config_idle when_idle;
 	enum config_mixed mixed_cpus;
 	enum config_corruption on_corruption;

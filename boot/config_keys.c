@@ -154,8 +154,10 @@ static bool set_split_lock(struct parser *p, struct text value, void *field)
 
 /* ---- Keys of [corbel] ---- */
 
-static bool set_serial(struct parser *p, struct text value, void *field)
+/* serial and gdb */
+static bool set_line(struct parser *p, struct text value, void *field)
 {
+	bool is_gdb = field == &p->config->gdb;
 	static const u16 ports[] = { 0, 0, 0x3f8, 0x2f8, 0x3e8, 0x2e8 };
 	s32 i = word_index(value, "auto none com1 com2 com3 com4");
 	u64 port = i < 0 ? 0 : ports[i];
@@ -165,7 +167,7 @@ static bool set_serial(struct parser *p, struct text value, void *field)
 	*(u32 *)field = i == 0	 ? CONFIG_SERIAL_AUTO
 			: i == 1 ? CONFIG_SERIAL_NONE
 				 : CONFIG_SERIAL_PORT;
-	p->config->serial_port = (u16)port;
+	*(is_gdb ? &p->config->gdb_port : &p->config->serial_port) = (u16)port;
 	return true;
 }
 
@@ -214,7 +216,9 @@ static bool set_faults(struct parser *p, struct text value, void *field)
 
 #define CORBEL(type, member) FIELD(struct config, type, member)
 const struct key corbel_keys[] = {
-	{ "serial", set_serial, CORBEL(u32, serial),
+	{ "serial", set_line, CORBEL(u32, serial),
+	  .expects = "auto, none, com1 to com4, or a port like 0x3f8" },
+	{ "gdb", set_line, CORBEL(u32, gdb),
 	  .expects = "auto, none, com1 to com4, or a port like 0x3f8" },
 	{ "baud", set_baud, CORBEL(u32, baud), .expects = "a rate that divides 115200" },
 	{ "when_idle", set_word, CORBEL(u32, when_idle), .expects = "monitor or poweroff" },

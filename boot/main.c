@@ -24,6 +24,7 @@
 #include "debug/console.h"
 #include "debug/crash.h"
 #include "debug/dump.h"
+#include "debug/gdb_line.h"
 #include "debug/monitor.h"
 #include "debug/screen.h"
 #include "debug/status.h"
@@ -42,7 +43,8 @@
 #include "virt/sched.h"
 #include "vmx/ops.h"
 
-#define STOP_MS 500
+#define STOP_MS	 500
+#define GDB_BAUD 115200
 
 void corbel_main(struct bootinfo *info);
 
@@ -134,7 +136,7 @@ static void open_serial(void)
 	if (config.serial == CONFIG_SERIAL_AUTO)
 		port = acpi.serial.space == 1 && acpi.serial.address ? (u16)acpi.serial.address
 								     : 0x3f8;
-	if (serial_init(port, config.baud))
+	if (serial_init(SERIAL_CONSOLE, port, config.baud))
 		log_warn("serial: no UART at port %#x", port);
 }
 
@@ -168,6 +170,19 @@ static void report_previous_boot(void)
 	       lines, ended ? "" : "; it was not ended on purpose:");
 	if (!ended)
 		log_replay_previous(previous_line, &lines);
+}
+
+/* By default the second port, if there is one and the console has not got it. */
+static void open_gdb(void)
+{
+	u16 port = config.gdb == CONFIG_SERIAL_PORT ? config.gdb_port : 0x2f8;
+
+	if (config.gdb == CONFIG_SERIAL_NONE)
+		return;
+	if (port != serial_port(SERIAL_CONSOLE) && !serial_init(SERIAL_GDB, port, GDB_BAUD))
+		log_info("gdb: guests can be debugged at port %#x", port);
+	else if (config.gdb == CONFIG_SERIAL_PORT)
+		log_warn("gdb: no UART at port %#x, or the console's", port);
 }
 
 static void replay_line(void *arg, const char *line, size_t len)
@@ -301,9 +316,9 @@ static void serial_received(void)
 }
 
 /* The port's interrupt: COM1 to COM4 as on every PC, another one as SPCR says; 0: it is polled. */
-static u32 serial_gsi(u16 *flags)
+static u32 serial_gsi(enum serial_line line, u16 *flags)
 {
-	u16 port = serial_port();
+	u16 port = serial_port(line);
 
 	*flags = 0;
 	if (port == 0x3f8 || port == 0x3e8)
@@ -318,13 +333,14 @@ static void serial_run(struct task *t)
 	int c;
 
 	(void)t;
-	while ((c = serial_read()) >= 0)
+	while ((c = serial_read(SERIAL_CONSOLE)) >= 0)
 		console_input((u8)c);
 }
 
 static void vm_stopped(struct vm *vm)
 {
 	(void)vm;
+	gdb_line_wake(); /* first: it sees the end of this life */
 	task_wake(&vm_task);
 }
 
@@ -413,8 +429,10 @@ static void start_run(struct task *t)
 	monitor_init(&actions);
 	status_init();
 	attach_first();
-	gsi = serial_gsi(&flags);
-	serial_start_input(gsi, flags, serial_received);
+	gsi = serial_gsi(SERIAL_CONSOLE, &flags);
+	serial_start_input(SERIAL_CONSOLE, gsi, flags, serial_received);
+	gsi = serial_gsi(SERIAL_GDB, &flags);
+	gdb_line_start(gsi, flags);
 	if (!vms_any_running())
 		task_wake(&vm_task);
 }
@@ -434,6 +452,7 @@ static void add_tasks(void)
 	hotplug_init(cpu);
 	vms_init(cpu);
 	task_add(&serial_task, cpu, serial_run);
+	gdb_line_init(cpu);
 	task_add(&vm_task, cpu, vm_run);
 	task_add(&start_task, cpu, start_run);
 	task_wake(&start_task);
@@ -504,6 +523,7 @@ void corbel_main(struct bootinfo *info)
 	crash_reboots = config.on_panic == CONFIG_PANIC_REBOOT;
 	acpi_read(info->rsdp, early_map, acpi_warning, &acpi);
 	open_serial();
+	open_gdb();
 	log_replay(replay_line, NULL); /* what was said before there was a port */
 	log_sink = console_log;
 	crash_output_hook = crash_output;

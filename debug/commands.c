@@ -31,6 +31,8 @@ const struct command commands[] = {
 	{ "rmap", "PFN", "who maps a host frame (hexadecimal number)", "rmap 0x12345", cmd_rmap },
 	{ "ept", "NAME GPA", "the entries on the way to a guest physical address",
 	  "ept linux 0xfee00000", cmd_ept },
+	{ "gdb", "[NAME]", "the gdb line; with a VM: what the next gdb is to see", "gdb linux",
+	  cmd_gdb },
 	{ "mem", "", "memory by owner", "mem", cmd_mem },
 	{ "screen", "[log|status]", "choose the screen's page (F1, F2), or print the status page",
 	  "screen status", cmd_screen },

@@ -80,6 +80,7 @@ bool cmd_sched(u32 argc, char **argv);
 bool cmd_ipi(u32 argc, char **argv);
 bool cmd_split_lock(u32 argc, char **argv);
 bool cmd_screen(u32 argc, char **argv);
+bool cmd_gdb(u32 argc, char **argv);
 
 /* Boot, once the CPUs are known: the tasks of cmd_ipi. */
 void commands_ipi_init(void);

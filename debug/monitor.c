@@ -10,6 +10,7 @@
 
 const struct monitor_actions *monitor_actions;
 static struct line line;
+static void (*output)(const char *text, size_t n) = console_print;
 
 /* Lines go out whole: a log line from another CPU must not cut one into two. */
 void monitor_printf(const char *fmt, ...)
@@ -27,7 +28,7 @@ void monitor_printf(const char *fmt, ...)
 		text[len++] = '\n';
 	}
 	if (len && text[len - 1] == '\n') {
-		console_print(text, len);
+		output(text, len);
 		len = 0;
 	}
 }
@@ -130,6 +131,13 @@ void monitor_run(char *text)
 		unknown(argv[0]);
 	else if (argc > COMMAND_WORDS || !c->run(argc, argv))
 		monitor_printf("usage: %s%s%s\n", c->name, *c->args ? " " : "", c->args);
+}
+
+void monitor_run_for(char *text, void (*to)(const char *text, size_t n))
+{
+	output = to;
+	monitor_run(text);
+	output = console_print;
 }
 
 bool cmd_help(u32 argc, char **argv)

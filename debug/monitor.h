@@ -29,6 +29,9 @@ void monitor_input(u8 c);
 /* Run one command line as if it had been typed; it is cut into words in place. The same context. */
 void monitor_run(char *line);
 
+/* As monitor_run(), but its lines go to `output`, not to the console. */
+void monitor_run_for(char *line, void (*output)(const char *text, size_t n));
+
 #define MONITOR_LINE 510
 /*
  * What commands print, from the same context. Appears once a line is complete; a line that is

@@ -14,25 +14,36 @@
 #define FIFO	    16
 #define DRAIN_US    1000
 #define POLL_US	    10000
-#define VECTOR_UART (VECTOR_DEVICE + 4)
+#define VECTOR_UART (VECTOR_DEVICE + 3) /* + enum serial_line */
 
-static u16 base;
-static char tx[TX_RING];
-static u32 tx_in, tx_out; /* free-running */
-static u8 rx[RX_RING];
-static u32 rx_in, rx_out;
+struct serial {
+	u16 base;
+	struct spinlock tx_lock;
+	u32 tx_in, tx_out; /* free-running */
+	u32 rx_in, rx_out;
+	void (*rx_hook)(void);
+	char *tx;
+	u8 *rx;
+};
+
+static char tx[SERIAL_LINES][TX_RING];
+static u8 rx[SERIAL_LINES][RX_RING];
+#define LINE(i)                                                                 \
+	{                                                                       \
+		.tx_lock = SPINLOCK_INIT(RANK_SERIAL), .tx = tx[i], .rx = rx[i] \
+	}
+static struct serial lines[SERIAL_LINES] = { LINE(0), LINE(1) };
+static struct serial *const console = &lines[SERIAL_CONSOLE];
 static bool crashed;
-static struct spinlock tx_lock = SPINLOCK_INIT(RANK_SERIAL);
-static void (*rx_hook)(void);
 static struct timer poll_timer;
 DEFINE_PERCPU(struct timer, drain_timer);
 
-u16 serial_port(void)
+u16 serial_port(enum serial_line line)
 {
-	return base;
+	return lines[line].base;
 }
 
-int serial_init(u16 port, u32 baud)
+int serial_init(enum serial_line line, u16 port, u32 baud)
 {
 	u16 divisor = (u16)(115200 / baud);
 
@@ -46,27 +57,33 @@ int serial_init(u16 port, u32 baud)
 	outb(port + UART_LCR, UART_LCR_WLEN8);
 	outb(port + UART_FCR, UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR | UART_FCR_CLEAR_XMIT);
 	outb(port + UART_MCR, UART_MCR_DTR | UART_MCR_RTS | UART_MCR_OUT2);
-	base = port;
+	lines[line].base = port;
 	return 0;
 }
 
 /* The transmitter is empty: give it what fits. */
-static void drain_some(void)
+static void drain_some(struct serial *s)
 {
-	while (tx_in != tx_out && (inb(base + UART_LSR) & UART_LSR_THRE))
-		for (u32 i = 0; i < FIFO && tx_in != tx_out; i++)
-			outb(base + UART_TX, (u8)tx[tx_out++ % TX_RING]);
+	while (s->tx_in != s->tx_out && (inb(s->base + UART_LSR) & UART_LSR_THRE))
+		for (u32 i = 0; i < FIFO && s->tx_in != s->tx_out; i++)
+			outb(s->base + UART_TX, (u8)s->tx[s->tx_out++ % TX_RING]);
 }
 
 static void drain_fire(struct timer *t)
 {
 	u64 flags = irq_save();
+	bool more = false;
 
-	spin_lock(&tx_lock);
-	drain_some();
-	if (tx_in != tx_out)
+	for (u32 i = 0; i < SERIAL_LINES; i++) {
+		struct serial *s = &lines[i];
+
+		spin_lock(&s->tx_lock);
+		drain_some(s);
+		more |= s->tx_in != s->tx_out;
+		spin_unlock(&s->tx_lock);
+	}
+	if (more)
 		timer_arm(t, rdtsc() + (u64)DRAIN_US * tsc_khz / 1000);
-	spin_unlock(&tx_lock);
 	irq_restore(flags);
 }
 
@@ -82,34 +99,38 @@ static void drain_later(void)
 
 static void put_now(char c)
 {
-	for (u32 i = 0; i < 1000000 && !(inb(base + UART_LSR) & UART_LSR_THRE); i++)
+	for (u32 i = 0; i < 1000000 && !(inb(console->base + UART_LSR) & UART_LSR_THRE); i++)
 		cpu_pause();
-	outb(base + UART_TX, (u8)c);
+	outb(console->base + UART_TX, (u8)c);
+}
+
+void serial_write_to(enum serial_line line, const char *bytes, size_t n)
+{
+	struct serial *s = &lines[line];
+	u64 flags;
+
+	if (!s->base)
+		return;
+	flags = irq_save();
+	spin_lock(&s->tx_lock);
+	while (n--) {
+		while (s->tx_in - s->tx_out == TX_RING)
+			drain_some(s);
+		s->tx[s->tx_in++ % TX_RING] = *bytes++;
+	}
+	drain_some(s);
+	if (s->tx_in != s->tx_out && bitmap_test(cpus_online.bits, this_cpu(cpu_id)))
+		drain_later();
+	spin_unlock(&s->tx_lock);
+	irq_restore(flags);
 }
 
 void serial_write(const char *bytes, size_t n)
 {
-	u64 flags;
-
-	if (!base)
-		return;
-	if (crashed) {
-		while (n--)
-			put_now(*bytes++);
-		return;
-	}
-	flags = irq_save();
-	spin_lock(&tx_lock);
-	while (n--) {
-		while (tx_in - tx_out == TX_RING)
-			drain_some();
-		tx[tx_in++ % TX_RING] = *bytes++;
-	}
-	drain_some();
-	if (tx_in != tx_out && bitmap_test(cpus_online.bits, this_cpu(cpu_id)))
-		drain_later();
-	spin_unlock(&tx_lock);
-	irq_restore(flags);
+	if (!crashed)
+		serial_write_to(SERIAL_CONSOLE, bytes, n);
+	while (crashed && console->base && n--)
+		put_now(*bytes++);
 }
 
 void serial_crash_mode(void)
@@ -118,20 +139,21 @@ void serial_crash_mode(void)
 
 	/* counted once: another CPU may be draining, too, until it is stopped */
 	crashed = true;
-	for (left = MIN(tx_in - tx_out, TX_RING); base && left; left--)
-		put_now(tx[tx_out++ % TX_RING]);
+	for (left = MIN(console->tx_in - console->tx_out, TX_RING); console->base && left; left--)
+		put_now(console->tx[console->tx_out++ % TX_RING]);
 }
 
 void serial_drain(void)
 {
+	struct serial *s = console;
 	u64 flags = irq_save();
 
-	spin_lock(&tx_lock);
-	while (base && tx_in != tx_out)
-		drain_some();
-	for (u32 i = 0; base && i < 1000000 && !(inb(base + UART_LSR) & UART_LSR_TEMT); i++)
+	spin_lock(&s->tx_lock);
+	while (s->base && s->tx_in != s->tx_out)
+		drain_some(s);
+	for (u32 i = 0; s->base && i < 1000000 && !(inb(s->base + UART_LSR) & UART_LSR_TEMT); i++)
 		cpu_pause();
-	spin_unlock(&tx_lock);
+	spin_unlock(&s->tx_lock);
 	irq_restore(flags);
 }
 
@@ -139,54 +161,72 @@ void serial_drain(void)
  * A full ring leaves the bytes to the UART, for serial_read() to fetch: the interrupt is an edge,
  * and none comes while the UART still has some. Line errors are the sender's to notice.
  */
-static void receive(void)
+static void receive(struct serial *s)
 {
 	bool any = false;
 
-	while (rx_in - __atomic_load_n(&rx_out, __ATOMIC_ACQUIRE) < RX_RING &&
-	       (inb(base + UART_LSR) & UART_LSR_DR)) {
-		rx[rx_in % RX_RING] = inb(base + UART_RX);
-		__atomic_store_n(&rx_in, rx_in + 1, __ATOMIC_RELEASE);
+	while (s->rx_in - __atomic_load_n(&s->rx_out, __ATOMIC_ACQUIRE) < RX_RING &&
+	       (inb(s->base + UART_LSR) & UART_LSR_DR)) {
+		s->rx[s->rx_in % RX_RING] = inb(s->base + UART_RX);
+		__atomic_store_n(&s->rx_in, s->rx_in + 1, __ATOMIC_RELEASE);
 		any = true;
 	}
 	if (any)
-		rx_hook();
+		s->rx_hook();
 }
 
-int serial_read(void)
+int serial_read(enum serial_line line)
 {
-	u32 out = rx_out;
+	struct serial *s = &lines[line];
+	u32 out = s->rx_out;
 	u64 flags;
 	u8 c;
 
-	if (__atomic_load_n(&rx_in, __ATOMIC_ACQUIRE) == out) {
+	if (__atomic_load_n(&s->rx_in, __ATOMIC_ACQUIRE) == out) {
 		flags = irq_save();
-		receive();
+		receive(s);
 		irq_restore(flags);
 	}
-	if (__atomic_load_n(&rx_in, __ATOMIC_ACQUIRE) == out)
+	if (__atomic_load_n(&s->rx_in, __ATOMIC_ACQUIRE) == out)
 		return -1;
-	c = rx[out % RX_RING];
-	__atomic_store_n(&rx_out, out + 1, __ATOMIC_RELEASE);
+	c = s->rx[out % RX_RING];
+	__atomic_store_n(&s->rx_out, out + 1, __ATOMIC_RELEASE);
 	return c;
 }
 
+static void console_irq(void)
+{
+	receive(&lines[SERIAL_CONSOLE]);
+}
+
+static void gdb_irq(void)
+{
+	receive(&lines[SERIAL_GDB]);
+}
+
+/* Lines whose interrupt is not known. */
 static void poll(struct timer *t)
 {
-	receive();
+	for (u32 i = 0; i < SERIAL_LINES; i++)
+		if (lines[i].rx_hook)
+			receive(&lines[i]);
 	timer_arm(t, rdtsc() + (u64)POLL_US * tsc_khz / 1000);
 }
 
-void serial_start_input(u32 gsi, u16 flags, void (*received)(void))
+void serial_start_input(enum serial_line line, u32 gsi, u16 flags, void (*received)(void))
 {
-	if (!base)
+	struct serial *s = &lines[line];
+
+	if (!s->base)
 		return;
-	rx_hook = received;
-	if (gsi && !ioapic_route(gsi, flags, VECTOR_UART, cpus[0].apic_id)) {
-		trap_set_irq(VECTOR_UART, receive);
-		outb(base + UART_IER, UART_IER_RDI);
+	s->rx_hook = received;
+	if (gsi && !ioapic_route(gsi, flags, VECTOR_UART + line, cpus[0].apic_id)) {
+		trap_set_irq(VECTOR_UART + line, line == SERIAL_GDB ? gdb_irq : console_irq);
+		outb(s->base + UART_IER, UART_IER_RDI);
 		return;
 	}
-	timer_init(&poll_timer, poll);
-	timer_arm(&poll_timer, rdtsc() + (u64)POLL_US * tsc_khz / 1000);
+	if (!poll_timer.fire)
+		timer_init(&poll_timer, poll);
+	if (!poll_timer.armed)
+		timer_arm(&poll_timer, rdtsc() + (u64)POLL_US * tsc_khz / 1000);
 }

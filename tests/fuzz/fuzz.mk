@@ -9,12 +9,13 @@ FUZZ_SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 fuzz_acpi := arch/x86/acpi.c lib/printf.c
 fuzz_config := $(test_config)
 fuzz_decode := $(test_emulate)
+fuzz_gdb := $(test_gdb)
 fuzz_linux := $(test_linux)
 fuzz_loader := $(test_loader)
 fuzz_monitor := $(test_monitor)
 fuzz_pieces := $(T_PIECES)
 fuzz_virtio := $(test_virtio)
-FUZZERS := acpi config decode linux loader monitor pieces virtio
+FUZZERS := acpi config decode gdb linux loader monitor pieces virtio
 
 $(B)/fuzz/obj/%.c.o: %.c
 	@mkdir -p $(@D)

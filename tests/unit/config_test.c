@@ -466,6 +466,13 @@ static void every_serial_port(void **state)
 		assert_string_equal(said, "");
 		assert_int_equal(config.serial, ports[i].kind);
 		assert_int_equal(config.serial_port, ports[i].port);
+		assert_int_equal(config.gdb, CONFIG_SERIAL_AUTO);
+		snprintf(text, sizeof(text), "[corbel]\ngdb = %s", ports[i].word);
+		parse(text);
+		assert_string_equal(said, "");
+		assert_int_equal(config.gdb, ports[i].kind);
+		assert_int_equal(config.gdb_port, ports[i].port);
+		assert_int_equal(config.serial_port, 0);
 	}
 }
 

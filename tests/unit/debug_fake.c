@@ -9,6 +9,7 @@
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/serial.h"
+#include "debug/commands.h"
 #include "debug/console.h"
 #include "debug/keyboard.h"
 #include "lib/error.h"
@@ -50,6 +51,12 @@ static struct virt_cpu virt_cpus_fake[4];
 static struct vcpu vcpus[2];
 static struct task *tasks[8];
 static u64 next_frame;
+
+bool cmd_gdb(u32 argc, char **argv)
+{
+	(void)argv;
+	return argc <= 2;
+}
 
 /* ---- Output ---- */
 

@@ -27,6 +27,8 @@ test_cpuid := virt/caps.c virt/cpuid.c virt/cpuid_allow.c $(U)/host.c $(T_LIB)
 test_decode := virt/decode.c virt/decode_tables.c
 test_emulate := virt/emulate.c virt/decode.c virt/decode_tables.c
 test_frames := $(T_FRAMES)
+test_gdb := $(U)/gdb_fake.c $(patsubst %,debug/%.c,gdb gdb_memory gdb_packet gdb_regs) virt/debug.c virt/decode.c \
+	virt/decode_tables.c $(T_VM)
 test_guestmem := $(T_VM)
 test_host_acpi := arch/x86/acpi.c lib/printf.c
 test_ioapic := $(T_DEV)
@@ -60,8 +62,8 @@ test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
-UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames guestmem host_acpi ioapic kvmclock lapic lib \
-	linux loader monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model topology uart \
-	vcpu_reset virtio virtio_devices
+UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
+	lib linux loader monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model topology \
+	uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
