@@ -106,4 +106,3 @@ def tests():
                says=["detection is on, which was on, and LOCK# was suppressed"],
                has=["vm m: ended: power-off: *", "vm k: ended: power-off: *",
                     re.compile("marked-ac=split fired [1-9][0-9]{3} times")])
-

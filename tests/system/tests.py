@@ -3,10 +3,12 @@
 import hashlib
 import os
 import re
+import os
 import struct
 import subprocess
 from dataclasses import dataclass, field
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests reboot=a"
 GUEST = {"vmlinuz": "guest/vmlinuz", "initrd.gz": "guest/initrd.gz"}
 
@@ -341,6 +343,31 @@ def tiny(guest, **keys):
     keys = {"cmdline": None, **keys}
     return {"conf": conf(kernel="tiny", initrd=None, memory="32M", name=guest, **keys),
             "files": {"tiny": f"tiny/{guest}"}}
+
+
+def gdb(script, program="", before=""):
+    """A line of a script: a gdb at the machine's second port does what tests/system/gdb/SCRIPT says."""
+    return (f"run {before} timeout 400 gdb -nx -q -batch -ex 'target extended-remote :'$GDB_PORT "
+            f"-x {os.path.join(HERE, 'gdb', script)} {program}\n")
+
+
+# gdb debugs guests: breakpoints, steps, watchpoints that a guest does not see; one of two VMs; Linux, which then
+# goes on.
+def debuggers():
+    line = ["--gdb", "0"]
+    symbols = "$BUILD/tiny/gdb"
+    keys = "devices = test\n"
+    for on, steps, soak in ("qemu", 1000, False), ("bochs", 200, False), ("bochs", 1000, True):
+        yield Test(f"gdb-{steps}-steps-{on}", on, **tiny("gdb", vm=keys), emu=line, soak=soak,
+                   script="wait gdb: ready\n" + gdb("steps.py", symbols, f"STEPS={steps}"),
+                   says=["well: one instruction at a time", "well: and no others"])
+    two = tiny("gdb", vm=keys + "[vm chatter]\nkernel = chatter\nmemory = 32M\n")
+    two["files"]["chatter"] = "tiny/chatter"
+    yield from on_both("gdb-two-vms", **two, emu=line, script="wait gdb: ready\n" + gdb("two.py", symbols),
+                       says=["well: the other talks on", "well: the other runs again"])
+    yield from on_both("gdb-linux", conf("vcpus = 2\n"), emu=line + ["--cpus", "2"],
+                       script="wait corbel-guest: ready\nwait guest#\n" + gdb("linux.py") + SHELL.split("\n", 3)[3],
+                       says=["well: both vCPUs", "well: Ctrl-C again"])
 
 
 # Guests that break, and what is said of each: one line, with the reason. The machine goes on and powers itself off.
@@ -823,7 +850,7 @@ import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 # Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
 LONG = {"network-bochs", "idle-cpu-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
         "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu",
-        "crash-trap-qemu", "crash-trap-bochs", "crash-hang-bochs"}
+        "crash-trap-qemu", "crash-trap-bochs", "crash-hang-bochs", "gdb-linux-bochs"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
@@ -855,6 +882,7 @@ TESTS = [
     *shares(),
     *cycles(),
     *guests.tests(Test),
+    *debuggers(),
 ]
 for long_test in TESTS:
     long_test.soak |= long_test.name in LONG
