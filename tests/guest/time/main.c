@@ -127,23 +127,27 @@ TEST(wall_clock, "the wall clock is a time after 2020, and goes with the system 
 TEST(rate, "the LAPIC's timer, the TSC and kvmclock agree within 5 %")
 {
 	const struct time_info *t = pages(1);
-	u64 ns, tsc, ticks;
-	u32 first;
+	u32 first, tries = 10;
+	bool agree;
 
 	EXPECT(try_wrmsr(MSR_KVM_SYSTEM_TIME_NEW, (u64)t | 1), NO_FAULT);
 	apic_write(APIC_LVT_TIMER, APIC_LVT_MASKED);
 	apic_write(APIC_TMICT, ~0u);
-	tsc = rdtsc();
-	first = apic_read(APIC_TMCCT);
-	ns = nanoseconds(t);
-	delay_us(50000);
-	ticks = first - apic_read(APIC_TMCCT);
-	tsc = rdtsc() - tsc;
-	ns = nanoseconds(t) - ns;
-	ticks = ticks * tsc_khz / cpuid(0x40000010, 0).ebx;
-	ns = ns * tsc_khz / 1000000;
-	EXPECT_TRUE(ticks <= tsc && ticks > tsc - tsc / 20);
-	EXPECT_TRUE(ns <= tsc + tsc / 20 && ns > tsc - tsc / 20);
+	do { /* a vCPU that loses its CPU between two reads sees them far apart */
+		u64 ns, tsc = rdtsc(), ticks;
+
+		first = apic_read(APIC_TMCCT);
+		ns = nanoseconds(t);
+		delay_us(50000);
+		ticks = first - apic_read(APIC_TMCCT);
+		tsc = rdtsc() - tsc;
+		ns = nanoseconds(t) - ns;
+		ticks = ticks * tsc_khz / cpuid(0x40000010, 0).ebx;
+		ns = ns * tsc_khz / 1000000;
+		agree = ticks <= tsc && ticks > tsc - tsc / 20 && ns <= tsc + tsc / 20 &&
+			ns > tsc - tsc / 20;
+	} while (!agree && --tries);
+	EXPECT_TRUE(agree);
 	wrmsr(MSR_KVM_SYSTEM_TIME_NEW, 0);
 }
 
@@ -152,26 +156,31 @@ TEST(pm_timer, "the ACPI PM timer: the FADT names it, 3.58 MHz, each byte of it,
 	const u8 *rsdp = (const u8 *)ACPI_GPA;
 	const u8 *xsdt = (const u8 *)*(const u64 *)(rsdp + 24);
 	const u8 *fadt = (const u8 *)*(const u64 *)(xsdt + 36);
-	u32 first, last, now, backwards = 0;
-	u64 tsc;
+	u32 first, last, now, backwards = 0, tries = 10;
+	bool agrees;
 
 	EXPECT(*(const u32 *)fadt, 0x50434146); /* FACP */
 	EXPECT(*(const u32 *)(fadt + 76), PM_TIMER_PORT);
 	EXPECT(fadt[91], 4);
 	EXPECT(*(const u64 *)(fadt + 212), PM_TIMER_PORT);
 	EXPECT(*(const u32 *)(fadt + 112) & BIT(8), BIT(8)); /* 32 bits */
-	tsc = rdtsc();
-	first = last = inl(PM_TIMER_PORT);
+	last = inl(PM_TIMER_PORT);
 	for (u32 i = 0; i < 1000; i++) {
 		now = inl(PM_TIMER_PORT);
 		backwards += (s32)(now - last) < 0;
 		last = now;
 	}
-	delay_us(20000);
-	now = inl(PM_TIMER_PORT) - first;
-	tsc = (rdtsc() - tsc) * (PM_TIMER_HZ / 1000) / tsc_khz;
 	EXPECT(backwards, 0);
-	EXPECT_TRUE(now <= tsc + 2 && now > tsc - tsc / 20);
+	do { /* a vCPU that loses its CPU between two reads sees them far apart */
+		u64 tsc = rdtsc();
+
+		first = inl(PM_TIMER_PORT);
+		delay_us(20000);
+		now = inl(PM_TIMER_PORT) - first;
+		tsc = (rdtsc() - tsc) * (PM_TIMER_HZ / 1000) / tsc_khz;
+		agrees = now <= tsc + 2 && now > tsc - tsc / 20;
+	} while (!agrees && --tries);
+	EXPECT_TRUE(agrees);
 	first = inl(PM_TIMER_PORT);
 	now = inb(PM_TIMER_PORT + 3);
 	EXPECT_TRUE(now == first >> 24 || now == (u8)((first >> 24) + 1));
