@@ -129,7 +129,8 @@ static bool load_segments(const struct switching *s, const u32 *t)
 		u16 selector = (u16)t[T_SEGS + n];
 
 		if (v86 && n != SEG_LDTR)
-			seg[n] = (struct segment){ selector * 16u, 0xffff, selector, 0xf3, false };
+			seg[n] =
+				(struct segment){ selector * 16ull, 0xffff, selector, 0xf3, false };
 		else
 			good = load_segment(s, n, selector, t[T_SEGS + SEG_CS] & 3, &seg[n]);
 		if (n == SEG_CS && good)
@@ -170,7 +171,7 @@ static bool save_old(const struct switching *s, u64 base, u64 next_rip, u64 flag
 		virt_ops->get_seg(s->v, (enum vseg)i, &seg);
 		saved[T_SEGS - T_EIP + i] = seg.selector;
 	}
-	return copy(s, base + T_EIP * 4, saved, sizeof(saved), true);
+	return copy(s, base + T_EIP * 4ull, saved, sizeof(saved), true);
 }
 
 /* It is the new task's fault, with the registers that it has, what fails here. */
