@@ -351,8 +351,8 @@ def gdb(script, program="", before=""):
             f"-x {os.path.join(HERE, 'gdb', script)} {program}\n")
 
 
-# gdb debugs guests: breakpoints, steps, watchpoints that a guest does not see; one of two VMs; Linux, which then
-# goes on.
+# gdb debugs guests: breakpoints, steps, watchpoints that a guest does not see; one of two VMs; what happens to a VM
+# meanwhile; Linux, which then goes on.
 def debuggers():
     line = ["--gdb", "0"]
     symbols = "$BUILD/tiny/gdb"
@@ -365,6 +365,14 @@ def debuggers():
     two["files"]["chatter"] = "tiny/chatter"
     yield from on_both("gdb-two-vms", **two, emu=line, script="wait gdb: ready\n" + gdb("two.py", symbols),
                        says=["well: the other talks on", "well: the other runs again"])
+    lives = tiny("chatter", vm="[vm gdb]\nkernel = gdb\nmemory = 32M\n" + keys)
+    lives["files"]["gdb"] = "tiny/gdb"
+    lives["conf"] = lives["conf"].replace("attach = chatter", "attach = gdb")
+    yield from on_both("gdb-lives", **lives, emu=line + ["--cpus", "2"],
+                       script="wait gdb: ready\nkey ctrl-]\nsend gdb gdb\nwait next=gdb\n" +
+                       gdb("lives.py", symbols) + "wait vm gdb: ended\nsend vm chatter stop\n",
+                       says=["well: held, it gets another CPU", "well: steps in the new life"],
+                       has=["vm gdb: ended: exit: status 0"])
     yield from on_both("gdb-linux", conf("vcpus = 2\n"), emu=line + ["--cpus", "2"],
                        script="wait corbel-guest: ready\nwait guest#\n" + gdb("linux.py") + SHELL.split("\n", 3)[3],
                        says=["well: both vCPUs", "well: Ctrl-C again"])
