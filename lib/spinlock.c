@@ -23,12 +23,19 @@ static inline void order_release(const struct spinlock *l)
 		*held &= ~(1u << l->rank);
 }
 
+void spin_wait(void)
+{
+	if (spin_poll_hook)
+		spin_poll_hook();
+	__builtin_ia32_pause();
+}
+
 static NOINLINE void wait_for(struct spinlock *l, u16 ticket)
 {
 	while (__atomic_load_n(&l->owner, __ATOMIC_ACQUIRE) != ticket) {
 		/* What is polled may log: it would wait behind the ticket that this CPU holds. */
-		if (spin_poll_hook && l->rank < RANK_LOG)
-			spin_poll_hook();
+		if (l->rank < RANK_LOG)
+			spin_wait();
 		__builtin_ia32_pause();
 	}
 }

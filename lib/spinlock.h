@@ -54,5 +54,7 @@ void spin_unlock(struct spinlock *l);
  * Owned by lib, set by arch/x86; may be NULL.
  */
 extern void (*spin_poll_hook)(void);
+/* One turn of any other wait for another CPU. No lock of rank RANK_LOG or later held. */
+void spin_wait(void);
 /* The calling CPU's mask of held ranks, for the order check; set by arch/x86, NULL: no check. */
 extern u32 *(*spin_held_hook)(void);

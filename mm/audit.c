@@ -45,13 +45,6 @@ static bool in_quarantine(const struct stage2 *s)
 	return frame_owner_peek(hpa_pfn(s->root)).kind == FRAME_QUARANTINE;
 }
 
-static void wait_a_moment(void)
-{
-	if (spin_poll_hook)
-		spin_poll_hook();
-	__builtin_ia32_pause();
-}
-
 /* --- forward --- */
 
 /* One VM's walk. The lock of the last leaf's keys is kept while the next leaf has the same one. */
@@ -166,7 +159,7 @@ static void check_live(struct forward *f, const u64 *entries, u8 level, u64 gfn,
 	u32 present = count_present(f->s->fmt, entries), said = READ_ONCE(t->live);
 
 	for (u32 i = 0; i < PATIENCE && present != said; i++) {
-		wait_a_moment();
+		spin_wait();
 		said = READ_ONCE(t->live);
 		present = count_present(f->s->fmt, entries);
 	}
@@ -386,7 +379,7 @@ static void check_extent(struct audit *a, struct extent *e)
 	do {
 		b = (struct backward){ .a = a };
 		if (tries)
-			wait_a_moment();
+			spin_wait();
 		spin_lock(&e->lock);
 		(void)check_sets(&b, e, first);
 		spin_unlock(&e->lock);

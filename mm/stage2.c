@@ -77,7 +77,7 @@ static void iter_restart(struct s2_iter *it)
 		iter_fail(it);
 		return;
 	}
-	__builtin_ia32_pause();
+	spin_wait();
 	it->level = it->s->fmt->levels;
 	iter_load(it);
 }
@@ -429,7 +429,7 @@ static u64 freeze(struct stage2 *s, u64 *slot, u64 gfn, u8 level)
 		u64 was = old;
 
 		if (is_frozen(s->fmt, old)) {
-			__builtin_ia32_pause();
+			spin_wait();
 			old = entry_read(slot);
 		} else if (!entry_cas(s, slot, gfn, level, &old,
 				      s2_is_leaf(s->fmt, old, level) ? frozen_leaf(s->fmt, old)

@@ -77,9 +77,7 @@ u64 slot_touch(struct memslot *s, u32 i)
 	}
 	while (!(bias = extent_bias(s, i))) {
 		/* The other CPU may want something from us meanwhile (DESIGN: who spins polls). */
-		if (spin_poll_hook)
-			spin_poll_hook();
-		cpu_pause();
+		spin_wait();
 	}
 	return bias;
 }

@@ -22,7 +22,7 @@
 #include "tests/unit/stage2_host.h"
 
 #define THREADS 8
-#define ROUNDS	4
+#define ROUNDS	20
 #define STEPS	30
 #define WINDOW	(3 * FRAMES_2M)
 #define MEMORY	(128 * MIB)
