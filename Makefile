@@ -306,8 +306,9 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
 split-qemu:
 	@tools/get-split-qemu $(B)/split-qemu
 soak: $(B)/corbel.efi faults guest guest-kernels bochs split-qemu $(TINY_GUESTS) \
-		$(B)/unit/split_lock_threads
-	CORBEL_TEST_LONG=1 $(B)/unit/split_lock_threads
+		$(patsubst %,$(B)/unit/%,$(LONG_TESTS)) $(B)/fuzz/stage2
+	@for test in $(LONG_TESTS); do CORBEL_TEST_LONG=1 $(B)/unit/$$test || exit 1; done
+	@tests/fuzz/run $(B)/fuzz 600 stage2
 	@tests/system/run --soak -j $(JOBS) --build $(B) --results $(B)/soak.results
 .PHONY: soak
 

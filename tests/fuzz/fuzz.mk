@@ -14,8 +14,9 @@ fuzz_linux := $(test_linux)
 fuzz_loader := $(test_loader)
 fuzz_monitor := $(test_monitor)
 fuzz_pieces := $(T_PIECES)
+fuzz_stage2 := $(test_stage2)
 fuzz_virtio := $(test_virtio)
-FUZZERS := acpi config decode gdb linux loader monitor pieces virtio
+FUZZERS := acpi config decode gdb linux loader monitor pieces stage2 virtio
 
 $(B)/fuzz/obj/%.c.o: %.c
 	@mkdir -p $(@D)

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -130,7 +131,7 @@ static void audit(struct stage2 *only)
 
 static void *auditor_main(void *arg)
 {
-	u32 round = 0;
+	u32 rounds = getenv("CORBEL_TEST_LONG") ? 50 * ROUNDS : ROUNDS, round = 0;
 
 	(void)arg;
 	do {
@@ -138,7 +139,7 @@ static void *auditor_main(void *arg)
 		audit(&vms[1]);
 		pthread_barrier_wait(&barrier);
 		round++;
-		again = round < ROUNDS || (round < 20 * ROUNDS && !(splits && merges && audits));
+		again = round < rounds || (round < 20 * rounds && !(splits && merges && audits));
 		pthread_barrier_wait(&barrier);
 	} while (again);
 	return NULL;

@@ -8,6 +8,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -296,14 +297,15 @@ static void run_model(const struct pt_format *fmt, u64 unit, u32 steps)
 	close_stage2(&model.s);
 }
 
+/* CORBEL_TEST_LONG: ten million operations in all four together. */
 static void test_random_small(void **state)
 {
-	run_model(*state, 1, 100000);
+	run_model(*state, 1, getenv("CORBEL_TEST_LONG") ? 3500000 : 100000);
 }
 
 static void test_random_large(void **state)
 {
-	run_model(*state, 512, 30000);
+	run_model(*state, 512, getenv("CORBEL_TEST_LONG") ? 1500000 : 30000);
 }
 
 /* --- the single writer ---

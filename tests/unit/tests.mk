@@ -66,4 +66,6 @@ UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guest
 	lib linux loader monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model topology \
 	uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
+# With CORBEL_TEST_LONG=1 these take minutes (make soak).
+LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
