@@ -40,6 +40,8 @@ enum config_panic { CONFIG_PANIC_HALT, CONFIG_PANIC_REBOOT };
 enum config_corruption { CONFIG_CORRUPTION_KILL, CONFIG_CORRUPTION_PANIC };
 /* in the order of enum virt_mixed */
 enum config_mixed { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE, CONFIG_MIXED_COMMON };
+/* in the order of enum x_split */
+enum config_x_split { CONFIG_X_SPLIT_AUTO, CONFIG_X_SPLIT_ON, CONFIG_X_SPLIT_OFF };
 enum config_exit { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART, CONFIG_EXIT_POWEROFF };
 
 /* What is done about split locks. */
@@ -114,6 +116,7 @@ struct config {
 	enum config_mixed mixed_cpus;
 	enum config_corruption on_corruption;
 	enum config_panic on_panic;
+	enum config_x_split x_split;
 	s32 setup_cpu;			    /* CPU number or CONFIG_SETUP_BOOT */
 	struct config_split split_lock;	    /* of VMs that don't say; OFF: detection is off */
 	char attach[CONFIG_NAME_MAX + 1];   /* a VM of vms[]; empty: the monitor */

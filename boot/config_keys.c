@@ -228,6 +228,7 @@ const struct key corbel_keys[] = {
 	{ "on_panic", set_word, CORBEL(u32, on_panic), .expects = "halt or reboot" },
 	{ "on_corruption", set_word, CORBEL(u32, on_corruption), .expects = "kill or panic" },
 	{ "mixed_cpus", set_word, CORBEL(u32, mixed_cpus), .expects = "exclude, refuse or common" },
+	{ "x_split", set_word, CORBEL(u32, x_split), .expects = "auto, on or off" },
 	{ "split_lock", set_split_lock, CORBEL(struct config_split, split_lock),
 	  .expects = SPLIT_LOCK_IS },
 	{ "faults", set_faults, CORBEL(char *, faults), .expects = "plain ASCII",

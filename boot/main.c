@@ -375,9 +375,10 @@ static void enable_virtualization(void)
 {
 	u32 setup = config.setup_cpu == CONFIG_SETUP_BOOT ? 0 : (u32)config.setup_cpu;
 	u64 began = rdtsc(), decided;
-	int err = virt_setup(backends, ARRAY_SIZE(backends), setup,
-			     (enum virt_mixed)config.mixed_cpus);
+	int err;
 
+	x_split = (enum x_split)config.x_split;
+	err = virt_setup(backends, ARRAY_SIZE(backends), setup, (enum virt_mixed)config.mixed_cpus);
 	on_corruption = (enum on_corruption)config.on_corruption;
 	decided = rdtsc();
 	if (!err && virt_ops->can_step())

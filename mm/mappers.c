@@ -65,7 +65,7 @@ static bool protect_key(void *arg, u64 key, pfn_t first)
 	(void)arg;
 	/* One whose table is being unlinked counts too: CPUs may still know it. */
 	if (s && !(key & RMAP_OLD)) {
-		(void)stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first, S2_R | S2_X,
+		(void)stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first, S2_R | S2_X, 0,
 					 false);
 		__atomic_store_n(&s->weakened, true, __ATOMIC_SEQ_CST);
 	}
@@ -92,9 +92,9 @@ static bool age_key(void *arg, u64 key, pfn_t first)
 	struct stage2 *s = stage2_find(rmap_vm(key), rmap_root(key));
 
 	if (s && !(key & RMAP_OLD))
-		*(u64 *)arg += !!(
-			stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first, S2_RWX, true) &
-			s->fmt->accessed);
+		*(u64 *)arg += !!(stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first,
+						     S2_RWX, 0, true) &
+				  s->fmt->accessed);
 	return true;
 }
 

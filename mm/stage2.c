@@ -577,7 +577,7 @@ int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush
 	return change(s, gfn, count, prot, prot_ok(s, prot), debt);
 }
 
-u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep,
+u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep, u8 add,
 		       bool clear_accessed)
 {
 	const struct pt_format *fmt = s->fmt;
@@ -596,7 +596,7 @@ u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep
 			old = 0;
 			break;
 		}
-		new = leaf_after(fmt, old, s2_leaf_prot(fmt, old) & keep);
+		new = leaf_after(fmt, old, (s2_leaf_prot(fmt, old) & keep) | add);
 		if (clear_accessed)
 			new &= ~fmt->accessed;
 	} while (new != old && iter_cas(&it, new));

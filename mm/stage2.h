@@ -176,11 +176,12 @@ int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
 int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt) MUST_CHECK;
 
 /*
- * The leaf at (gfn, level), if it stands there and maps pfn: takes away all rights but `keep`, and
- * with clear_accessed the A bit. Returns the entry as it was, 0 if it is not there. No debt is made
- * (stage2_owe): for many leaves at once, under the lock of a frame's keys.
+ * The leaf at (gfn, level), if it stands there and maps pfn: takes away all rights but `keep`,
+ * gives those in `add`, and with clear_accessed clears the A bit. Returns the entry as it was, 0 if
+ * it is not there. No debt is made (stage2_owe): for many leaves at once, under the lock of a
+ * frame's keys.
  */
-u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep,
+u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep, u8 add,
 		       bool clear_accessed);
 /* A debt for what stage2_change_leaf did so far. */
 void stage2_owe(struct stage2 *s, struct flush_debt *debt);

@@ -2,6 +2,7 @@
 #include "arch/x86/debugreg.h"
 #include "arch/x86/insn.h"
 #include "lib/error.h"
+#include "mm/frames.h"
 #include "virt/cpuid.h"
 #include "virt/debug.h"
 #include "virt/exits.h"
@@ -14,6 +15,8 @@
 #define KVM_ENOSYS 1000
 /* SDM "First Instruction Executed"; FFFF:0000 has a stub, dev/platform.c */
 #define RESET_VECTOR 0xfffffff0ul
+
+enum x_split x_split;
 
 /* The interrupt itself is taken here, by the host's IDT; what it wants done may need this CPU. */
 void vcpu_take_irqs(struct vcpu *v)
@@ -136,10 +139,49 @@ static void no_memory(struct vcpu *v)
 		mmio_execute(v);
 }
 
+/* The 2 MiB around gfn become leaves of 4 KiB, in which the guest may execute. 0 or -ENOMEM. */
+static int map_exec(struct vm *vm, u64 gfn, u64 pfn)
+{
+	u64 offset = gfn % EXTENT_FRAMES;
+	struct flush_debt debt;
+	int err = stage2_split(&vm->stage2, GFN(gfn), 1, &debt);
+
+	vm_pay_flush(vm, &debt);
+	/* What is none of these leaves any more, somebody else changed: the guest faults again. */
+	for (u64 i = 0; i < EXTENT_FRAMES && !err; i++)
+		(void)stage2_change_leaf(&vm->stage2, GFN(gfn - offset + i), 1,
+					 PFN(pfn - offset + i), S2_RWX, S2_X, false);
+	return err;
+}
+
+/*
+ * A leaf for the piece of that level around gpa. If something else stands in a part of it, a
+ * smaller one. A GiB that has been mapped in leaves of 2 MiB becomes one leaf, unless another CPU
+ * is at it.
+ */
+static int map_piece(struct vm *vm, gpa_t gpa, pfn_t pfn, u8 prot, u8 level, u8 access)
+{
+	bool exec_4k = level > 1 && x_split == X_SPLIT_ON;
+	u64 gfn = gpa_gfn(gpa).v;
+	struct flush_debt debt;
+	int err = -EEXIST;
+
+	for (; err == -EEXIST && level; level--) {
+		u64 mask = s2_level_frames(level) - 1;
+
+		err = stage2_map(&vm->stage2, GFN(gfn & ~mask), PFN(pfn.v & ~mask), mask + 1,
+				 exec_4k && level > 1 ? prot & ~S2_X : prot, S2_WB, level);
+		if (!err && level == 3 && !stage2_merge(&vm->stage2, GFN(gfn), 3, &debt))
+			vm_pay_flush(vm, &debt);
+	}
+	if ((!err || err == -EEXIST) && exec_4k && access == ACCESS_X && prot & S2_X)
+		err = map_exec(vm, gfn, pfn.v);
+	return err;
+}
+
 static void exit_stage2_fault(struct vcpu *v)
 {
 	gpa_t gpa = v->exit.fault.gpa;
-	u64 frames;
 	pfn_t pfn;
 	u8 prot, level;
 	int err;
@@ -160,10 +202,7 @@ static void exit_stage2_fault(struct vcpu *v)
 			mmio_execute(v);
 		return;
 	}
-	/* Map the whole piece of its level, from its start. */
-	frames = 1ull << (9 * (level - 1));
-	err = stage2_map(&v->vm->stage2, GFN(gpa_gfn(gpa).v & ~(frames - 1)),
-			 PFN(pfn.v & ~(frames - 1)), frames, prot, S2_WB, level);
+	err = map_piece(v->vm, gpa, pfn, prot, level, v->exit.fault.access);
 	/*
 	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
 	 * tells.

@@ -11,6 +11,12 @@
 #include "virt/guestmem.h"
 
 extern void (*const exit_handlers[EXIT_KINDS])(struct vcpu *v);
+/*
+ * ON: guests execute in leaves of 4 KiB only, because some CPUs stop with a machine check when the
+ * size of a translation that they fetch by changes (iTLB multihit). AUTO: ops->setup makes it ON.
+ */
+enum x_split { X_SPLIT_AUTO, X_SPLIT_ON, X_SPLIT_OFF };
+extern enum x_split x_split;
 /* Set by boot: log what the vCPU is like, after an exit that should not be. On the runner. */
 extern void (*vcpu_dump_hook)(struct vcpu *v);
 

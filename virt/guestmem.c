@@ -88,15 +88,40 @@ int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len)
 	return 0;
 }
 
+/* Does the slot cover the aligned piece of that size around gpa? */
+static bool slot_covers(const struct memslot *s, u64 gpa, u64 size)
+{
+	u64 base = ALIGN_DOWN(gpa, size);
+
+	return base >= s->gpa.v && base + size <= s->gpa.v + s->size;
+}
+
+/*
+ * Is the GiB around gpa one piece of the host, and all of it clean? Clearing the rest would take a
+ * tenth of a second, so one leaf comes when the last extent has been touched. That one is looked at
+ * first: a guest that goes through its memory upwards needs no search.
+ */
+static bool whole_gib(const struct memslot *s, u64 gpa, pfn_t pfn)
+{
+	u32 first = slot_extent(s, ALIGN_DOWN(gpa, GIB)), last = first + GIB / EXTENT_SIZE - 1;
+	u64 bias = extent_bias(s, last);
+
+	while (bias && last-- > first)
+		if (extent_bias(s, last) != bias)
+			return false;
+	return bias && !((gpa_gfn(GPA(gpa)).v ^ pfn.v) & (GIB / PAGE_SIZE - 1));
+}
+
 int guest_frame(struct vm *vm, gpa_t gpa, pfn_t *pfn, u8 *prot, u8 *level)
 {
 	struct memslot *s = vm_slot(vm, gpa);
-	u64 base = ALIGN_DOWN(gpa.v, EXTENT_SIZE);
 
 	if (!s)
 		return -EFAULT;
 	*pfn = hpa_pfn(ptr_hpa(slot_ptr(s, gpa.v)));
 	*prot = s->prot;
-	*level = base >= s->gpa.v && base + EXTENT_SIZE <= s->gpa.v + s->size ? 2 : 1;
+	*level = slot_covers(s, gpa.v, EXTENT_SIZE) ? 2 : 1;
+	if (slot_covers(s, gpa.v, GIB) && whole_gib(s, gpa.v, *pfn))
+		*level = 3;
 	return 0;
 }

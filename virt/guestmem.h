@@ -18,7 +18,8 @@ int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len) MUST_CHECK;
 
 /*
  * Make the frame behind a gpa present and clean. 0 and the host frame of this 4 KiB page, with the
- * size of the contiguous piece in *level (1: 4 KiB, 2: 2 MiB); -EFAULT: no slot.
+ * size of the contiguous piece in *level (1: 4 KiB, 2: 2 MiB, 3: 1 GiB, of which all is clean);
+ * -EFAULT: no slot.
  */
 int guest_frame(struct vm *vm, gpa_t gpa, pfn_t *pfn, u8 *prot, u8 *level);
 

@@ -13,6 +13,7 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "virt/exits.h"
 #include "virt/msr_policy.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
@@ -267,6 +268,8 @@ static void choose(const u64 *value)
 		   (value[CAP_VMX_PROC2] >> 32 & APICV_PROC2) == APICV_PROC2 &&
 		   ((u32)value[CAP_VMX_PROC] & APICV_PROC_OFF) == APICV_PROC_OFF;
 	c->revision = (u32)(value[CAP_VMX_REGION] & VMX_BASIC_REVISION);
+	if (x_split == X_SPLIT_AUTO && !(value[CAP_ARCH_CAPABILITIES] & ARCH_CAP_PSCHANGE_MC_NO))
+		x_split = X_SPLIT_ON;
 	c->max_leaf = cap & VMX_EPT_1G ? 3 : cap & VMX_EPT_2M ? 2 : 1;
 	c->cr0_must = ~value[CAP_VMX_CR0_MUST_CLEAR] & ~(u64)(X86_CR0_PE | X86_CR0_PG);
 	c->cr4_must = ~value[CAP_VMX_CR4_MUST_CLEAR];

@@ -23,6 +23,7 @@
 #define MSR_CORE_CAPABILITIES	0xcf
 #define CORE_CAP_SPLIT_LOCK	BIT(5)
 #define MSR_ARCH_CAPABILITIES	0x10a
+#define ARCH_CAP_PSCHANGE_MC_NO BIT(6) /* not subject to iTLB multihit */
 #define MSR_SYSENTER_CS		0x174
 #define MSR_SYSENTER_ESP	0x175
 #define MSR_SYSENTER_EIP	0x176

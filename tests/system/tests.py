@@ -396,11 +396,23 @@ def guest_ends():
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")
-    yield from on_both("audit", **tiny("idle-forever"), says=["ended: operator"],
+    # x_split: where the guest executes, leaves have 4 KiB
+    yield from on_both("audit", **tiny("idle-forever", corbel="x_split = on\n"),
+                       says=[r"level=1 \S+ \S+ \S+ kind=leaf \S+ prot=rwx ", "ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend audit\nwait findings=0\n"
                               "send ept idle-forever 1000000\nwait kind=leaf pfn=\nwait prot=rwx\n"
                               "send audit idle-forever\nwait findings=0\nsend mem\nwait corruptions=0\n"
                               "send vm idle-forever stop\n")
+
+
+# A guest's first GiB becomes one leaf when the last of it has been touched. (Bochs has no machine with a free one.)
+def large_leaves():
+    test = tiny("large-leaf")
+    test["conf"] = test["conf"].replace("32M", "1G")
+    yield Test("large-leaf-qemu", "qemu", **test, emu=["--memory", "4096"], status=0,
+               script="wait large-leaf: all is well\nkey ctrl-]\nsend ept large-leaf 2001000\nwait kind=leaf pfn=\n"
+                      "send audit\nwait findings=0\nsend vm large-leaf stop\n",
+               says=[r"level=3 \S+ \S+ \S+ kind=leaf \S+ prot=rwx ", "leaves=1 keys=1 findings=0", "ended: operator"])
 
 
 # 8259A and 8254, as kernels without paravirtual help use them; and with vCPU 0 on another CPU than the boot CPU.
@@ -872,6 +884,7 @@ TESTS = [
     *networks(),
     *consoles(),
     *guest_ends(),
+    *large_leaves(),
     *cpus(),
     *offline(),
     *ipis(),

@@ -82,6 +82,7 @@ static const struct bad bad_corbel[] = {
 	  "c:2: split_lock: 'ratelimit:1000001' is not " SPLIT_LOCK_IS },
 	{ "split_lock = warn:5", "c:2: split_lock: 'warn:5' is not " SPLIT_LOCK_IS },
 	{ "on_corruption = stop", "c:2: on_corruption: 'stop' is not kill or panic\n" },
+	{ "x_split = yes", "c:2: x_split: 'yes' is not auto, on or off\n" },
 	{ "mixed_cpus = allow", "c:2: mixed_cpus: 'allow' is not exclude, refuse or common\n" },
 	{ "Serial = auto", "c:2: 'Serial' is not a key of [corbel]\n" },
 	{ "memory = 1G", "c:2: 'memory' is not a key of [corbel]\n" },
@@ -355,6 +356,7 @@ static const char whole[] = "[corbel]\r\n"
 			    "mixed_cpus = common\r\n"
 			    "split_lock = warn\r\n"
 			    "on_corruption = panic\r\n"
+			    "x_split = off\r\n"
 			    "\r\n"
 			    " [ vm  linux ]  # first\r\n"
 			    "kernel = memtest86+x64.bin\r\n"
@@ -395,6 +397,7 @@ static void check_whole(void)
 	assert_int_equal(vm->split_lock.policy, CONFIG_SPLIT_RATELIMIT);
 	assert_int_equal(vm->split_lock.rate, 250);
 	assert_int_equal(config.on_corruption, CONFIG_CORRUPTION_PANIC);
+	assert_int_equal(config.x_split, CONFIG_X_SPLIT_OFF);
 	assert_int_equal(config.nr_vms, 2);
 	assert_string_equal(vm->name, "linux");
 	assert_string_equal(vm->kernel, "memtest86+x64.bin");
@@ -408,13 +411,13 @@ static void check_whole(void)
 	assert_false(vm->autostart);
 	assert_false(vm->apicv);
 	assert_int_equal(vm->on_exit, CONFIG_EXIT_RESTART);
-	assert_int_equal(vm->line, 11);
-	assert_int_equal(vm->kernel_line, 12);
-	assert_int_equal(vm->initrd_line, 13);
-	assert_int_equal(vm->memory_line, 15);
+	assert_int_equal(vm->line, 12);
+	assert_int_equal(vm->kernel_line, 13);
+	assert_int_equal(vm->initrd_line, 14);
+	assert_int_equal(vm->memory_line, 16);
 	assert_string_equal(vm->disk, "Root.img");
 	assert_true(vm->disk_readonly);
-	assert_int_equal(vm->disk_line, 22);
+	assert_int_equal(vm->disk_line, 23);
 	assert_string_equal(vm->net, "lab-1");
 	assert_memory_equal(vm->mac, "\x02\x00\x0a\xff\x00\x10", 6);
 	assert_false(vm->rng);

@@ -114,10 +114,17 @@ static void backing(void **state)
 	/* The one aligned GiB that the slot covers wholly is contiguous and aligned. */
 	assert_int_equal(guest_frame(vm, GPA(GIB), &f, &prot, &level), 0);
 	assert_int_equal(f.v % (GIB / PAGE_SIZE), 0);
+	assert_int_equal(level, 2);
 	assert_int_equal(guest_frame(vm, GPA(2 * GIB - 0x1000), &g, &prot, &level), 0);
 	assert_int_equal(g.v, f.v + GIB / PAGE_SIZE - 1);
 	assert_int_equal(frame_owner(g).kind, FRAME_GUEST);
 	assert_int_equal(frame_owner(g).vm, vm->id);
+	/* One leaf of 1 GiB, when the last of it is clean. */
+	for (u64 gpa = 2 * GIB - 4 * MIB; gpa > GIB; gpa -= 2 * MIB) {
+		assert_int_equal(guest_frame(vm, GPA(gpa), &f, &prot, &level), 0);
+		assert_int_equal(level, gpa == GIB + 2 * MIB ? 3 : 2);
+	}
+	assert_int_equal(guest_frame(vm, GPA(3 * GIB - 1), &f, &prot, &level), -EFAULT);
 	vm_free_memory(vm);
 	assert_int_equal(frame_owner(g).kind, FRAME_FREE);
 }

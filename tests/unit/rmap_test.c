@@ -662,8 +662,8 @@ static void flip_each_bit(u64 *slot, u8 level, u64 gfn)
 		assert_int_equal(vms[1].corruptions + vms[2].corruptions, 0);
 		(void)stage2_lookup(&vms[0], GFN(gfn), &leaf);
 		(void)stage2_map(&vms[0], GFN(gfn), guest, 1, S2_R, S2_WB, 1);
-		assert_int_equal(stage2_change_leaf(&vms[0], GFN(gfn), level, PFN(1), S2_R, true),
-				 0);
+		assert_int_equal(
+			stage2_change_leaf(&vms[0], GFN(gfn), level, PFN(1), S2_R, 0, true), 0);
 		if (stage2_split(&vms[0], GFN(gfn), level, &debt) != -EUCLEAN)
 			assert_int_equal(debt.generation, 0);
 		assert_int_equal(*slot, saved ^ BIT(bit));

@@ -232,6 +232,36 @@ static void test_protect_and_debts(void **state)
 	close_stage2(&s);
 }
 
+/* Rights of one leaf, if it is that leaf; what was taken away meanwhile does not come back. */
+static void test_change_leaf(void **state)
+{
+	struct stage2 s;
+	struct flush_debt debt;
+
+	open_stage2(&s, *state, 3);
+	map_ok(&s, 512, 1024, 512, S2_R | S2_W);
+	assert_int_equal(stage2_split(&s, GFN(512), 1, &debt), 0);
+	pay(&debt);
+	assert_int_equal(stage2_protect(&s, GFN(513), 1, S2_R, &debt), 0);
+	pay(&debt);
+	for (u64 i = 0; i < 512; i++)
+		assert_int_not_equal(
+			stage2_change_leaf(&s, GFN(512 + i), 1, PFN(1024 + i), S2_RWX, S2_X, false),
+			0);
+	expect(&s, 512, 1, 1024, S2_RWX);
+	expect(&s, 513, 1, 1025, S2_R | S2_X);
+	assert_int_equal(s.unpaid, 0);
+	assert_int_not_equal(stage2_change_leaf(&s, GFN(514), 1, PFN(1026), S2_R | S2_X, 0, false),
+			     0);
+	expect(&s, 514, 1, 1026, S2_R | S2_X);
+	/* Another frame, another level, nothing at all. */
+	assert_int_equal(stage2_change_leaf(&s, GFN(515), 1, PFN(1026), 0, S2_R, false), 0);
+	assert_int_equal(stage2_change_leaf(&s, GFN(512), 2, PFN(1024), 0, S2_R, false), 0);
+	assert_int_equal(stage2_change_leaf(&s, GFN(5), 1, PFN(5), 0, S2_R, false), 0);
+	expect(&s, 515, 1, 1027, S2_RWX);
+	close_stage2(&s);
+}
+
 /* What waits for its debt is no entry to anybody: not present, and pointing at no memory. */
 static void test_garbage_is_frozen(void **state)
 {
@@ -558,6 +588,7 @@ int main(void)
 		BOTH(test_bad_arguments),
 		BOTH(test_existing_mappings),
 		BOTH(test_protect_and_debts),
+		BOTH(test_change_leaf),
 		BOTH(test_garbage_is_frozen),
 		BOTH(test_split_and_merge),
 		BOTH(test_walk),
