@@ -52,7 +52,10 @@ struct forward {
 	struct audit *a;
 	struct stage2 *s;
 	struct rmap_op op;
-	u64 leaves[4];
+	/* Of that lock's extent, if all of it is guest memory: the sets of its frames. */
+	const u64 *sets;
+	u64 sets_of; /* number of the extent */
+	u64 leaves[5];
 	u64 sound[4]; /* a leaf of the level that was looked at, without address and A and D */
 };
 
@@ -123,6 +126,7 @@ static void check_leaf(struct forward *f, const u64 *slot, u8 level, u64 gfn, u6
 		found(f, AUDIT_ENTRY, level, gfn, pfn, entry, 0);
 		return;
 	}
+	f->sets = NULL;
 	if (!rmap_move(&f->op, pfn, level)) { /* device memory */
 		f->a->keyless = true;
 		if (f->s->env->private_frames)
@@ -141,6 +145,20 @@ static void check_leaf(struct forward *f, const u64 *slot, u8 level, u64 gfn, u6
 	if (owner)
 		found(f, AUDIT_LEAF_OWNER, level, gfn, pfn, owner,
 		      owner_value(FRAME_GUEST, f->s->vm));
+	else if (level == 1 && !f->op.e->heads)
+		f->sets = pfn_ptr(PFN(f->op.e->keys));
+	f->sets_of = pfn.v / EXTENT_FRAMES;
+}
+
+/* What most leaves are: as the last one, of the same extent, and their frame's only one. */
+static inline bool plain_leaf(const struct forward *f, u64 key, u8 level, u64 entry)
+{
+	const struct pt_format *fmt = f->s->fmt;
+	u64 pfn = entry_pfn(fmt, entry).v;
+
+	return level == 1 && f->op.e && f->sets && pfn / EXTENT_FRAMES == f->sets_of &&
+	       (entry & ~(fmt->addr_mask | hw_bits(fmt))) == f->sound[1] &&
+	       f->sets[pfn % EXTENT_FRAMES] == key;
 }
 
 static u32 count_present(const struct pt_format *fmt, const u64 *entries)
@@ -173,6 +191,7 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 	const struct pt_format *fmt = f->s->fmt;
 	struct frame_owner owner = frame_owner_peek(hpa_pfn(table));
 	const u64 *entries;
+	u64 key = leaf_key(f->s, gfn, level), frames_ = s2_level_frames(level), leaves = 0;
 
 	f->a->tables++;
 	if (owner.kind != FRAME_STAGE2 || owner.vm != f->s->vm) {
@@ -185,12 +204,13 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 		found(f, AUDIT_TABLE_ROLE, level, gfn, hpa_pfn(table), level, 0);
 		return;
 	}
-	for (u32 i = 0; i < ENTRIES; i++) {
-		u64 entry = entry_read(&entries[i]), at = gfn + i * s2_level_frames(level);
+	for (u32 i = 0; i < ENTRIES; i++, key += frames_ << RMAP_GFN_SHIFT) {
+		u64 entry = entry_read(&entries[i]), at = gfn + i * frames_;
 
 		if (s2_is_leaf(fmt, entry, level)) {
-			f->leaves[level]++;
-			check_leaf(f, &entries[i], level, at, entry);
+			leaves++;
+			if (!plain_leaf(f, key, level, entry))
+				check_leaf(f, &entries[i], level, at, entry);
 		} else if (s2_is_table(fmt, entry, level)) {
 			if (level > 1 &&
 			    (entry & ~(fmt->addr_mask | hw_bits(fmt))) == fmt->table_bits)
@@ -202,6 +222,7 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 		}
 	}
 	rmap_unlock(&f->op);
+	f->leaves[level] += leaves;
 	check_live(f, entries, level, gfn, hpa_pfn(table));
 }
 

@@ -53,6 +53,8 @@ USED	equ QUEUE + 0x2000
 HEADER	equ QUEUE + 0x3000
 DISK_DATA equ QUEUE + 0x4000
 DISK_STATUS equ QUEUE + 0x5000
+FRESH	equ LOAD_AT + 0x600000	; nobody touches it, up to the end of memory
+FRESH_END equ 32 << 20
 NEXT	equ 1			; flags of a descriptor
 WRITE	equ 2
 
@@ -98,6 +100,25 @@ main:
 measure:
 	BEGIN
 	END	"empty", 0		; report() keeps it
+
+	mov	r13, -1			; memory that Corbel has cleared, but that was never mapped
+	mov	edi, FRESH
+.fresh:	rdtsc
+	mov	r15d, eax
+	mov	[rdi], al
+	rdtsc
+	sub	eax, r15d
+	cmp	rax, r13
+	cmovb	r13, rax
+	add	edi, 0x200000
+	cmp	edi, FRESH_END
+	jb	.fresh
+	lea	rsi, [text_fault]
+	call	say
+	lea	rax, [r13 - 2]		; without RDTSC and MOV
+	call	print_number
+	lea	rsi, [text_line]
+	call	say
 
 	BEGIN
 	xor	eax, eax
@@ -435,6 +456,8 @@ put:
 	ret
 
 text_bench: db	"bench: ", 0
+text_fault: db	"bench: stage2-fault ", 0
+text_line: db	13, 10, 0
 text_done: db	"bench-guest: done", 13, 10, 0
 	align	8
 empty:	dq	0
