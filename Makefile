@@ -52,9 +52,9 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/vm.c \
 	mm/audit.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \
-	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c \
-	arch/x86/desc.c arch/x86/ioapic.c arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c \
-	arch/x86/split_lock.c arch/x86/timer.c arch/x86/topology.c arch/x86/traps.asm arch/x86/traps.c \
+	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c arch/x86/desc.c arch/x86/ioapic.c \
+	arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c arch/x86/split_lock.c arch/x86/timer.c \
+	arch/x86/topology.c arch/x86/trace.c arch/x86/traps.asm arch/x86/traps.c \
 	lib/assert.c lib/error.c lib/grace.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
 OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c tests/faults/poke.c)
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
@@ -100,9 +100,9 @@ all: $(B)/corbel.efi
 
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
 HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/uart16550.c dev/virtq.c lib/spinlock.c arch/x86/timer.c \
-	arch/x86/apic.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c virt/guestmem.c \
-	virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %/step.c %_init.c mm/hostmap.c \
-	mm/audit.c mm/corruption.c mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
+	arch/x86/apic.c arch/x86/trace.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c virt/guestlinear.c \
+	virt/guestmem.c virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c %/step.c %_init.c \
+	mm/hostmap.c mm/audit.c mm/corruption.c mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
 OPT := -Os
 

@@ -2,6 +2,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/desc.h"
 #include "arch/x86/fault.h"
+#include "arch/x86/trace.h"
 #include "boot/machine.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -152,6 +153,15 @@ const u64 *machine_ist(u32 id)
 	return ist_tops[id];
 }
 
+/* Without memory for it that CPU is not traced. */
+static void add_trace(u32 id)
+{
+	pfn_t ring = frame_alloc_order(TRACE_ORDER, FRAME_HEAP, VM_NONE);
+
+	if (pfn_valid(ring))
+		trace_give_memory(id, memset(pfn_ptr(ring), 0, TRACE_BYTES));
+}
+
 int machine_cpu_memory(u32 id)
 {
 	u64 size = (u64)(percpu_end - percpu_start), base = id * CPU_STACKS;
@@ -170,6 +180,7 @@ int machine_cpu_memory(u32 id)
 		((u64 *)top)[-1] = cpus[id].percpu_offset; /* for the paranoid entries */
 		ist_tops[id][i] = (u64)top - 16;
 	}
+	add_trace(id);
 	cpus[id].stack_top = stack;
 	return 0;
 }

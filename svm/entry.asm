@@ -1,7 +1,7 @@
 ; SPDX-License-Identifier: MIT
 ; World switch (APM vol. 2 "VMRUN Instruction", "VMSAVE and VMLOAD Instructions").
 ;
-; struct vcpu *svm_enter(hpa_t vmcb /* rdi */, struct vcpu * /* rsi */, hpa_t host_vmcb /* rdx */)
+; struct vcpu *svm_enter(struct vcpu * /* rdi */, hpa_t vmcb /* rsi */, hpa_t host_vmcb /* rdx */)
 ;
 ; Returns the vCPU, which begins with its registers: the caller need not keep it in a register that would have to be
 ; saved.
@@ -12,7 +12,7 @@
 bits 64
 global svm_enter
 
-%define GPR(n) rsi + 8 * n
+%define GPR(n) rdi + 8 * n
 RAX_ equ 0
 RCX_ equ 1
 RDX_ equ 2
@@ -29,14 +29,14 @@ svm_enter:
 	push	r13
 	push	r14
 	push	r15
-	push	rsi
+	push	rdi
 	push	rdx
-	mov	rax, rdi
+	mov	rax, rsi
 	mov	rcx, [GPR(RCX_)]
 	mov	rdx, [GPR(RDX_)]
 	mov	rbx, [GPR(RBX_)]
 	mov	rbp, [GPR(RBP_)]
-	mov	rdi, [GPR(RDI_)]
+	mov	rsi, [GPR(RSI_)]
 	mov	r8, [GPR(8)]
 	mov	r9, [GPR(9)]
 	mov	r10, [GPR(10)]
@@ -45,7 +45,7 @@ svm_enter:
 	mov	r13, [GPR(13)]
 	mov	r14, [GPR(14)]
 	mov	r15, [GPR(15)]
-	mov	rsi, [GPR(RSI_)]
+	mov	rdi, [GPR(RDI_)]
 	clgi
 	sti
 	vmload

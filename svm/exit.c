@@ -94,9 +94,10 @@ static void exit_iret(struct svm_vcpu *s)
 	s->v.want_step |= STEP_NMI;
 }
 
-void svm_translate_exit(struct svm_vcpu *s, u32 code)
+void svm_translate_exit(struct svm_vcpu *s)
 {
 	const struct vmcb *c = s->vmcb;
+	u32 code = (u32)c->exit_code;
 	struct vm_exit *x = &s->v.exit;
 	u8 kind = code <= EXIT_CODE_LAST ? kinds[code] : 0;
 

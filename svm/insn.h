@@ -27,4 +27,4 @@ static inline void svm_stgi(void)
  * entry.asm: run the guest once. Its RAX and RSP are in the VMCB. Interrupts off, GIF set, before
  * and after. Returns v.
  */
-struct vcpu *svm_enter(hpa_t vmcb, struct vcpu *v, hpa_t host_vmcb);
+struct vcpu *svm_enter(struct vcpu *v, hpa_t vmcb, hpa_t host_vmcb);

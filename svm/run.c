@@ -32,7 +32,7 @@ static void put_event(struct svm_vcpu *s)
 	if (e->insn_len && is_soft(e->type, e->vector)) {
 		s->vmcb->next_rip = s->v.rip + e->insn_len;
 		if (!svm_setup_.nrips) {
-			s->armed |= ARMED_SOFT;
+			s->v.todo |= ARMED_SOFT;
 			s->soft_len = e->insn_len;
 			s->v.rip += e->insn_len;
 		}
@@ -44,8 +44,9 @@ static void put_event(struct svm_vcpu *s)
 		s->v.want_step &= (u8)~STEP_NMI;
 		s->vmcb->intercept1 |= (u32)INTERCEPT_IRET;
 	}
-	s->vmcb->event_inj = inj;
-	s->v.event.valid = false;
+	s->vmcb->event_inj = inj; /* #VMEXIT clears it (APM vol. 2 "#VMEXIT") */
+	vcpu_trace(&s->v, TRACE_INJECT, (u32)e->type << 8 | e->vector, e->error, s->v.rip);
+	s->v.event = (struct event){ 0 };
 }
 
 /*
@@ -80,11 +81,11 @@ static void set_irq_window(struct svm_vcpu *s, bool want)
 	struct vmcb *c = s->vmcb;
 
 	if (want) {
-		s->armed |= ARMED_IRQ_WINDOW;
+		s->v.todo |= ARMED_IRQ_WINDOW;
 		c->int_ctl |= V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf);
 		c->intercept1 |= (u32)INTERCEPT_VINTR;
 	} else {
-		s->armed &= (u8)~ARMED_IRQ_WINDOW;
+		s->v.todo &= (u8)~ARMED_IRQ_WINDOW;
 		c->int_ctl &= ~(V_IRQ | V_IGN_TPR | V_INTR_PRIO(0xf));
 		c->intercept1 &= (u32)~INTERCEPT_VINTR;
 	}
@@ -113,25 +114,21 @@ static bool wait_for_nmi(struct svm_vcpu *s, bool event)
  * What comes before and after most entries needs no function call but the entry itself, so that the
  * compiler has no register to save: rare work returns what it was given, or comes last.
  */
-static inline bool has_rare_work(const struct svm_vcpu *s)
-{
-	return s->v.event.valid | s->v.want_irq_window | s->v.want_nmi_window | s->v.want_step |
-	       s->armed;
-}
-
 static NOINLINE struct svm_vcpu *rare_work(struct svm_vcpu *s)
 {
 	bool event = s->v.event.valid, irq_window = s->v.want_irq_window;
 
 	if (s->v.want_nmi_window && !s->nmi_blocked)
 		irq_window |= wait_for_nmi(s, event);
-	if (s->v.want_step)
+	if (s->v.want_step) {
 		svm_step_begin(s);
+		s->v.todo |= ARMED_WANTED;
+	}
 	if (event)
 		put_event(s);
-	if (irq_window || s->armed & ARMED_IRQ_WINDOW)
+	if (irq_window || s->v.todo & ARMED_IRQ_WINDOW)
 		set_irq_window(s, irq_window);
-	if (s->armed & ARMED_DR && s->step.how != STEP_TARGET)
+	if (s->v.todo & ARMED_DR && s->step.how != STEP_TARGET)
 		write_dr7(s->vmcb->dr7);
 	return s;
 }
@@ -172,7 +169,7 @@ static inline void translate(struct svm_vcpu *s, const struct vmcb *c)
 	const struct hot_exit *hot;
 
 	if (code - HOT_FIRST >= ARRAY_SIZE(hot_exits) || !hot_exits[code - HOT_FIRST].insn.len)
-		return svm_translate_exit(s, code);
+		return svm_translate_exit(s);
 	hot = &hot_exits[code - HOT_FIRST];
 	if (code == SVM_EXIT_MSR && c->exit_info1 & 1)
 		hot = &msr_write;
@@ -186,12 +183,13 @@ static NOINLINE void after_rare_exit(struct svm_vcpu *s)
 {
 	bool back = s->vmcb->exit_int_info & EVENT_VALID;
 
-	if (s->vmcb->tlb_control)
+	s->v.todo &= (u8)~ARMED_WANTED;
+	if (s->v.todo & ARMED_FLUSH)
 		svm_flushed(s);
-	if (s->armed & ARMED_SOFT && back)
+	if (s->v.todo & ARMED_SOFT && back)
 		s->v.rip = s->vmcb->rip -= s->soft_len;
-	s->armed &= (u8)~ARMED_SOFT;
-	if (s->armed & ARMED_DR)
+	s->v.todo &= (u8)~ARMED_SOFT;
+	if (s->v.todo & ARMED_DR)
 		write_dr7(DR7_RESET);
 	if (back)
 		take_back_event(s);
@@ -205,7 +203,7 @@ void svm_run(struct vcpu *v)
 	struct svm_vcpu *s = svm_of(v);
 	struct vmcb *c;
 
-	if (unlikely(has_rare_work(s)))
+	if (unlikely(s->v.rare))
 		s = rare_work(s);
 	c = s->vmcb;
 	c->rax = s->v.gpr[RAX];
@@ -216,15 +214,13 @@ void svm_run(struct vcpu *v)
 		s->v.clear_shadow = false;
 	}
 	exit_cost_entry(&s->v);
-	s = svm_of(svm_enter(s->vmcb_hpa, &s->v, s->host_vmcb));
+	s = svm_of(svm_enter(&s->v, s->vmcb_hpa, s->host_vmcb));
 	exit_cost_exit(&s->v);
 	c = s->vmcb;
-	c->event_inj = 0;
 	s->v.gpr[RAX] = c->rax;
 	s->v.rip = c->rip;
 	s->v.rflags = c->rflags;
-	if (unlikely(c->tlb_control || c->exit_int_info & EVENT_VALID || s->step.how ||
-		     s->armed & ARMED_EXIT))
+	if (unlikely(s->v.todo & ARMED_AFTER || c->exit_int_info & EVENT_VALID))
 		return after_rare_exit(s);
 	translate(s, c);
 }

@@ -51,9 +51,9 @@ static void write_intercepts(struct svm_vcpu *s, bool step)
 /* DR7 has changed, or whose it is. What the guest's own MOV DR7 has armed is not armed twice. */
 void svm_arm_dr(struct svm_vcpu *s)
 {
-	s->armed &= (u8)~ARMED_DR;
+	s->v.todo &= (u8)~ARMED_DR;
 	if (s->vmcb->intercept_dr && s->vmcb->dr7 & DR7_ENABLED && !svm_setup_.nrips)
-		s->armed |= ARMED_DR;
+		s->v.todo |= ARMED_DR;
 }
 
 /* ops->debug_exits */

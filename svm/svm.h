@@ -23,7 +23,6 @@ struct svm_vcpu {
 	u64 asid_generation;
 	u32 asid_cpu;
 	bool nmi_blocked;
-	u8 armed;	     /* ARMED_* */
 	u8 soft_len;	     /* ARMED_SOFT */
 	bool soft_exits;     /* ops->debug_exits: breakpoints */
 	struct {	     /* how v.want_step is done, until the exit: step.c */
@@ -35,12 +34,14 @@ struct svm_vcpu {
 	} step;
 };
 
-/* Of svm_vcpu.armed: what the next entry must look at. */
+/* Of v.todo: what the next entry must look at, or the exit after it. */
 enum {
 	ARMED_IRQ_WINDOW = 1, /* V_IRQ waits for the guest to take an interrupt */
 	ARMED_DR = 2,	      /* DR7 has breakpoints that only MOV DR7 arms (step.c) */
 	ARMED_SOFT = 4,	      /* RIP is soft_len behind the INT n, INT3 or INTO that is injected */
-	ARMED_EXIT = ARMED_DR | ARMED_SOFT, /* and at the exit */
+	ARMED_FLUSH = 8,      /* tlb_control asks for one */
+	ARMED_WANTED = 16,    /* v.want_step is being done: see step */
+	ARMED_AFTER = ARMED_DR | ARMED_SOFT | ARMED_FLUSH | ARMED_WANTED,
 };
 
 /* #DB, #AC, #MC */
@@ -105,5 +106,5 @@ void svm_soft_interrupt(struct svm_vcpu *s);
 void svm_debug_exits(struct vcpu *v, bool breakpoints, bool debug_registers);
 void svm_arm_dr(struct svm_vcpu *s);
 /* Fill v->exit from the VMCB, all but what run.c did already. */
-void svm_translate_exit(struct svm_vcpu *s, u32 code);
+void svm_translate_exit(struct svm_vcpu *s);
 void svm_dump(struct vcpu *v);

@@ -19,6 +19,12 @@ struct asids {
 };
 DEFINE_PERCPU(struct asids, svm_asids);
 
+static void flush_at_entry(struct svm_vcpu *s)
+{
+	s->vmcb->tlb_control = TLB_FLUSH_ALL;
+	s->v.todo |= ARMED_FLUSH;
+}
+
 static void draw(struct svm_vcpu *s)
 {
 	struct asids *a = this_cpu_ptr(struct asids, svm_asids);
@@ -29,7 +35,7 @@ static void draw(struct svm_vcpu *s)
 		a->flush_owed = true;
 	}
 	if (a->flush_owed)
-		s->vmcb->tlb_control = TLB_FLUSH_ALL;
+		flush_at_entry(s);
 	s->vmcb->asid = a->next++;
 	s->asid_generation = a->generation;
 	s->asid_cpu = this_cpu(cpu_id);
@@ -42,7 +48,7 @@ void svm_asid_check(struct svm_vcpu *s)
 	if (s->asid_cpu != this_cpu(cpu_id) || s->asid_generation != a->generation)
 		draw(s);
 	else if (a->flush_owed)
-		s->vmcb->tlb_control = TLB_FLUSH_ALL;
+		flush_at_entry(s);
 }
 
 void svm_flushed(struct svm_vcpu *s)
@@ -50,6 +56,7 @@ void svm_flushed(struct svm_vcpu *s)
 	if ((u32)s->vmcb->exit_code == ~0u) /* VMEXIT_INVALID: the guest was not entered */
 		return;
 	s->vmcb->tlb_control = 0;
+	s->v.todo &= (u8)~ARMED_FLUSH;
 	this_cpu_ptr(struct asids, svm_asids)->flush_owed = false;
 }
 

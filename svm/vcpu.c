@@ -93,9 +93,9 @@ void svm_vcpu_reset(struct vcpu *v)
 	memset(c, 0, sizeof(*c));
 	init_control(s);
 	reset_segments(c);
+	s->v.todo = 0;
 	svm_flush(v); /* an ASID: it may be loaded */
 	s->nmi_blocked = false;
-	s->armed = 0;
 	v->want_step &= (u8)~STEP_NMI;
 	c->dr6 = 0xffff0ff0;
 	c->dr7 = 0x400;

@@ -58,12 +58,10 @@ void cpuid_policy_init(struct cpuid_policy *policy, const struct cpuid_params *p
 #define CPUID_SUBLEAVES (BIT(4) | BIT(7) | BIT(0xb) | BIT(0xd))
 #define CPUID_DYNAMIC	(BIT(1) | BIT(0xb) | BIT(0xd)) /* not the same for each vCPU at any time */
 
-/* A basic leaf that is all of the policy's making; NULL: ask cpuid_execute(). */
-static inline const struct cpuid_regs *cpuid_fixed(const struct cpuid_policy *policy, u32 leaf)
+/* Is basic[leaf] of the policy the whole answer? Else ask cpuid_execute(). */
+static inline bool cpuid_is_fixed(u64 leaf)
 {
-	if (leaf >= CPUID_BASIC || (CPUID_SUBLEAVES | CPUID_DYNAMIC) >> leaf & 1)
-		return NULL;
-	return &policy->basic[leaf];
+	return leaf < CPUID_BASIC && !((CPUID_SUBLEAVES | CPUID_DYNAMIC) >> leaf & 1);
 }
 
 /*

@@ -46,24 +46,23 @@ static void set_cpuid(struct vcpu *v, const struct cpuid_regs *r)
 	vcpu_skip(v);
 }
 
-static NOINLINE void compose_cpuid(struct vcpu *v, u32 leaf)
+static NOINLINE void compose_cpuid(struct vcpu *v)
 {
 	struct cpuid_regs r;
 
 	fpu_read_xcr0(v); /* leaf 0xD tells sizes by it */
-	cpuid_execute(v, leaf, (u32)v->gpr[RCX], &r);
+	cpuid_execute(v, (u32)v->gpr[RAX], (u32)v->gpr[RCX], &r);
 	set_cpuid(v, &r);
 }
 
 static void exit_cpuid(struct vcpu *v)
 {
-	u32 leaf = (u32)v->gpr[RAX];
-	const struct cpuid_regs *r = cpuid_fixed(v->vm->cpuid, leaf);
+	u64 leaf = (u32)v->gpr[RAX];
 
-	if (r)
-		set_cpuid(v, r);
+	if (likely(cpuid_is_fixed(leaf)))
+		set_cpuid(v, &v->vm->cpuid->basic[leaf]);
 	else
-		compose_cpuid(v, leaf);
+		compose_cpuid(v);
 }
 
 /* No hypercall is offered yet; KVM's answer to an unknown number is what guests understand. */
@@ -123,9 +122,18 @@ static void exit_hlt(struct vcpu *v)
 	__atomic_fetch_or(&v->requests, REQ_EVENT, __ATOMIC_RELAXED);
 }
 
+/* What the VM is about to be stopped for. */
+static void trace_memory_fault(struct vcpu *v)
+{
+	vcpu_trace(v, TRACE_MEMORY_FAULT, v->exit.fault.access, v->exit.fault.gpa.v, v->rip);
+}
+
 static void no_memory(struct vcpu *v)
 {
 	u64 gpa = v->exit.fault.gpa.v;
+
+	if (v->exit.fault.walk || (v->exit.fault.access == ACCESS_X && gpa != RESET_VECTOR))
+		trace_memory_fault(v);
 
 	if (v->exit.fault.access == ACCESS_X && gpa == RESET_VECTOR)
 		vm_stop(v->vm, STOP_RESET, "jump to the reset vector");
@@ -195,14 +203,17 @@ static void exit_stage2_fault(struct vcpu *v)
 		 * A write to read-only memory does nothing, as on a PC's ROM; the guest's tables
 		 * can't be there.
 		 */
-		if (v->exit.fault.walk)
+		if (v->exit.fault.walk) {
+			trace_memory_fault(v);
 			vm_stop(v->vm, STOP_MEMORY_FAULT,
 				"has page tables in read-only memory at gpa %#lx", gpa.v);
-		else
+		} else {
 			mmio_execute(v);
+		}
 		return;
 	}
 	err = map_piece(v->vm, gpa, pfn, prot, level, v->exit.fault.access);
+	vcpu_trace(v, TRACE_MAP, level, gpa_gfn(gpa).v, pfn.v);
 	/*
 	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
 	 * tells.

@@ -165,8 +165,10 @@ void sched_enqueue(struct vcpu *v)
 {
 	u32 cpu = queue_add(v, true);
 
-	if (cpu != CPU_NONE)
+	if (cpu != CPU_NONE) {
+		vcpu_trace(v, TRACE_WAKE, cpu, 0, 0);
 		wake(cpu, WORK_VCPUS);
+	}
 }
 
 /* Its timers belong to this CPU: its next runner arms them there, for the same deadlines. */
@@ -280,6 +282,7 @@ static void spread(struct runq *q)
 			return;
 		}
 		q->stats.given++;
+		vcpu_trace(v, TRACE_GIVE, to, 0, 0);
 		wake(to, WORK_VCPUS);
 	}
 }
@@ -443,7 +446,9 @@ static enum run_result run_charged(struct runq *q, struct vcpu *v)
 	q->stats.runs++;
 	q->since = rdtsc();
 	WRITE_ONCE(q->current, v);
+	vcpu_trace(v, TRACE_RUN, q->vcpus.nr_waiting, v->rip, 0);
 	r = vcpu_run(v);
+	vcpu_trace(v, TRACE_REST, r, v->rip, 0);
 	timer_cancel(&q->slice);
 	spin_lock(&q->lock);
 	charge(q);
@@ -487,12 +492,13 @@ u64 exit_cost_idle;
  */
 static void idle(struct runq *q)
 {
-	u64 since = exit_cost_now();
+	u64 since = exit_cost_now(), began = rdtsc();
 	u32 cpu = this_cpu(cpu_id);
 
 	bitmap_test_and_set_atomic(idle_cpus.bits, cpu);
 	if (!__atomic_load_n(&q->work, __ATOMIC_SEQ_CST))
 		irq_wait();
+	trace(TRACE_IDLE, 0, 0, began, 0);
 	bitmap_test_and_clear_atomic(idle_cpus.bits, cpu);
 	exit_cost_waited(since);
 }

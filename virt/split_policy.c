@@ -184,6 +184,7 @@ bool split_fault(struct vcpu *v)
 	}
 	if (!v->split.waits)
 		count(&v->vm->split.seen);
+	vcpu_trace(v, TRACE_SPLIT_LOCK, READ_ONCE(v->vm->split.policy), v->rip, 0);
 	if (v->event.valid) {
 		/*
 		 * While an event was delivered, which is queued again; as #AC it would take the

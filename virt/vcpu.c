@@ -94,12 +94,12 @@ NOINLINE void vcpu_step_trap(struct vcpu *v)
 	vcpu_exception(v, 1, false, 0);
 }
 
-static inline void skip(struct vcpu *v, u32 len)
+static inline void skip(struct vcpu *v, u64 len)
 {
 	u64 next = v->rip + len;
 
 	v->rip = next;
-	if (unlikely((u32)next < len))
+	if (unlikely(!((u32)next & ~15u))) /* it may have wrapped: no instruction has 16 bytes */
 		skip_wrapped(v, next);
 	v->clear_shadow = true;
 	if (unlikely(v->rflags & X86_EFLAGS_TF))
@@ -121,10 +121,12 @@ static NOINLINE void skip_fetched(struct vcpu *v)
 
 void vcpu_skip(struct vcpu *v)
 {
-	if (unlikely(!v->exit.insn_len))
+	u64 len = v->exit.insn_len;
+
+	if (unlikely(!len))
 		skip_fetched(v);
 	else
-		skip(v, v->exit.insn_len);
+		skip(v, len);
 }
 
 /* SDM vol. 3 "Interrupt 8: Double Fault Exception": which pairs make a #DF. */
@@ -215,6 +217,7 @@ static enum run_verdict serve_requests(struct vcpu *v)
 	if (req & REQ_FLUSH) {
 		WRITE_ONCE(v->flushed, READ_ONCE(v->vm->stage2.generation));
 		virt_ops->flush(v);
+		vcpu_trace(v, TRACE_FLUSH, 0, 0, 0);
 	}
 	if (req & REQ_STOP)
 		return RUN_STOP;
@@ -275,9 +278,38 @@ static void put(struct vcpu *v)
 	v->loaded_cpu = CPU_NONE;
 }
 
+_Static_assert(EXIT_KINDS <= TRACE_EXIT_KINDS, "exits and other events share numbers");
+
+/* One event for an exit and the entry before it, in as few instructions as can be. */
+static inline void trace_exit(const struct vcpu *v, u64 kind)
+{
+	struct trace_event *e = trace_begin();
+
+	trace_end(e, v->trace.word | kind, v->rip, v->exit.qualification,
+		  this_cpu(trace_ring).exit_step);
+}
+
+/* What is rare after an exit. */
+static NOINLINE void after_exit(struct vcpu *v)
+{
+	if (!(v->event.valid | v->want_step))
+		return;
+	if (v->want_step & STEP_SPLIT)
+		split_after_exit(v);
+	if (v->want_step & STEP_DEBUG)
+		debug_after_exit(v);
+	/*
+	 * An event whose delivery exits each time (an IDT where no memory is, #AC upon #AC) never
+	 * lets the guest reach an instruction, where the CPU would look at interrupts.
+	 */
+	vcpu_take_irqs(v);
+}
+
 enum run_result vcpu_run(struct vcpu *v)
 {
 	enum run_verdict verdict = RUN_ENTER;
+	void (*run)(struct vcpu * v) = virt_ops->run;
+	u64 kind;
 
 	load(v);
 	for (;;) {
@@ -286,29 +318,22 @@ enum run_result vcpu_run(struct vcpu *v)
 		 * its request.
 		 */
 		__atomic_store_n(&v->in_guest, 1, __ATOMIC_SEQ_CST);
-		if (unlikely(READ_ONCE(v->requests) | v->activity)) {
+		if (unlikely(v->not_ready)) {
 			WRITE_ONCE(v->in_guest, 0);
 			verdict = serve_requests(v);
 			if (verdict != RUN_ENTER || v->activity)
 				break;
 			continue;
 		}
-		virt_ops->run(v);
+		v->trace.entered = (u32)rdtsc();
+		run(v);
 		WRITE_ONCE(v->in_guest, 0);
-		v->exits[v->exit.kind]++;
-		exit_handlers[v->exit.kind](v);
-		/*
-		 * An event whose delivery exits each time (an IDT where no memory is, #AC upon #AC)
-		 * never lets the guest reach an instruction, where the CPU would look at
-		 * interrupts.
-		 */
-		if (unlikely(v->event.valid | v->want_step)) {
-			if (v->want_step & STEP_SPLIT)
-				split_after_exit(v);
-			if (v->want_step & STEP_DEBUG)
-				debug_after_exit(v);
-			vcpu_take_irqs(v);
-		}
+		kind = v->exit.kind;
+		trace_exit(v, kind);
+		v->exits[kind]++;
+		exit_handlers[kind](v);
+		if (unlikely(v->rare))
+			after_exit(v);
 	}
 	put(v);
 	if (verdict == RUN_STOP)

@@ -10,6 +10,7 @@
 #include "lib/addr.h"
 #include "lib/list.h"
 #include "arch/x86/timer.h"
+#include "arch/x86/trace.h"
 #include "virt/exit.h"
 #include "virt/share.h"
 #include "virt/split_policy.h"
@@ -83,7 +84,10 @@ struct guest_mmu {
 	u8 cpl;	     /* 3 in virtual-8086 mode, 0 in real mode */
 };
 
-/* An event to be injected at the next entry. An interrupted delivery puts its event back here. */
+/*
+ * An event to be injected at the next entry. An interrupted delivery puts its event back here. All
+ * zeros if there is none.
+ */
 struct event {
 	bool valid;
 	u8 type; /* the encoding that VMX and SVM share, see below */
@@ -158,16 +162,35 @@ struct vcpu {
 	u64 gpr[GPRS];	 /* RSP is not here but in VR_RSP: use vcpu_gpr() */
 	u64 rip, rflags; /* read at each exit, written back at each entry */
 	struct vm *vm;
-	u64 flushed;  /* stage2.generation at its last REQ_FLUSH */
-	u32 requests; /* atomic; enum vcpu_request */
-	u8 in_guest;  /* atomic; 1 between the last look at requests and the exit */
+	u64 flushed; /* stage2.generation at its last REQ_FLUSH */
+	union {
+		struct {
+			u32 requests; /* atomic; enum vcpu_request */
+			u32 activity; /* enum vcpu_activity */
+		};
+		u64 not_ready; /* either of them: it can't be entered yet */
+	};
+	union {
+		struct {
+			bool want_irq_window, want_nmi_window;
+			u8 want_step; /* STEP_*: execute one instruction, then EXIT_STEP */
+			u8 todo;      /* the backend's own, for the next entry */
+			struct event event;
+		};
+		u64 rare; /* any of these, event.valid among them: 0 for most entries */
+	};
+	u8 in_guest; /* atomic; 1 between the last look at requests and the exit */
 	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
 	bool clear_shadow;
-	bool want_irq_window, want_nmi_window;
-	bool apicv;   /* the CPU delivers interrupts by itself: ops->apicv */
-	u8 want_step; /* STEP_*: execute one instruction, then EXIT_STEP */
-	struct event event;
+	bool apicv; /* the CPU delivers interrupts by itself: ops->apicv */
 	struct vm_exit exit;
+	union {
+		struct {
+			u32 who;     /* TRACE_WHO of it */
+			u32 entered; /* low half of the TSC at the last entry */
+		};
+		u64 word;
+	} trace;
 	struct exit_cost cost;
 	u64 exits[EXIT_KINDS]; /* counters; written by the runner, read by anyone */
 
@@ -179,7 +202,6 @@ struct vcpu {
 	struct share share; /* virt/sched.c's: its place in the queue, under that one's lock */
 	u64 woken;	    /* TSC when it was put there because it woke, else 0 */
 	u64 ran;	    /* TSC ticks on CPUs; its runner's, read by anyone */
-	u8 activity;	    /* enum vcpu_activity */
 	u8 sipi_vector;	    /* atomic; of the last start-up IPI */
 	bool nmi_pending;
 	/* it ran at least once since reset (for "first instruction" figures) */
@@ -204,6 +226,12 @@ struct vcpu {
 
 u64 vcpu_gpr(struct vcpu *v, enum gpr n);
 void vcpu_set_gpr(struct vcpu *v, enum gpr n, u64 value);
+
+/* trace() about a vCPU. */
+static inline void vcpu_trace(const struct vcpu *v, enum trace_type type, u32 arg, u64 a, u64 b)
+{
+	trace(type, v->trace.who, arg, a, b);
+}
 
 /*
  * Ask for something before the next entry, from any CPU: sets the bit, wakes a halted vCPU, kicks

@@ -153,6 +153,7 @@ static int vcpu_add(struct vm *vm, u32 index, u16 pin)
 	v->vm = vm;
 	v->index = index;
 	v->pin = pin;
+	v->trace.who = (u32)TRACE_WHO(vm->id, index);
 	v->slot_hint = vm->slots;
 	v->cpu = v->loaded_cpu = CPU_NONE;
 	share_init(&v->share, vm->weight);
@@ -358,6 +359,7 @@ int vm_start(struct vm *vm)
 	vm->starts++;
 	vm->running_vcpus = vm->nr_vcpus;
 	__atomic_store_n(&vm->state, VM_RUNNING, __ATOMIC_SEQ_CST);
+	trace(TRACE_VM_START, TRACE_WHO(vm->id, 0), 0, 0, 0);
 	/* vm_bugged() that came while it was loaded found nothing to stop */
 	if (__atomic_load_n(&vm->dead, __ATOMIC_SEQ_CST))
 		vm_stop(vm, STOP_BUGGED, "bug in Corbel while it was loaded: see the log");
@@ -380,6 +382,7 @@ void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
 	va_end(ap);
 	if (!stop_reason_good(why))
 		vm->failed = true;
+	trace(TRACE_VM_STOP, TRACE_WHO(vm->id, 0), why, 0, 0);
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vcpu_request(vm->vcpus[i], REQ_STOP);
 }

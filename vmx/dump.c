@@ -86,7 +86,7 @@ static void dump_controls(struct vmx_vcpu *x)
 		vmcs_read(VMCS_PROC_CONTROLS2), vmcs_read(VMCS_EXIT_CONTROLS),
 		vmcs_read(VMCS_ENTRY_CONTROLS), vmcs_read(VMCS_EXCEPTION_BITMAP));
 	log_err("  vpid %u eptp %lx launched %u todo %x vmcs %lx", x->vpid, x->eptp, x->launched,
-		x->todo, x->vmcs.v);
+		x->v.todo, x->vmcs.v);
 	log_err("  exit: interruption %lx/%lx idt-vectoring %lx/%lx instruction length %lu",
 		vmcs_read(VMCS_EXIT_INTR_INFO), vmcs_read(VMCS_EXIT_INTR_ERROR),
 		vmcs_read(VMCS_IDT_VECTORING_INFO), vmcs_read(VMCS_IDT_VECTORING_ERROR),

@@ -118,7 +118,7 @@ static void exception_detail(struct vmx_vcpu *x)
 	if (vector == 1)
 		e->exception.dr6 = vmcs_read(VMCS_EXIT_QUALIFICATION);
 	if (vector == 1 || vector == 17) /* the instruction may be executed again in its shadow */
-		x->todo |= TODO_DEBUG;
+		x->v.todo |= TODO_DEBUG;
 }
 
 /*
@@ -135,7 +135,7 @@ static void step_detail(struct vmx_vcpu *x)
 	if (!(pending & DR6_TRAPS))
 		return;
 	vmcs_write(VMCS_GUEST_PENDING_DEBUG, 0);
-	x->todo |= TODO_DEBUG;
+	x->v.todo |= TODO_DEBUG;
 	e->kind = EXIT_EXCEPTION;
 	e->exception.vector = 1;
 	e->exception.has_error = false;

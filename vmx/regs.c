@@ -66,12 +66,12 @@ static void update_long_mode(struct vmx_vcpu *x, u64 cr0, u64 efer)
 static void set_cr0(struct vmx_vcpu *x, u64 value)
 {
 	if ((get_cr0() ^ value) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW))
-		x->todo |= TODO_PDPTES;
+		x->v.todo |= TODO_PDPTES;
 	vmcs_write(VMCS_CR0_SHADOW, value);
 	vmcs_write(VMCS_CR0_MASK, ~(u64)CR0_GUEST_BITS);
 	vmcs_write(VMCS_GUEST_CR0, (value & ~(u64)CR0_NEVER) | vmx_controls.cr0_must | X86_CR0_ET);
 	update_long_mode(x, value, vmcs_read(VMCS_GUEST_EFER));
-	x->todo |= TODO_FLUSH_GUEST;
+	x->v.todo |= TODO_FLUSH_GUEST;
 }
 
 static void set_cr4(struct vmx_vcpu *x, u64 value)
@@ -83,17 +83,17 @@ static void set_cr4(struct vmx_vcpu *x, u64 value)
 	u64 host_mce = read_cr4() & X86_CR4_MCE;
 
 	if ((get_cr4() ^ value) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP))
-		x->todo |= TODO_PDPTES;
+		x->v.todo |= TODO_PDPTES;
 	vmcs_write(VMCS_CR4_SHADOW, value);
 	vmcs_write(VMCS_CR4_MASK, ~(u64)CR4_GUEST_BITS);
 	vmcs_write(VMCS_GUEST_CR4, (value & ~(u64)X86_CR4_MCE) | host_mce | vmx_controls.cr4_must);
-	x->todo |= TODO_FLUSH_GUEST;
+	x->v.todo |= TODO_FLUSH_GUEST;
 }
 
 static void set_cr3(struct vmx_vcpu *x, u64 value)
 {
 	vmcs_write(VMCS_GUEST_CR3, value);
-	x->todo |= TODO_PDPTES | TODO_FLUSH_GUEST;
+	x->v.todo |= TODO_PDPTES | TODO_FLUSH_GUEST;
 }
 
 /*
@@ -143,7 +143,7 @@ static void set_interruptibility(struct vmx_vcpu *x, u64 mask, bool on)
 		state |=
 			x->v.rflags & X86_EFLAGS_IF ? INTERRUPTIBILITY_STI : INTERRUPTIBILITY_MOVSS;
 	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, state);
-	x->todo |= TODO_DEBUG;
+	x->v.todo |= TODO_DEBUG;
 }
 
 /* Registers that are one VMCS field and nothing else; 0: not such a one. */

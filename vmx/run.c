@@ -12,7 +12,7 @@
 static NOINLINE void write_rflags(struct vmx_vcpu *x)
 {
 	if ((x->v.rflags ^ x->vmcs_rflags) & X86_EFLAGS_TF)
-		x->todo |= TODO_DEBUG;
+		x->v.todo |= TODO_DEBUG;
 	x->vmcs_rflags = x->v.rflags;
 	vmcs_write(VMCS_GUEST_RFLAGS, x->v.rflags);
 }
@@ -39,6 +39,8 @@ static void write_windows(struct vmx_vcpu *x)
 		x->windows = windows;
 		vmx_write_proc(x);
 	}
+	if (windows)
+		x->v.todo |= TODO_WINDOWS;
 }
 
 /*
@@ -62,7 +64,8 @@ static void inject(struct vmx_vcpu *x)
 	if (type >= INTR_TYPE_SOFT_INT)
 		vmcs_write(VMCS_ENTRY_INSN_LEN, e->insn_len);
 	vmcs_write(VMCS_ENTRY_INTR_INFO, info);
-	e->valid = false;
+	vcpu_trace(&x->v, TRACE_INJECT, (u32)e->type << 8 | e->vector, e->error, x->v.rip);
+	*e = (struct event){ 0 };
 }
 
 /* The instruction was emulated: it does not matter any more that it stood behind STI or MOV SS. */
@@ -76,33 +79,20 @@ static inline void clear_shadow(struct vmx_vcpu *x)
 			   state & ~(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOVSS));
 }
 
-static void do_todo(struct vmx_vcpu *x)
+static NOINLINE void rare_work(struct vmx_vcpu *x)
 {
-	u8 todo = x->todo;
+	u8 todo = x->v.todo;
 
-	x->todo = 0;
+	x->v.todo = 0;
+	write_windows(x);
+	if (x->v.event.valid)
+		inject(x);
 	if (todo & TODO_PDPTES)
 		vmx_load_pdptes(x);
 	if (todo & TODO_FLUSH_GUEST)
 		vmx_flush_guest(x);
 	if (todo & TODO_DEBUG)
 		vmx_fix_pending_debug(x);
-}
-
-/* One test for all that most entries don't need. */
-static inline bool has_rare_work(const struct vmx_vcpu *x)
-{
-	return x->v.want_irq_window | x->v.want_nmi_window | x->v.want_step | x->v.event.valid |
-	       x->windows | x->todo;
-}
-
-static NOINLINE void rare_work(struct vmx_vcpu *x)
-{
-	write_windows(x);
-	if (x->v.event.valid)
-		inject(x);
-	if (x->todo)
-		do_todo(x);
 }
 
 /*
@@ -148,7 +138,7 @@ void vmx_run(struct vcpu *v)
 		write_rflags(x);
 	if (v->clear_shadow)
 		clear_shadow(x);
-	if (unlikely(has_rare_work(x)))
+	if (unlikely(x->v.rare))
 		rare_work(x);
 	exit_cost_entry(v);
 	refused = vmx_enter(v->gpr, &x->host_rsp, x->launched);

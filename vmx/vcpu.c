@@ -211,7 +211,7 @@ void vmx_vcpu_reset(struct vcpu *v)
 	reset_registers(v);
 	reset_segments(v);
 	x->vmcs_rflags = ~0ull; /* no RFLAGS look like this: the next entry writes them */
-	x->todo = TODO_FLUSH_GUEST;
+	x->v.todo = TODO_FLUSH_GUEST;
 	leave_vmcs(x, before);
 }
 

@@ -35,11 +35,12 @@ extern struct vmx_controls vmx_controls;
 #define APICV_PROC_OFF (PROC_CR8_LOAD | PROC_CR8_STORE)
 #define APICV_PROC2    (PROC2_X2APIC | PROC2_APIC_REGS | PROC2_VIRTUAL_INTR)
 
-/* What to do before the next entry, in vmx_vcpu.todo. */
+/* What to do before the next entry, in v.todo. */
 enum {
 	TODO_PDPTES = 1,      /* PAE paging: load the four entries anew from guest memory */
 	TODO_FLUSH_GUEST = 2, /* forget the guest's own translations: CR0, CR3 or CR4 changed */
 	TODO_DEBUG = 4,	      /* pending debug exceptions must agree with TF and the shadow */
+	TODO_WINDOWS = 8,     /* one is open, and may have to be closed */
 };
 
 #define SWITCHED_MSRS 6
@@ -56,7 +57,6 @@ struct vmx_vcpu {
 	u32 entry_controls; /* copy of VMCS_ENTRY_CONTROLS */
 	/* set in VMCS_PROC_CONTROLS: bit 0 interrupt, bit 1 NMI window, bit 2 monitor trap */
 	u8 windows;
-	u8 todo;	 /* TODO_* */
 	bool launched;	 /* VMRESUME, no longer VMLAUNCH */
 	u32 proc;	 /* VMCS_PROC_CONTROLS without windows: vmx_write_proc() */
 	u32 proc2;	 /* VMCS_PROC_CONTROLS2; without VPID if there was none left */

@@ -13,6 +13,7 @@
 #include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
+#include "arch/x86/trace.h"
 #include "arch/x86/trap.h"
 #include "lib/assert.h"
 #include "lib/error.h"
@@ -60,6 +61,7 @@ static void answer(u32 me, u32 caller)
 	this_cpu(irq_depth)++;
 	s->result = handlers[s->kind] ? handlers[s->kind](s->arg) : -EOPNOTSUPP;
 	this_cpu(irq_depth)--;
+	trace(TRACE_CALLED, 0, s->kind, caller, (u64)s->result);
 	__atomic_store_n(&s->busy, false, __ATOMIC_RELEASE);
 }
 
@@ -171,6 +173,7 @@ static int ask(u32 me, u32 target, enum ipi_kind kind, void *arg, u64 deadline)
 		return -ETIMEDOUT;
 	if (!bitmap_test(cpus_online.bits, target))
 		return -ENODEV;
+	trace(TRACE_CALL, 0, kind, target, 0);
 	s->kind = (u8)kind;
 	s->arg = arg;
 	__atomic_store_n(&s->busy, true, __ATOMIC_RELAXED);
@@ -228,5 +231,6 @@ int ipi_call(enum ipi_kind kind, const struct cpumask *mask, void *arg, int resu
 
 void ipi_kick(u32 cpu)
 {
+	trace(TRACE_KICK, 0, cpu, 0, 0);
 	apic_ipi(cpus[cpu].apic_id, VECTOR_KICK | APIC_ICR_ASSERT);
 }

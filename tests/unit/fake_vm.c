@@ -120,3 +120,10 @@ u64 fake_free_extents(void)
 	frames_stats(&stats);
 	return stats.whole_free_extents;
 }
+
+DEFINE_PERCPU(struct trace_ring, trace_ring); /* no class is on */
+
+void trace_event(u64 who, u64 a, u64 b)
+{
+	(void)who, (void)a, (void)b;
+}

@@ -32,7 +32,7 @@ test_gdb := $(U)/gdb_fake.c $(patsubst %,debug/%.c,gdb gdb_memory gdb_packet gdb
 test_guestmem := $(T_VM)
 test_host_acpi := arch/x86/acpi.c lib/printf.c
 test_ioapic := $(T_DEV)
-test_ipi := arch/x86/ipi.c $(U)/host.c $(T_LIB)
+test_ipi := arch/x86/ipi.c arch/x86/trace.c $(U)/host.c $(T_LIB)
 test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
 test_lib := $(U)/host.c $(T_LIB)
@@ -56,6 +56,7 @@ test_rmap_threads := $(test_stage2)
 test_rmap_set := mm/rmap_set.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
+test_trace := arch/x86/trace.c $(U)/host.c $(T_LIB)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
 test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
@@ -64,7 +65,7 @@ test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
 	lib linux loader monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model topology \
-	uart vcpu_reset virtio virtio_devices
+	trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
