@@ -40,6 +40,12 @@ const char *command_vcpu_state(const struct vcpu *v);
 u64 command_vm_memory(const struct vm *vm);
 u64 command_vm_exits(const struct vm *vm);
 /*
+ * The vCPU that NAME/INDEX means, or NAME and index (NULL: 0); or NULL, after a line that says so.
+ */
+struct vcpu *command_vcpu(const char *command, char *name, const char *index);
+/* One row for each stage-2 entry on the way to gpa, which is below max_gfn; the VM not corrupt. */
+void command_stage2(struct vm *vm, u64 gpa);
+/*
  * VM number i of the list, or NULL. VMs do not go away while a command runs: they are destroyed by
  * the boot CPU's tasks only.
  */
@@ -78,6 +84,14 @@ bool cmd_cpu(u32 argc, char **argv);
 bool cmd_virt(u32 argc, char **argv);
 bool cmd_sched(u32 argc, char **argv);
 bool cmd_ipi(u32 argc, char **argv);
+bool cmd_regs(u32 argc, char **argv);
+bool cmd_x(u32 argc, char **argv);
+bool cmd_walk(u32 argc, char **argv);
+bool cmd_vmcs(u32 argc, char **argv);
+bool cmd_msr(u32 argc, char **argv);
+bool cmd_irq(u32 argc, char **argv);
+bool cmd_top(u32 argc, char **argv);
+bool cmd_trace(u32 argc, char **argv);
 bool cmd_split_lock(u32 argc, char **argv);
 bool cmd_screen(u32 argc, char **argv);
 bool cmd_gdb(u32 argc, char **argv);

@@ -146,29 +146,35 @@ static void print_entry(const struct walk *w, const struct walk_entry *e)
 	}
 }
 
+void command_stage2(struct vm *vm, u64 gpa)
+{
+	struct walk w = { .vm = vm, .gfn = gpa >> PAGE_SHIFT };
+
+	stage2_walk(&vm->stage2, GFN(w.gfn), note_entry, &w);
+	for (u32 i = 0; i < w.count; i++)
+		print_entry(&w, &w.entries[i]);
+}
+
 bool cmd_ept(u32 argc, char **argv)
 {
-	struct walk w = { .count = 0 };
+	struct vm *vm;
 	u64 gpa;
 
 	if (argc != 3 || !command_hex(argv[2], &gpa))
 		return false;
-	w.vm = command_vm("ept", argv[1]);
-	if (!w.vm)
+	vm = command_vm("ept", argv[1]);
+	if (!vm)
 		return true;
-	w.gfn = gpa >> PAGE_SHIFT;
-	if (w.gfn >= w.vm->stage2.max_gfn) {
+	if (gpa >> PAGE_SHIFT >= vm->stage2.max_gfn) {
 		monitor_printf("ept %s: 0x%lx is beyond the VM's address space, which ends at "
 			       "0x%lx\n",
-			       w.vm->name, gpa, w.vm->stage2.max_gfn << PAGE_SHIFT);
+			       vm->name, gpa, vm->stage2.max_gfn << PAGE_SHIFT);
 		return true;
 	}
-	if (vm_is_corrupt(w.vm)) {
-		monitor_printf("ept %s: its tables are damaged and not walked\n", w.vm->name);
+	if (vm_is_corrupt(vm)) {
+		monitor_printf("ept %s: its tables are damaged and not walked\n", vm->name);
 		return true;
 	}
-	stage2_walk(&w.vm->stage2, GFN(w.gfn), note_entry, &w);
-	for (u32 i = 0; i < w.count; i++)
-		print_entry(&w, &w.entries[i]);
+	command_stage2(vm, gpa);
 	return true;
 }

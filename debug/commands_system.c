@@ -112,6 +112,14 @@ bool cmd_screen(u32 argc, char **argv)
 	return true;
 }
 
+bool cmd_top(u32 argc, char **argv)
+{
+	(void)argv;
+	if (argc == 1)
+		status_top();
+	return argc == 1;
+}
+
 bool cmd_version(u32 argc, char **argv)
 {
 	(void)argv;

@@ -227,22 +227,59 @@ bool cmd_console(u32 argc, char **argv)
 struct exit_count {
 	u8 kind;
 	u64 count;
+	u64 traced, ticks, most; /* of those in the trace: what Corbel needed for them */
 };
+
+/*
+ * What exits cost, by the trace, newest first: from an exit to the entry that the next one of the
+ * same vCPU tells, if the vCPU kept its CPU in between.
+ */
+struct costs {
+	struct exit_count *counts; /* by kind */
+	u32 who, later, entered;   /* of the vCPU; of the next exit, 0: none */
+};
+
+static void add_cost(void *arg, const struct trace_event *e)
+{
+	struct costs *c = arg;
+	u32 who = (u32)e->who & ~0xffu, ticks = c->entered - (u32)e->tsc;
+	u8 type = (u8)e->who;
+
+	if (type == TRACE_RUN || type == TRACE_REST)
+		c->later = 0;
+	if (type >= EXIT_KINDS)
+		return;
+	if (who == c->who && who == c->later) {
+		c->counts[type].traced++;
+		c->counts[type].ticks += ticks;
+		c->counts[type].most = MAX(c->counts[type].most, ticks);
+	}
+	c->later = who;
+	c->entered = (u32)(e->who >> TRACE_ARG_SHIFT);
+}
 
 /* Most frequent first. Returns how many kinds occurred. */
 static u32 sorted_exits(const struct vcpu *v, struct exit_count *out)
 {
+	struct exit_count all[EXIT_KINDS] = { 0 };
+	struct costs costs = { .counts = all, .who = v->trace.who };
 	u32 n = 0;
 
+	for (u32 cpu = 0; cpu < nr_cpus; cpu++) {
+		costs.later = 0;
+		trace_read(cpu, ~0u, add_cost, &costs);
+	}
 	for (u32 kind = 0; kind < EXIT_KINDS; kind++) {
-		u64 count = READ_ONCE(v->exits[kind]);
+		struct exit_count *c = &all[kind];
 		u32 at = n;
 
-		if (!count)
+		c->kind = (u8)kind;
+		c->count = READ_ONCE(v->exits[kind]) - v->exits_before[kind];
+		if (!c->count)
 			continue;
-		for (; at && out[at - 1].count < count; at--)
+		for (; at && out[at - 1].count < c->count; at--)
 			out[at] = out[at - 1];
-		out[at] = (struct exit_count){ .kind = (u8)kind, .count = count };
+		out[at] = *c;
 		n++;
 	}
 	return n;
@@ -258,22 +295,39 @@ static void print_costs(const struct vcpu *v)
 	monitor_printf("vm=%s vcpu=%u guest ticks=%lu\n", v->vm->name, v->index, v->cost.guest);
 }
 
-bool cmd_exits(u32 argc, char **argv)
+static void print_exits(const struct vcpu *v)
 {
 	struct exit_count counts[EXIT_KINDS];
+	u32 n = sorted_exits(v, counts);
+
+	for (u32 k = 0; k < n; k++) {
+		const struct exit_count *c = &counts[k];
+
+		monitor_printf("vm=%s vcpu=%u exit=%s count=%lu", v->vm->name, v->index,
+			       exit_kind_name(c->kind), c->count);
+		if (c->traced)
+			monitor_printf(" traced=%lu ticks_avg=%lu ticks_max=%lu", c->traced,
+				       c->ticks / c->traced, c->most);
+		monitor_printf("\n");
+	}
+}
+
+bool cmd_exits(u32 argc, char **argv)
+{
+	bool reset = argc == 3 && !strcmp(argv[2], "-r");
 	struct vm *vm;
 
-	if (argc != 2)
+	if (argc != 2 && !reset)
 		return false;
 	vm = command_vm(argv[0], argv[1]);
 	for (u32 i = 0; vm && i < vm->nr_vcpus; i++) {
-		u32 n = sorted_exits(vm->vcpus[i], counts);
+		struct vcpu *v = vm->vcpus[i];
 
-		for (u32 k = 0; k < n; k++)
-			monitor_printf("vm=%s vcpu=%u exit=%s count=%lu\n", vm->name, i,
-				       exit_kind_name(counts[k].kind), counts[k].count);
+		print_exits(v);
 		if (EXIT_COST)
-			print_costs(vm->vcpus[i]);
+			print_costs(v);
+		for (u32 kind = 0; reset && kind < EXIT_KINDS; kind++)
+			v->exits_before[kind] = READ_ONCE(v->exits[kind]);
 	}
 	return true;
 }

@@ -2,36 +2,15 @@
 #include "arch/x86/fault.h"
 #include "debug/commands.h"
 #include "debug/console.h"
+#include "debug/inspect.h"
 #include "debug/lineedit.h"
-#include "lib/printf.h"
+#include "debug/status.h"
 #include "lib/string.h"
 
 #define PROMPT "corbel> "
 
 const struct monitor_actions *monitor_actions;
 static struct line line;
-static void (*output)(const char *text, size_t n) = console_print;
-
-/* Lines go out whole: a log line from another CPU must not cut one into two. */
-void monitor_printf(const char *fmt, ...)
-{
-	static char text[MONITOR_LINE + 2];
-	static size_t len;
-	va_list ap;
-
-	va_start(ap, fmt);
-	len += (size_t)fmt_vsnprintf(text + len, MONITOR_LINE + 1 - len, fmt, ap);
-	va_end(ap);
-	if (len > MONITOR_LINE) {
-		/* Cut, but still a line. */
-		len = MONITOR_LINE;
-		text[len++] = '\n';
-	}
-	if (len && text[len - 1] == '\n') {
-		output(text, len);
-		len = 0;
-	}
-}
 
 static void prompt(void)
 {
@@ -47,6 +26,7 @@ void monitor_init(const struct monitor_actions *actions)
 	commands_ipi_init();
 	if (FAULTS)
 		poke_init();
+	inspect_init();
 	memset(&line, 0, sizeof(line));
 	prompt();
 }
@@ -99,6 +79,7 @@ static void unknown(const char *name)
 		monitor_printf("%s: no such command (see help)\n", name);
 }
 
+/* At most COMMAND_WORDS, a tag and -j; one more: there are too many. */
 static u32 split(char *text, char **argv)
 {
 	u32 argc = 0;
@@ -108,37 +89,61 @@ static u32 split(char *text, char **argv)
 			*text++ = '\0';
 		if (!*text)
 			return argc;
-		if (argc == COMMAND_WORDS)
-			return COMMAND_WORDS + 1;
+		if (argc == COMMAND_WORDS + 2)
+			return COMMAND_WORDS + 3;
 		argv[argc++] = text;
 		while (*text && *text != ' ')
 			text++;
 	}
 }
 
-void monitor_run(char *text)
+static void usage(const struct command *c)
 {
-	char *argv[COMMAND_WORDS];
-	u32 argc = split(text, argv);
-	const struct command *c;
+	monitor_printf("usage: %s%s%s\n", c->name, *c->args ? " " : "", c->args);
+}
 
-	if (!argc)
-		return;
-	c = command_find(argv[0]);
+static void run(u32 argc, char **argv)
+{
+	const struct command *c = command_find(argv[0]);
+
 	if (FAULTS && !strcmp(argv[0], "poke"))
 		cmd_poke(argc, argv);
 	else if (!c)
 		unknown(argv[0]);
 	else if (argc > COMMAND_WORDS || !c->run(argc, argv))
-		monitor_printf("usage: %s%s%s\n", c->name, *c->args ? " " : "", c->args);
+		usage(c);
+}
+
+void monitor_run(char *text)
+{
+	char *argv[COMMAND_WORDS + 2], **words = argv;
+	u32 argc = split(text, argv), kept = 0;
+	bool many = argc > COMMAND_WORDS + 2, json = false;
+	const char *tag = NULL;
+
+	argc -= many;
+	if (argc && argv[0][0] == '@')
+		tag = argv[0], words++, argc--;
+	for (u32 i = 0; i < argc; i++) {
+		if (strcmp(words[i], "-j"))
+			words[kept++] = words[i];
+		else
+			json = true;
+	}
+	monitor_print_begin(tag, json);
+	if (kept)
+		run(many ? COMMAND_WORDS + 1 : kept, words);
+	monitor_print_end();
 }
 
 void monitor_run_for(char *text, void (*to)(const char *text, size_t n))
 {
-	output = to;
+	monitor_print_to(to);
 	monitor_run(text);
-	output = console_print;
+	monitor_print_to(NULL);
 }
+
+#define ARGS_WIDTH 27 /* in the format below */
 
 bool cmd_help(u32 argc, char **argv)
 {
@@ -147,9 +152,14 @@ bool cmd_help(u32 argc, char **argv)
 	if (argc > 2)
 		return false;
 	if (argc == 1) {
-		for (u32 i = 0; i < nr_commands; i++)
-			monitor_printf("%-8s %-27s %s\n", commands[i].name, commands[i].args,
-				       commands[i].help);
+		for (u32 i = 0; i < nr_commands; i++) {
+			c = &commands[i];
+			if (strlen(c->args) > ARGS_WIDTH)
+				monitor_printf("%-10s %s\n%-38s %s\n", c->name, c->args, "",
+					       c->help);
+			else
+				monitor_printf("%-10s %-27s %s\n", c->name, c->args, c->help);
+		}
 		return true;
 	}
 	c = command_find(argv[1]);
@@ -157,8 +167,8 @@ bool cmd_help(u32 argc, char **argv)
 		unknown(argv[1]);
 		return true;
 	}
-	monitor_printf("usage: %s%s%s\n%s\nexample: %s\n", c->name, *c->args ? " " : "", c->args,
-		       c->help, c->example);
+	usage(c);
+	monitor_printf("%s\nexample: %s\n", c->help, c->example);
 	return true;
 }
 
@@ -262,6 +272,10 @@ static void enter(bool run)
 
 void monitor_input(u8 c)
 {
+	if (status_top_end()) {
+		prompt();
+		return;
+	}
 	switch (line_key(&line, c)) {
 	case LINE_NOTHING:
 		break;

@@ -26,7 +26,10 @@ struct monitor_actions {
 void monitor_init(const struct monitor_actions *actions);
 /* A byte of the operator's. From a task on the boot CPU. */
 void monitor_input(u8 c);
-/* Run one command line as if it had been typed; it is cut into words in place. The same context. */
+/*
+ * Run one command line as if it had been typed; it is cut into words in place. The same context.
+ * [@TAG] COMMAND [-j]: print.c.
+ */
 void monitor_run(char *line);
 
 /* As monitor_run(), but its lines go to `output`, not to the console. */
@@ -38,3 +41,13 @@ void monitor_run_for(char *line, void (*output)(const char *text, size_t n));
  * longer than MONITOR_LINE is cut.
  */
 void monitor_printf(const char *fmt, ...) PRINTF(1, 2);
+/* Lines go there from now on; NULL: to the console. */
+void monitor_print_to(void (*to)(const char *text, size_t n));
+/*
+ * A command's output begins and ends (print.c): with a tag (NULL: none) before each line and a last
+ * line "TAG end lines=N", so that a script can tell it from all else on the line; as JSON.
+ */
+void monitor_print_begin(const char *tag, bool json);
+void monitor_print_end(void);
+/* Nobody watches what is being printed: no page that refreshes. */
+bool monitor_for_script(void);

@@ -35,6 +35,9 @@ static u32 row;
 static enum screen_page page, key_page; /* key_page: atomic */
 static struct task task;
 static struct timer timer;
+static void (*sink)(u32 y, const char *text, size_t n); /* where rows go */
+static bool top_on;
+static u32 refreshes;
 
 static PRINTF(1, 2) void put(const char *fmt, ...)
 {
@@ -45,12 +48,12 @@ static PRINTF(1, 2) void put(const char *fmt, ...)
 	va_start(ap, fmt);
 	n = fmt_vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	console_screen_status(row++, text, MIN((size_t)n, sizeof(text) - 1));
+	sink(row++, text, MIN((size_t)n, sizeof(text) - 1));
 }
 
 static void blank(void)
 {
-	console_screen_status(row++, "", 0);
+	sink(row++, "", 0);
 }
 
 static struct sample take(const struct vm *vm)
@@ -140,20 +143,26 @@ static void put_warnings(void)
 		put("%s", warnings[i % WARNINGS]);
 }
 
-static void draw(void)
+static void put_page(const char *keys)
 {
 	u64 s = clock_ns() / 1000000000;
 
 	rate_vms();
 	row = 0;
-	put("Corbel %s   up %lu:%02lu:%02lu   F1: log   F2: status", monitor_actions->version,
-	    s / 3600, s / 60 % 60, s % 60);
+	put("Corbel %s   up %lu:%02lu:%02lu   %s", monitor_actions->version, s / 3600, s / 60 % 60,
+	    s % 60, keys);
 	blank();
 	put_cpus();
 	blank();
 	put_vms();
 	blank();
 	put_warnings();
+}
+
+static void draw(void)
+{
+	sink = console_screen_status;
+	put_page("F1: log   F2: status");
 	while (console_screen_row(row, (char[1]){ 0 }, 1))
 		blank();
 }
@@ -162,7 +171,7 @@ static void refresh_later(void)
 {
 	u64 flags = irq_save();
 
-	if (page == SCREEN_STATUS)
+	if (page == SCREEN_STATUS || top_on)
 		timer_arm(&timer, rdtsc() + (u64)REFRESH_US * tsc_khz / 1000);
 	irq_restore(flags);
 }
@@ -177,6 +186,39 @@ void status_show(enum screen_page wanted)
 	refresh_later();
 }
 
+static void print_row(u32 y, const char *text, size_t n)
+{
+	(void)y;
+	monitor_printf("%.*s\n", (int)n, text);
+}
+
+static void draw_top(void)
+{
+	sink = print_row;
+	console_clear();
+	put_page("any key ends this");
+}
+
+void status_top(void)
+{
+	sink = print_row;
+	if (monitor_for_script()) {
+		put_page("");
+		return;
+	}
+	top_on = true;
+	draw_top();
+	refresh_later();
+}
+
+bool status_top_end(void)
+{
+	bool was = top_on;
+
+	top_on = false;
+	return was;
+}
+
 enum screen_page status_shown(void)
 {
 	return page;
@@ -185,8 +227,12 @@ enum screen_page status_shown(void)
 static void run(struct task *t)
 {
 	(void)t;
+	if (top_on && ++refreshes % 2 == 0) /* half as often: a serial line is slow */
+		draw_top();
 	if (READ_ONCE(key_page) != page || page == SCREEN_STATUS)
 		status_show(READ_ONCE(key_page));
+	else
+		refresh_later();
 }
 
 /* In interrupt context. */

@@ -142,3 +142,29 @@ void svm_dump(struct vcpu *v)
 	if ((u32)c->exit_code == EXIT_CODE_INVALID && !c->asid)
 		log_err("  invalid: ASID 0");
 }
+
+/* clang-format off */
+#define VMCB_SEGMENT(X, s) X(s.selector) X(s.attr) X(s.limit) X(s.base)
+#define VMCB_FIELDS(X)                                                                   \
+	X(intercept_cr) X(intercept_dr) X(intercept_exceptions) X(intercept1)            \
+	X(intercept2) X(pause_threshold) X(pause_count) X(iopm) X(msrpm) X(tsc_offset)   \
+	X(asid) X(tlb_control) X(int_ctl) X(int_state) X(exit_code) X(exit_info1)        \
+	X(exit_info2) X(exit_int_info) X(np_control) X(event_inj) X(nested_cr3)          \
+	X(virt_ext) X(clean) X(next_rip) X(cpl) X(efer) X(cr4) X(cr3) X(cr0) X(dr7)      \
+	X(dr6) X(rflags) X(rip) X(rsp) X(rax) X(star) X(lstar) X(cstar) X(sfmask)        \
+	X(kernel_gs_base) X(sysenter_cs) X(sysenter_esp) X(sysenter_eip) X(cr2)          \
+	X(g_pat) X(dbgctl) VMCB_SEGMENT(X, es) VMCB_SEGMENT(X, cs) VMCB_SEGMENT(X, ss)   \
+	VMCB_SEGMENT(X, ds) VMCB_SEGMENT(X, fs) VMCB_SEGMENT(X, gs)                      \
+	VMCB_SEGMENT(X, gdtr) VMCB_SEGMENT(X, ldtr) VMCB_SEGMENT(X, idtr)                \
+	VMCB_SEGMENT(X, tr)
+/* clang-format on */
+
+/* ops->fields */
+void svm_list_fields(struct vcpu *v, void (*f)(void *arg, const char *name, u64 value), void *arg)
+{
+	const struct vmcb *c = svm_of(v)->vmcb;
+
+#define X(field) f(arg, #field, c->field);
+	VMCB_FIELDS(X)
+#undef X
+}

@@ -35,5 +35,7 @@ const struct virt_ops svm_ops = {
 	.debug_exits = svm_debug_exits,
 	.pause_exits = svm_pause_exits,
 	.flush = svm_flush,
+	.fields = svm_list_fields,
+	.fields_name = "vmcb",
 	.dump = svm_dump,
 };

@@ -107,4 +107,5 @@ void svm_debug_exits(struct vcpu *v, bool breakpoints, bool debug_registers);
 void svm_arm_dr(struct svm_vcpu *s);
 /* Fill v->exit from the VMCB, all but what run.c did already. */
 void svm_translate_exit(struct svm_vcpu *s);
+void svm_list_fields(struct vcpu *v, void (*f)(void *arg, const char *name, u64 value), void *arg);
 void svm_dump(struct vcpu *v);

@@ -143,6 +143,10 @@ struct virt_ops {
 
 	/* Forget this CPU's cached stage-2 translations of the VM. */
 	void (*flush)(struct vcpu *v);
+	/* Call f for each field of v's VMCS or VMCB. v is loaded here. */
+	void (*fields)(struct vcpu *v, void (*f)(void *arg, const char *name, u64 value),
+		       void *arg);
+	const char *fields_name; /* "vmcs" or "vmcb" */
 	/*
 	 * Log the vendor's view of the vCPU for an internal error: exit reason, qualification,
 	 * control fields.

@@ -192,7 +192,8 @@ struct vcpu {
 		u64 word;
 	} trace;
 	struct exit_cost cost;
-	u64 exits[EXIT_KINDS]; /* counters; written by the runner, read by anyone */
+	u64 exits[EXIT_KINDS];	      /* counters; written by the runner, read by anyone */
+	u64 exits_before[EXIT_KINDS]; /* the monitor's: what they were at exits -r */
 
 	u32 index;	    /* 0.. within the VM; also its APIC id */
 	u32 cpu;	    /* whose queue it is on when it is runnable; virt/sched.c's */

@@ -130,6 +130,55 @@ void vmx_dump(struct vcpu *v)
 }
 
 /*
+ * Those that every CPU has on which a VM can run: reading any other is an error that ends the VM.
+ * N: a field that is so many steps behind one that has a name.
+ */
+/* clang-format off */
+#define VMCS_SEGMENT(N, seg, n)                                                          \
+	N(GUEST_##seg##_SEL, GUEST_ES_SEL, n) N(GUEST_##seg##_AR, GUEST_ES_AR, n)        \
+	N(GUEST_##seg##_LIMIT, GUEST_ES_LIMIT, n) N(GUEST_##seg##_BASE, GUEST_ES_BASE, n)
+#define VMCS_FIELDS(X, N)                                                                \
+	X(PIN_CONTROLS) X(PROC_CONTROLS) X(PROC_CONTROLS2) X(EXIT_CONTROLS)              \
+	X(ENTRY_CONTROLS) X(EXCEPTION_BITMAP) X(MSR_BITMAP) X(TSC_OFFSET) X(EPT_POINTER) \
+	X(CR0_MASK) X(CR4_MASK) X(CR0_SHADOW) X(CR4_SHADOW) X(ENTRY_INTR_INFO)           \
+	X(ENTRY_ERROR_CODE) X(ENTRY_INSN_LEN) X(LINK_POINTER) X(INSN_ERROR)              \
+	X(EXIT_REASON) X(EXIT_QUALIFICATION) X(EXIT_INTR_INFO) X(EXIT_INTR_ERROR)        \
+	X(EXIT_INSN_LEN) X(IDT_VECTORING_INFO) X(IDT_VECTORING_ERROR) X(GUEST_PHYS_ADDR) \
+	X(GUEST_LINEAR_ADDR) X(GUEST_RIP) X(GUEST_RSP) X(GUEST_RFLAGS) X(GUEST_CR0)      \
+	X(GUEST_CR3) X(GUEST_CR4) X(GUEST_DR7) X(GUEST_DEBUGCTL) X(GUEST_PAT)            \
+	X(GUEST_EFER) X(GUEST_PDPTE0) N(GUEST_PDPTE1, GUEST_PDPTE0, 1)                   \
+	N(GUEST_PDPTE2, GUEST_PDPTE0, 2) N(GUEST_PDPTE3, GUEST_PDPTE0, 3)                \
+	X(GUEST_INTERRUPTIBILITY) X(GUEST_ACTIVITY) X(GUEST_PENDING_DEBUG)               \
+	X(GUEST_SYSENTER_CS) X(GUEST_SYSENTER_ESP) X(GUEST_SYSENTER_EIP)                 \
+	VMCS_SEGMENT(N, ES, 0) VMCS_SEGMENT(N, CS, 1) VMCS_SEGMENT(N, SS, 2)             \
+	VMCS_SEGMENT(N, DS, 3) VMCS_SEGMENT(N, FS, 4) VMCS_SEGMENT(N, GS, 5)             \
+	VMCS_SEGMENT(N, LDTR, 6) VMCS_SEGMENT(N, TR, 7) X(GUEST_GDTR_BASE)               \
+	N(GUEST_GDTR_LIMIT, GUEST_ES_LIMIT, 8) N(GUEST_IDTR_BASE, GUEST_ES_BASE, 9)      \
+	X(GUEST_IDTR_LIMIT) X(HOST_CR0) X(HOST_CR3) X(HOST_CR4) X(HOST_RSP) X(HOST_RIP)  \
+	X(HOST_GS_BASE) X(HOST_TR_BASE) X(HOST_GDTR_BASE) X(HOST_IDTR_BASE) X(HOST_EFER) \
+	X(HOST_PAT) X(HOST_CS_SEL) X(HOST_SS_SEL) X(HOST_TR_SEL)
+/* clang-format on */
+
+/* ops->fields */
+void vmx_list_fields(struct vcpu *v, void (*f)(void *arg, const char *name, u64 value), void *arg)
+{
+	static const struct {
+		const char *name;
+		u16 field;
+	} fields[] = {
+#define X(field)	  { #field, VMCS_##field },
+#define N(name, field, n) { #name, VMCS_##field + 2 * (n) },
+		VMCS_FIELDS(X, N)
+#undef N
+#undef X
+	};
+
+	(void)v;
+	for (u32 i = 0; i < ARRAY_SIZE(fields); i++)
+		f(arg, fields[i].name, vmcs_read(fields[i].field));
+}
+
+/*
  * The thunks of entry.asm: a field that does not exist, or no current VMCS. Any context in which a
  * vCPU is loaded.
  */

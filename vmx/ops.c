@@ -30,5 +30,7 @@ const struct virt_ops vmx_ops = {
 	.apicv = vmx_apicv,
 	.apicv_requested = vmx_apicv_requested,
 	.flush = vmx_flush_stage2,
+	.fields = vmx_list_fields,
+	.fields_name = "vmcs",
 	.dump = vmx_dump,
 };

@@ -168,4 +168,5 @@ void vmx_flush_stage2(struct vcpu *v);
 void vmx_flush_guest(struct vmx_vcpu *x);
 
 /* dump.c */
+void vmx_list_fields(struct vcpu *v, void (*f)(void *arg, const char *name, u64 value), void *arg);
 void vmx_dump(struct vcpu *v);

@@ -43,6 +43,8 @@ static const char *const kind_names[IPI_KINDS] = {
 	[IPI_PING] = "ping",
 	[IPI_SPLIT_LOCK] = "follow the split-lock state",
 	[IPI_SPLIT_LOCK_JOIN] = "take part in split-lock detection",
+	[IPI_LOOK] = "look at a vCPU",
+	[IPI_MSR] = "read an MSR",
 };
 
 void ipi_set_handler(enum ipi_kind kind, int (*handler)(void *arg))

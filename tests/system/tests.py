@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The table of system tests: what is in the image, how it is run, what must come of it."""
 import hashlib
+import json
 import os
 import re
-import os
 import struct
 import subprocess
 from dataclasses import dataclass, field
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests reboot=a"
 GUEST = {"vmlinuz": "guest/vmlinuz", "initrd.gz": "guest/initrd.gz"}
 
@@ -132,6 +133,86 @@ send vm linux powerbutton
 wait powerbutton=ok
 """
     yield from on_both("monitor-and-back", conf(), script=script, says=["sleepbutton=ok", "ended: power-off"])
+
+
+CORBELCTL = f"line {ROOT}/tools/corbelctl $LINE"
+
+
+# What the monitor sees of a guest that runs: registers, memory by both kinds of address, tables, exits, interrupts,
+# the vendor's structure, the trace; through tools/corbelctl, while the guest writes to its console as fast as it can.
+def looking(on):
+    fields = "vmcs" if on == "bochs" else "vmcb"
+    script = f"""
+wait guest#
+send echo fill''ed-1; while :; do echo noise; done &
+wait filled-1
+{CORBELCTL} vms -j
+{CORBELCTL} regs linux -j
+{CORBELCTL} regs linux/1
+{CORBELCTL} x linux p:1000000 32
+{CORBELCTL} walk linux ffffffff81000000
+{CORBELCTL} x linux ffffffff81000000 16
+send console linux
+wait noise
+{CORBELCTL} irq linux
+send console linux
+wait noise
+{CORBELCTL} {fields} linux
+{CORBELCTL} msr 0 c0000080
+{CORBELCTL} msr 0 4000ffff
+{CORBELCTL} exits linux -r
+{CORBELCTL} top
+{CORBELCTL} trace
+{CORBELCTL} trace dump 300 >$FOLDER/trace
+send top
+wait any key ends
+wait any key ends
+send-raw q
+send trace dump 2
+wait trace=end
+wait corbel>
+send vm linux stop
+wait ended
+send poweroff
+"""
+    return script
+
+
+def judge_looking(folder, _text):
+    """What corbelctl printed; and what tools/trace makes of the dump."""
+    with open(os.path.join(folder, "emu.log"), encoding="utf-8") as file:
+        text = file.read()
+    problems = [f"corbelctl did not print {pattern!r}" for pattern in (
+        r'^\{"vm":"linux","id":1,"state":"running",', r'^\{"vm":"linux","vcpu":0,"rip":"0x[0-9a-f]{16}",',
+        r"^vm=linux vcpu=1 .*cr3=0x0{8}\w{8}", r"^addr=0x1000000 hex=\"(\w\w ){15}\w\w\" ",
+        r"^vm=linux guest_level=4 at=0x\w+ entry=0x\w+ kind=table ", r"^vm=linux guest_level=2 .* kind=leaf .*\n"
+        r"vm=linux level=4 table=.* kind=table ", r"^vm=linux gva=0xffffffff81000000 gpa=0x1000000$",
+        r"^addr=0xffffffff81000000 ", r"^vm=linux vcpu=1 apic=x2 enabled=1 ", r"^vm=linux pin=4 vector=0x[2-9a-f]\w ",
+        r"field=(GUEST_RIP|rip) value=0x", r"^cpu=0 msr=0xc0000080 value=0x\w*d01$",
+        r"exit=io count=\d+ traced=\d+ ticks_avg=\d+", r"^linux +running +2 ", r"^class=exit on=1 events=[1-9]",
+    ) if not re.search(pattern, text, re.M)]
+    if "noise" in text:
+        problems.append("corbelctl printed what the guest wrote")
+    tool = [os.path.join(ROOT, "tools/trace"), os.path.join(folder, "trace")]
+    table = subprocess.run(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
+    done = subprocess.run([*tool, "--json", os.path.join(folder, "trace.json")], check=False)
+    if table.returncode or done.returncode:
+        problems.append(f"tools/trace: {table.stdout[-200:]}")
+    for pattern in r" linux/\d +exit +io +guest_ticks=\d+ rip=0x\w+", r" sched +run ", r" linux/\d +exit +hlt ":
+        if not re.search(pattern, table.stdout):
+            problems.append(f"tools/trace has no {pattern!r}")
+    with open(os.path.join(folder, "trace.json"), encoding="utf-8") as file:
+        events = json.load(file)["traceEvents"]
+    if not any(e["ph"] == "X" and e["name"].startswith("guest linux/") and e["dur"] > 0 for e in events):
+        problems.append("the timeline has no time in the guest")
+    return problems, f"{len(events)} in the timeline"
+
+
+def looking_tests():
+    for on in "qemu", "bochs":
+        yield Test(f"looking-{on}", on,
+                   conf(vcpus="2", cmdline=CMDLINE + " nokaslr nopti").replace("= poweroff", "= monitor"),
+                   script=looking(on), judge=judge_looking, emu=["--cpus", "2"], says=["trace=end lines="])
 
 
 # The ways in which a guest restarts itself: ACPI reset register, deliberate triple fault, jump to the reset vector.
@@ -876,6 +957,7 @@ TESTS = [
     *bad_guests(),
     *bad_configurations(),
     *monitor(),
+    *looking_tests(),
     *guest_restarts(),
     *disks(),
     *newer_kernels(),

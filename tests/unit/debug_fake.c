@@ -257,9 +257,27 @@ bool keyboard_init(void (*pressed)(enum screen_page page))
 	return true;
 }
 
+static int (*handlers[IPI_KINDS])(void *arg);
+
+void ipi_set_handler(enum ipi_kind kind, int (*handler)(void *arg))
+{
+	handlers[kind] = handler;
+}
+
 int ipi_call(enum ipi_kind kind, const struct cpumask *mask, void *arg, int results[MAX_CPUS])
 {
-	(void)kind, (void)mask, (void)arg, (void)results;
+	u32 me = this_cpu(cpu_id);
+	int err = 0;
+
+	(void)results;
+	if (kind == IPI_LOOK || kind == IPI_MSR) {
+		for_each_cpu(cpu, mask) {
+			this_cpu(cpu_id) = cpu;
+			err = handlers[kind](arg);
+		}
+		this_cpu(cpu_id) = me;
+		return err;
+	}
 	fake_ipi_calls++;
 	return this_cpu(cpu_id) == 2 && fake_ipi_calls % 2 ? -ETIMEDOUT : 0;
 }
@@ -495,22 +513,85 @@ u32 virt_diff(u32 cpu,
 	return cpu == 2;
 }
 
-static bool virt_on = true;
+static u32 virt_users = 1;
 
 bool virt_enabled(void)
 {
-	return virt_on;
+	return virt_users;
 }
 
 int virt_enable_get(void)
 {
-	virt_on = true;
+	virt_users++;
 	return 0;
 }
 
 void virt_enable_put(void)
 {
-	virt_on = false;
+	virt_users--;
+}
+
+/* ---- vCPUs, and what they see ---- */
+
+static u64 fake_reg(struct vcpu *v, enum vreg reg)
+{
+	return v->loaded_cpu == this_cpu(cpu_id) ? fake_regs[reg] : ~0ull;
+}
+
+static void fake_seg(struct vcpu *v, enum vseg seg, struct segment *out)
+{
+	(void)v;
+	*out = (struct segment){ .base = 0x1000ull * seg, .limit = 0xffff, .selector = 8 };
+}
+
+static void fake_load(struct vcpu *v)
+{
+	v->loaded_cpu = this_cpu(cpu_id);
+	fake_loads++;
+}
+
+static void fake_put(struct vcpu *v)
+{
+	v->loaded_cpu = CPU_NONE;
+}
+
+static void fake_fields(struct vcpu *v, void (*f)(void *arg, const char *name, u64 value),
+			void *arg)
+{
+	f(arg, "exit_code", 0x72);
+	f(arg, "rip", v->rip);
+}
+
+const struct virt_ops fake_ops = {
+	.vcpu_load = fake_load,
+	.vcpu_put = fake_put,
+	.get_reg = fake_reg,
+	.get_seg = fake_seg,
+	.fields = fake_fields,
+	.fields_name = "vmcb",
+};
+u64 fake_regs[VREGS];
+u32 fake_loads;
+u8 fake_guest_memory[FAKE_GUEST_MEMORY];
+
+u64 vcpu_gpr(struct vcpu *v, enum gpr n)
+{
+	return v->gpr[n];
+}
+
+int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
+{
+	(void)vm;
+	if (gpa.v > sizeof(fake_guest_memory) - len)
+		return -EFAULT;
+	memcpy(dst, fake_guest_memory + gpa.v, len);
+	return 0;
+}
+
+int rdmsr_safe(u32 msr, u64 *value)
+{
+	*value = msr == 0x10 ? 0x1000 + this_cpu(cpu_id) : 0;
+	return msr == 0x10 ? 0 : -EIO;
 }
 
 const char *hotplug_begin(u32 cpu, enum hotplug_goal goal, u32 rounds)
@@ -610,6 +691,8 @@ static void add_linux(void)
 		vcpus[i].vm = &fake_linux;
 		vcpus[i].index = i;
 		vcpus[i].state = VCPU_RUNNING;
+		vcpus[i].loaded_cpu = CPU_NONE;
+		vcpus[i].trace.who = (u32)TRACE_WHO(1, i);
 		vcpus[i].exits[EXIT_CPUID] = 5 + i;
 		fake_linux.vcpus[i] = &vcpus[i];
 	}
@@ -643,6 +726,9 @@ void fake_open(void)
 	fake_cpu_stuck = CPU_ID_NONE;
 	fake_topology =
 		(struct topology){ .packages_known = true, .smt_shift = 2, .package_shift = 3 };
+	virt_ops = NULL;
+	memset(fake_guest_memory, 0, sizeof(fake_guest_memory));
+	memset(fake_regs, 0, sizeof(fake_regs));
 	memset(&fake_uart, 0, sizeof(fake_uart));
 	fake_typed_len = 0;
 	fake_uart_room = 4096;

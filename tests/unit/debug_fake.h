@@ -12,6 +12,7 @@
 #include "debug/screen.h"
 #include "dev/power.h"
 #include "dev/uart16550.h"
+#include "virt/ops.h"
 #include "virt/vm.h"
 
 #define FAKE_WRITTEN (1u << 20)
@@ -44,6 +45,13 @@ extern struct timer *fake_timer;   /* the one armed last */
 extern enum screen_page fake_page; /* that is shown */
 extern void (*fake_key)(enum screen_page page);
 extern int fake_error; /* what the next action returns */
+
+/* What a test may set virt_ops to; registers of a vCPU that is loaded here. */
+extern const struct virt_ops fake_ops;
+extern u64 fake_regs[VREGS];
+extern u32 fake_loads;
+#define FAKE_GUEST_MEMORY 0x10000
+extern u8 fake_guest_memory[FAKE_GUEST_MEMORY];
 
 void fake_open(void);
 /* Forget what was written; the cursor's line stays. */

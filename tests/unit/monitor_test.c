@@ -231,7 +231,7 @@ static void completion(void **state)
 	expect_line("\x03"
 		    "v\t",
 		    "v", 1);
-	assert_true(fake_said("\r\nvms  vm  virt  version\r\ncorbel> v"));
+	assert_true(fake_said("\r\nvms  vm  vmcs  vmcb  virt  version\r\ncorbel> v"));
 	expect_line("\x03"
 		    "vm l\t",
 		    "vm l", 4);
@@ -325,7 +325,10 @@ static void errors(void **state)
 static void help(void **state)
 {
 	(void)state;
-	expect_part("help", "\r\nvms                                  one line for each VM\r\n");
+	expect_part("help", "\r\nvms                                    one line for each VM\r\n");
+	expect_part(
+		"help", /* words that are too long for their column */
+		"powerbutton|sleepbutton\r\n                                       control a VM");
 	expect("help vm",
 	       "usage: vm NAME start|stop|reset|info|destroy|create|powerbutton|sleepbutton\r\n"
 	       "control a VM, or show all about it; destroy and create: of the configuration\r\n"

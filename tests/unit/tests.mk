@@ -15,9 +15,10 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 	lib/printf.c lib/assert.c
 
 test_acpi := $(T_DEV)
-T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_memory commands_sched commands_split \
-	commands_system commands_vm console escape lineedit monitor status terminal vmconsole) \
-	svm/npt.c $(U)/debug_fake.c $(U)/host.c $(T_LIB)
+T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_irq commands_memory \
+	commands_sched commands_split commands_system commands_trace commands_vcpu commands_vm console escape \
+	inspect lineedit monitor print status terminal vmconsole) arch/x86/trace.c svm/npt.c $(U)/debug_fake.c \
+	$(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
@@ -38,6 +39,7 @@ test_lapic := $(T_DEV)
 test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
+test_look := $(T_DEBUG)
 test_monitor := $(T_DEBUG)
 test_pic := $(T_DEV)
 T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
@@ -64,8 +66,8 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
-	lib linux loader monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model topology \
-	trace uart vcpu_reset virtio virtio_devices
+	lib linux loader look monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model \
+	topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
