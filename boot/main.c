@@ -33,6 +33,7 @@
 #include "lib/assert.h"
 #include "lib/grace.h"
 #include "lib/log.h"
+#include "lib/string.h"
 #include "mm/hostmap.h"
 #include "mm/phys.h"
 #include "svm/ops.h"
@@ -140,15 +141,35 @@ static void open_serial(void)
 		log_warn("serial: no UART at port %#x", port);
 }
 
-#define PREVIOUS_LINES 24
+#define PREVIOUS_LINES 24 /* of a boot that ended without a report */
+#define REPORT_LINES   100
 
-/* The last lines of the boot before; *arg: how many lines are still to come. */
+/* How much of the boot before is shown: from its crash report on, or its last lines. */
+struct previous {
+	u32 left; /* lines still to come, this one included */
+	u32 report;
+};
+
+/* Right behind the stamp: a line that only quotes a report of the boot before it is none. */
+static bool begins_report(const char *line, size_t len)
+{
+	static const char mark[] = "] corbel: PANIC:";
+	size_t i = 0;
+
+	while (i < len && line[i] != ']')
+		i++;
+	return len - i >= sizeof(mark) - 1 && !memcmp(line + i, mark, sizeof(mark) - 1);
+}
+
 static void previous_line(void *arg, const char *line, size_t len)
 {
-	u32 *left = arg;
+	struct previous *p = arg;
 
-	if (--*left < PREVIOUS_LINES)
+	if (p->report || begins_report(line, len))
+		p->report++;
+	if (p->report ? p->report <= REPORT_LINES : p->left <= PREVIOUS_LINES)
 		log_warn("  before: %.*s", (int)len, line);
+	p->left--;
 }
 
 static void count_line(void *arg, const char *line, size_t len)
@@ -160,16 +181,16 @@ static void count_line(void *arg, const char *line, size_t len)
 /* A boot that ended without a word: its log survived, if this is a warm boot. */
 static void report_previous_boot(void)
 {
-	u32 lines = 0;
+	struct previous p = { 0 };
 	bool ended;
 
 	if (!log_previous(&ended))
 		return;
-	log_replay_previous(count_line, &lines);
+	log_replay_previous(count_line, &p.left);
 	log_at(ended ? LOG_INFO : LOG_WARN, "log: %u lines of the boot before are kept (log -p)%s",
-	       lines, ended ? "" : "; it was not ended on purpose:");
+	       p.left, ended ? "" : "; it was not ended on purpose:");
 	if (!ended)
-		log_replay_previous(previous_line, &lines);
+		log_replay_previous(previous_line, &p);
 }
 
 /* By default the second port, if there is one and the console has not got it. */

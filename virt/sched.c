@@ -515,6 +515,7 @@ void sched_loop(void)
 		if (v) {
 			spread(q);
 			run_vcpu(q, v);
+			irq_window(); /* one that comes back without an entry has opened none */
 		} else if (!__atomic_load_n(&q->work, __ATOMIC_SEQ_CST)) {
 			idle(q);
 		} else {
