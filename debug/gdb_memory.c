@@ -158,5 +158,6 @@ void gdb_break_clear_all(struct vm *vm)
 {
 	while (debug_nr_soft(vm))
 		remove_soft(vm, debug_nr_soft(vm) - 1);
-	memset(vm->debug->hard, 0, sizeof(vm->debug->hard));
+	if (vm->debug)
+		memset(vm->debug->hard, 0, sizeof(vm->debug->hard));
 }
