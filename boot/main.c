@@ -142,7 +142,7 @@ static void open_serial(void)
 }
 
 #define PREVIOUS_LINES 24 /* of a boot that ended without a report */
-#define REPORT_LINES   100
+#define REPORT_LINES   150
 
 /* How much of the boot before is shown: from its crash report on, or its last lines. */
 struct previous {

@@ -5,6 +5,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/desc.h"
 #include "arch/x86/insn.h"
+#include "arch/x86/trace.h"
 #include "debug/backtrace.h"
 #include "debug/commands.h"
 #include "debug/crash.h"
@@ -13,6 +14,7 @@
 #include "virt/sched.h"
 
 #define REBOOT_SECONDS 5   /* for who looks at the screen */
+#define EVENTS	       32  /* of each CPU */
 #define VMS_MAX	       32u /* in a report */
 #define VCPUS_MAX      16u
 
@@ -55,6 +57,7 @@ static void crash_begin(void)
 		halt_forever();
 	}
 	log_crashed = true;
+	trace_set_classes(0);
 	watchdog_stop();
 	if (crash_output_hook)
 		crash_output_hook();
@@ -63,6 +66,28 @@ static void crash_begin(void)
 	apic_nmi_others();
 	for (u64 i = 0; i < 2000000; i++) /* let them arrive: no clock is trusted here */
 		cpu_pause();
+}
+
+static void print_event(void *now, const struct trace_event *e)
+{
+	u32 type = e->who & 0xff;
+	const char *name = "?";
+
+	if (type < EXIT_KINDS)
+		name = exit_kind_name(type);
+	else if (type > TRACE_FIRST && type < TRACE_TYPES)
+		name = trace_format(type)->name;
+	log_err("  %lu us before: %s vm %lu/%lu %#lx %#lx %#lx",
+		tsc_to_ns(*(u64 *)now - e->tsc) / 1000, name, e->who >> 16 & 0xffff,
+		e->who >> 8 & 0xff, e->who >> TRACE_ARG_SHIFT, e->a, e->b);
+}
+
+/* What this CPU did last (arch/x86/trace.h has the words' meaning). */
+static void dump_trace(void)
+{
+	u64 now = rdtsc();
+
+	trace_read(this_cpu(cpu_id), EVENTS, print_event, &now);
 }
 
 /*
@@ -109,6 +134,7 @@ static void dump_vms(void)
 
 static void rest_of_report(void)
 {
+	dump_trace();
 	dump_others();
 	dump_vms();
 }
@@ -223,6 +249,7 @@ void crash_nmi(struct trap_frame *f)
 	else
 		log_err("CPU %u was at %s, with no vCPU", this_cpu(cpu_id), where);
 	backtrace_from(f->rip, f->rbp);
+	dump_trace();
 	__atomic_store_n(&turn, CPU_ID_NONE, __ATOMIC_SEQ_CST);
 	halt_forever();
 }
