@@ -894,7 +894,7 @@ def source_lines(folder, _):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     done = subprocess.run([os.path.join(root, "tools/lines"), "--elf", os.path.join(folder, "../../corbel.elf"),
                            os.path.join(folder, "serial.log")], capture_output=True, text=True, check=False)
-    if re.search(r"cmd_crash\+.*\n +cmd_crash at debug/commands_system\.c:\d+", done.stdout):
+    if re.search(r"cmd_crash\+.*\n(?: +.*\n)*? +cmd_crash at debug/commands_system\.c:\d+", done.stdout):
         return [], ""
     return [f"tools/lines does not find cmd_crash {done.stderr[-200:]}"], ""
 
