@@ -218,9 +218,13 @@ static void finish_element(struct job *j, u64 rflags)
 
 	commit(j);
 	j->v->rflags = rflags;
-	if (done)
+	if (done) {
 		vcpu_skip_len(j->v, j->insn.len);
-	else if (rflags & X86_EFLAGS_TF) /* SDM "Single-Step Exception": after each iteration */
+		return;
+	}
+	/* SDM "Repeat String Operation Prefix", "Single-Step Exception": after each iteration */
+	j->v->clear_shadow = true;
+	if (rflags & X86_EFLAGS_TF)
 		vcpu_step_trap(j->v);
 }
 
