@@ -19,6 +19,7 @@
 #include "debug/status.h"
 #include "tests/unit/debug_fake.h"
 #include "tests/unit/host.h"
+#include "tests/unit/monitor_expect.h"
 
 static const struct monitor_actions actions = { .version = "1.2.3" };
 
@@ -37,28 +38,6 @@ static int teardown(void **state)
 	(void)state;
 	console_edit_end(); /* the next test begins with an empty terminal */
 	return 0;
-}
-
-static void expect(const char *command, const char *answer)
-{
-	char whole[1024];
-
-	fake_type("\x03");
-	fake_clear();
-	snprintf(whole, sizeof(whole), "%s\r\n%scorbel> ", command, answer);
-	fake_type(command);
-	fake_type("\r");
-	assert_string_equal(fake_serial.text, whole);
-}
-
-static void expect_part(const char *command, const char *part)
-{
-	fake_type("\x03");
-	fake_clear();
-	fake_type(command);
-	fake_type("\r");
-	if (!fake_said(part))
-		fail_msg("'%s' is not in: %s", part, fake_serial.text);
 }
 
 /* Rows become objects, whatever the command; a script's tag stands before each line. */

@@ -16,6 +16,7 @@
 #include "lib/error.h"
 #include "tests/unit/debug_fake.h"
 #include "tests/unit/host.h"
+#include "tests/unit/monitor_expect.h"
 
 static void poweroff(void)
 {
@@ -260,28 +261,6 @@ static void completion(void **state)
 }
 
 /* ---- Commands ---- */
-
-static void expect(const char *command, const char *answer)
-{
-	char whole[1024];
-
-	fake_type("\x03");
-	fake_clear();
-	snprintf(whole, sizeof(whole), "%s\r\n%scorbel> ", command, answer);
-	fake_type(command);
-	fake_type("\r");
-	assert_string_equal(fake_serial.text, whole);
-}
-
-static void expect_part(const char *command, const char *part)
-{
-	fake_type("\x03");
-	fake_clear();
-	fake_type(command);
-	fake_type("\r");
-	if (!fake_said(part))
-		fail_msg("'%s' is not in: %s", part, fake_serial.text);
-}
 
 static void errors(void **state)
 {
