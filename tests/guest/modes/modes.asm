@@ -16,6 +16,17 @@ extern boot_tables, gdt, idt32, tss32
 %define SCRATCH		0x3ff		; the UART's scratch register
 %define LAPIC_VERSION	0xfee00030
 
+; CR0.CD on and off again; eax: CR0 while it was on. In code of any width.
+%macro toggle_cd 0
+	mov	eax, cr0
+	or	eax, 1 << 30
+	mov	cr0, eax
+	mov	ecx, cr0
+	and	eax, ~(1 << 30)
+	mov	cr0, eax
+	mov	eax, ecx
+%endmacro
+
 ; struct step
 %define STEP_OP		0
 %define STEP_A		4
@@ -363,13 +374,7 @@ r32_string:				; 4 bytes out, and 4 in to EAX + 4: ECX of both, 0
 	mov	eax, ecx
 	ret
 r32_toggle_cd:
-	mov	eax, cr0
-	or	eax, 1 << 30
-	mov	cr0, eax
-	mov	ecx, cr0
-	and	eax, ~(1 << 30)
-	mov	cr0, eax
-	mov	eax, ecx
+	toggle_cd
 	ret
 r32_msr:
 	mov	ecx, eax
@@ -517,13 +522,7 @@ r16_msr:
 	rdmsr
 	ret
 r16_toggle_cd:
-	mov	eax, cr0
-	or	eax, 1 << 30
-	mov	cr0, eax
-	mov	ecx, cr0
-	and	eax, ~(1 << 30)
-	mov	cr0, eax
-	mov	eax, ecx
+	toggle_cd
 	ret
 ; LMSW turns protected mode on, in the middle of real mode; MOV to CR0 ends it.
 r16_lmsw:
