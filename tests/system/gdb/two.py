@@ -11,29 +11,30 @@ def written():
     return int(re.search(r"console_written=(\d+)", run("monitor vm chatter info"))[1])
 
 
+def talks(seconds):
+    """Does the other VM write meanwhile?"""
+    before = written()
+    time.sleep(seconds)
+    return written() > before
+
+
 run("set confirm off")
 run("set pagination off")
 run("break tick")
 run("continue")
 check("stopped", value("$pc") == value("(long)&tick"))
-before = written()
-time.sleep(2)
-check("the other talks on", written() > before)
+check("the other talks on", talks(2))
 run("add-inferior")
 run("inferior 2")
 run("attach 2")
 threads = run("info threads")
 check("two VMs", '"gdb/0"' in threads and '"chatter/0"' in threads)
-before = written()
-time.sleep(1)
-check("now it is stopped, too", written() == before)
+check("now it is stopped, too", not talks(1))
 run("stepi 20")
 run("detach")
 run("inferior 1")
 check("the first is where it was", value("$pc") == value("(long)&tick"))
-before = written()
-time.sleep(2)
-check("the other runs again", written() > before)
+check("the other runs again", talks(2))
 run("delete")
 run("monitor vm chatter stop")
 before = variable("counter")
