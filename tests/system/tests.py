@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass, field
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(HERE))
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests reboot=a"
 GUEST = {"vmlinuz": "guest/vmlinuz", "initrd.gz": "guest/initrd.gz"}
 
@@ -891,8 +891,7 @@ def screens():
 
 def source_lines(folder, _):
     """tools/lines knows who called."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    done = subprocess.run([os.path.join(root, "tools/lines"), "--elf", os.path.join(folder, "../../corbel.elf"),
+    done = subprocess.run([os.path.join(ROOT, "tools/lines"), "--elf", os.path.join(folder, "../../corbel.elf"),
                            os.path.join(folder, "serial.log")], capture_output=True, text=True, check=False)
     if re.search(r"cmd_crash\+.*\n(?: +.*\n)*? +cmd_crash at debug/commands_system\.c:\d+", done.stdout):
         return [], ""
