@@ -7,6 +7,7 @@
 #include "debug/commands.h"
 #include "lib/error.h"
 #include "lib/string.h"
+#include "virt/ops.h"
 
 static const char *state_name(enum split_lock_state state)
 {
@@ -27,7 +28,8 @@ static void print_state(void)
 	u64 rip;
 	u32 id;
 
-	monitor_printf("split_lock=%s", state_name(state));
+	monitor_printf("split_lock=%s bus_locks=%s", state_name(state),
+		       virt_ops && virt_ops->bus_locks(NULL, BUS_LOCKS_FREE) ? "exit" : "free");
 	if (state == SPLIT_LOCK_UNSUPPORTED)
 		command_text("why", split_lock_why());
 	if (state == SPLIT_LOCK_OFF_SELF) {
@@ -81,14 +83,16 @@ static void print_vm(const struct vm *vm)
 	monitor_printf("vm=%s policy=%s", vm->name, split_policy_name(policy));
 	if (policy == SPLIT_RATELIMIT)
 		monitor_printf(" rate=%u", READ_ONCE(s->rate));
-	monitor_printf(" offered=%u seen=%lu injected=%lu passed=%lu delayed=%lu fatal=%lu\n",
-		       s->offered, READ_ONCE(s->seen), READ_ONCE(s->injected), READ_ONCE(s->passed),
-		       READ_ONCE(s->delayed), READ_ONCE(s->fatal));
+	monitor_printf(" offered=%u seen=%lu bus_locks=%lu injected=%lu passed=%lu ", s->offered,
+		       READ_ONCE(s->seen), READ_ONCE(s->bus_locks), READ_ONCE(s->injected),
+		       READ_ONCE(s->passed));
+	monitor_printf("delayed=%lu fatal=%lu\n", READ_ONCE(s->delayed), READ_ONCE(s->fatal));
 }
 
 static void turn(bool on)
 {
 	int err = split_lock_switch(on);
+	struct vm *vm;
 
 	if (err == -EALREADY)
 		monitor_printf("split-lock %s: it is already\n", on ? "on" : "off");
@@ -100,6 +104,8 @@ static void turn(bool on)
 			       on ? "on" : "off");
 	else
 		print_state();
+	for (u32 i = 0; (vm = command_nth_vm(i)); i++)
+		split_renew(vm);
 }
 
 /* False: no such policy. */

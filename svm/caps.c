@@ -108,6 +108,7 @@ int svm_setup(const struct virt_caps *ref, void (*missing)(const char *what))
 	svm_setup_.asids = (u32)ref->value[CAP_SVM_ASIDS];
 	svm_setup_.nrips = features & SVM_FEATURE_NRIPS;
 	svm_setup_.pause_filter = features & SVM_FEATURE_PAUSE;
+	svm_setup_.bus_lock = features & SVM_FEATURE_BUS_LOCK;
 	svm_setup_.rdtscp = ref->value[CAP_80000001_EDX] & CPUID_RDTSCP;
 	svm_setup_.max_leaf = ref->value[CAP_80000001_EDX] & CPUID_1G ? 3 : 2;
 	return make_maps();

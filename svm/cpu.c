@@ -12,8 +12,8 @@
 #include "svm/insn.h"
 #include "svm/svm.h"
 
-enum { STEP_SVME = 1, STEP_HSAVE = 2 };
-enum { SAVED_HSAVE };
+enum { STEP_SVME = 1, STEP_HSAVE = 2, STEP_DEBUGCTL = 4 };
+enum { SAVED_HSAVE, SAVED_DEBUGCTL };
 
 static int refuse(struct virt_cpu_state *s, int err, const char *why)
 {
@@ -43,11 +43,22 @@ int svm_cpu_enable(struct virt_cpu_state *s)
 	s->steps |= STEP_HSAVE;
 	if (rdmsr(MSR_VM_HSAVE_PA) != ptr_hpa(s->region).v)
 		return refuse(s, -EIO, "VM_HSAVE_PA does not keep its value");
+	/*
+	 * Guests run with this CPU's: what the firmware left there (bus-lock traps, branch steps)
+	 * would be theirs.
+	 */
+	if (!rdmsr_safe(MSR_DEBUGCTL, &s->saved[SAVED_DEBUGCTL]) && s->saved[SAVED_DEBUGCTL]) {
+		if (wrmsr_safe(MSR_DEBUGCTL, 0))
+			return refuse(s, -EIO, "DEBUGCTL can't be written");
+		s->steps |= STEP_DEBUGCTL;
+	}
 	return 0;
 }
 
 void svm_cpu_disable(struct virt_cpu_state *s)
 {
+	if (s->steps & STEP_DEBUGCTL && wrmsr_safe(MSR_DEBUGCTL, s->saved[SAVED_DEBUGCTL]))
+		log_err("CPU %u: DEBUGCTL can't be put back", this_cpu(cpu_id));
 	if (s->steps & STEP_HSAVE && wrmsr_safe(MSR_VM_HSAVE_PA, s->saved[SAVED_HSAVE]))
 		log_err("CPU %u: VM_HSAVE_PA can't be put back", this_cpu(cpu_id));
 	if (s->steps & STEP_SVME) {

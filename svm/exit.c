@@ -12,7 +12,8 @@
 
 #define EXIT_CODE_INVALID  0xffffffffu /* VMEXIT_INVALID; QEMU stores only the low half */
 #define EXIT_CODE_NPF	   0x400u
-#define EXIT_CODE_LAST	   0xa5u
+#define EXIT_CODE_BUS_LOCK 0xa5u
+#define EXIT_CODE_LAST	   EXIT_CODE_BUS_LOCK
 #define ERROR_CODE_VECTORS (BIT(8) | MASK(14, 10) | BIT(17) | BIT(21))
 
 /* 0: EXIT_IRQ is no default; so every code that is not listed maps to EXIT_UNEXPECTED by the +1. */
@@ -41,6 +42,7 @@ static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_MWAIT... SVM_EXIT_MWAIT_COND] = KIND(EXIT_MWAIT),
 	[SVM_EXIT_XSETBV] = KIND(EXIT_XSETBV),
 	[SVM_EXIT_RDPRU] = KIND(EXIT_VIRT_INSN), /* not offered: #UD */
+	[EXIT_CODE_BUS_LOCK] = KIND(EXIT_BUS_LOCK),
 };
 
 static void exit_io(struct vm_exit *x, const struct vmcb *c)

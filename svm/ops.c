@@ -34,6 +34,7 @@ const struct virt_ops svm_ops = {
 	.get_mmu = svm_get_mmu,
 	.debug_exits = svm_debug_exits,
 	.pause_exits = svm_pause_exits,
+	.bus_locks = svm_bus_locks,
 	.flush = svm_flush,
 	.fields = svm_list_fields,
 	.fields_name = "vmcb",

@@ -6,9 +6,10 @@
 #include "virt/ops.h"
 
 /* CPUID 8000_000A:EDX (APM vol. 3 "SVM Revision and Feature Identification"). */
-#define SVM_FEATURE_NPT	  BIT(0)
-#define SVM_FEATURE_NRIPS BIT(3)
-#define SVM_FEATURE_PAUSE BIT(10) /* a counter of PAUSEs */
+#define SVM_FEATURE_NPT	     BIT(0)
+#define SVM_FEATURE_NRIPS    BIT(3)
+#define SVM_FEATURE_PAUSE    BIT(10) /* a counter of PAUSEs */
+#define SVM_FEATURE_BUS_LOCK BIT(29) /* a counter of bus locks */
 
 enum { CAP_SVM_REVISION = CAP_VENDOR, CAP_SVM_ASIDS, CAP_SVM_FEATURES, CAP_SVM_VM_CR, CAP_SVM_END };
 
@@ -58,7 +59,7 @@ static inline struct svm_vcpu *svm_of(struct vcpu *v)
 /* Decided by svm_setup() from the reference record. */
 struct svm_setup {
 	u32 asids; /* usable numbers are 1 .. asids - 1 */
-	bool nrips, rdtscp, pause_filter;
+	bool nrips, rdtscp, pause_filter, bus_lock;
 	u8 max_leaf;
 	hpa_t iopm, msrpm;
 };
@@ -79,6 +80,7 @@ void svm_vcpu_reset(struct vcpu *v);
 void svm_vcpu_load(struct vcpu *v);
 void svm_vcpu_put(struct vcpu *v);
 void svm_pause_exits(struct vcpu *v, bool on);
+bool svm_bus_locks(struct vcpu *v, enum bus_locks what);
 void svm_run(struct vcpu *v);
 
 u64 svm_get_reg(struct vcpu *v, enum vreg reg);

@@ -40,6 +40,7 @@ static void init_control(struct svm_vcpu *s)
 		      INTERCEPT2_VMSAVE | INTERCEPT2_STGI | INTERCEPT2_CLGI | INTERCEPT2_SKINIT |
 		      INTERCEPT2_WBINVD | INTERCEPT2_MONITOR | INTERCEPT2_MWAIT |
 		      INTERCEPT2_MWAIT_ARMED | INTERCEPT2_XSETBV | INTERCEPT2_RDPRU);
+	c->intercept3 = s->v.split.bus_exits ? INTERCEPT3_BUS_LOCK : 0;
 	c->pause_count = PAUSE_COUNT;
 	c->pause_threshold = PAUSE_THRESHOLD;
 	c->iopm = svm_setup_.iopm.v;
@@ -133,4 +134,20 @@ void svm_pause_exits(struct vcpu *v, bool on)
 	c->intercept1 &= (u32)~INTERCEPT_PAUSE;
 	if (on && svm_setup_.pause_filter)
 		c->intercept1 |= (u32)INTERCEPT_PAUSE;
+}
+
+/*
+ * ops->bus_locks (APM vol. 2 "Bus Lock Threshold"): the CPU counts down before each bus lock, and
+ * exits instead of it where it can't.
+ */
+bool svm_bus_locks(struct vcpu *v, enum bus_locks what)
+{
+	struct vmcb *c;
+
+	if (!v || !svm_setup_.bus_lock)
+		return svm_setup_.bus_lock;
+	c = svm_of(v)->vmcb;
+	c->intercept3 = what == BUS_LOCKS_FREE ? 0 : INTERCEPT3_BUS_LOCK;
+	c->bus_lock_count = what == BUS_LOCKS_ONE;
+	return true;
 }

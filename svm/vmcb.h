@@ -39,6 +39,7 @@
 #define INTERCEPT2_MWAIT_ARMED	BIT(12)
 #define INTERCEPT2_XSETBV	BIT(13)
 #define INTERCEPT2_RDPRU	BIT(14)
+#define INTERCEPT3_BUS_LOCK	BIT(5) /* once bus_lock_count is used up */
 
 #define INTERCEPT_CR_READ(n)  BIT(n)
 #define INTERCEPT_CR_WRITE(n) BIT(16 + (n))
@@ -80,8 +81,8 @@ struct vmcb_seg {
 
 struct vmcb {
 	/* Control area */
-	u32 intercept_cr, intercept_dr, intercept_exceptions, intercept1, intercept2;
-	u8 reserved1[0x3c - 0x14];
+	u32 intercept_cr, intercept_dr, intercept_exceptions, intercept1, intercept2, intercept3;
+	u8 reserved1[0x3c - 0x18];
 	u16 pause_threshold, pause_count;
 	u64 iopm, msrpm, tsc_offset;
 	u32 asid;
@@ -93,7 +94,9 @@ struct vmcb {
 	u32 clean, reserved3;
 	u64 next_rip;
 	u8 fetched_count, fetched[15];
-	u8 reserved4[0x400 - 0xe0];
+	u8 reserved4[0x120 - 0xe0];
+	u16 bus_lock_count; /* so many may still be */
+	u8 reserved11[0x400 - 0x122];
 	/* State save area */
 	struct vmcb_seg es, cs, ss, ds, fs, gs, gdtr, ldtr, idtr, tr;
 	u8 reserved5[0x4cb - 0x4a0];
@@ -113,6 +116,7 @@ struct vmcb {
 _Static_assert(sizeof(struct vmcb) == 4096 && offsetof(struct vmcb, exit_code) == 0x70 &&
 		       offsetof(struct vmcb, event_inj) == 0xa8 &&
 		       offsetof(struct vmcb, next_rip) == 0xc8 &&
+		       offsetof(struct vmcb, bus_lock_count) == 0x120 &&
 		       offsetof(struct vmcb, efer) == 0x4d0 &&
 		       offsetof(struct vmcb, rip) == 0x578 && offsetof(struct vmcb, rsp) == 0x5d8 &&
 		       offsetof(struct vmcb, rax) == 0x5f8 && offsetof(struct vmcb, cr2) == 0x640 &&

@@ -34,6 +34,8 @@ enum exit_kind {
 	EXIT_TASK_SWITCH, /* of a task gate: the event that leads there is put back */
 	EXIT_TRIPLE_FAULT,
 	EXIT_TIMER,	   /* the time slice is over (VMX preemption timer) */
+	EXIT_BUS_LOCK,	   /* the next instruction would lock the bus: BUS_LOCKS_EXIT */
+	EXIT_BUS_LOCKED,   /* the last one did, and REQ_BUS_LOCKED is set */
 	EXIT_STEP,	   /* v->want_step: the instruction is done, or its event delivered */
 	EXIT_DR_ACCESS,	   /* MOV to or from a debug register; ops->debug_exits */
 	EXIT_ENTRY_FAILED, /* the CPU refused the guest's state; the guest did not run */

@@ -362,6 +362,8 @@ static void exit_failed(struct vcpu *v)
 	X(TASK_SWITCH, "task-switch", task_switch)         \
 	X(TRIPLE_FAULT, "triple-fault", exit_triple_fault) \
 	X(TIMER, "timer", exit_yield)                      \
+	X(BUS_LOCK, "bus-lock", split_bus_lock)            \
+	X(BUS_LOCKED, "bus-locked", exit_nothing)          \
 	X(STEP, "step", exit_nothing)                      \
 	X(DR_ACCESS, "dr-access", debug_dr_access)         \
 	X(ENTRY_FAILED, "entry-failed", exit_failed)       \

@@ -128,6 +128,12 @@ struct virt_ops {
 	void (*pause_exits)(struct vcpu *v, bool on);
 
 	/*
+	 * What shall bus locks of v do (enum bus_locks)? False: they can't exit on this CPU, and
+	 * never do. v is loaded, and keeps it in a vcpu_reset (v->split.bus_exits); NULL: only ask.
+	 */
+	bool (*bus_locks)(struct vcpu *v, enum bus_locks what);
+
+	/*
 	 * APIC virtualization; NULL: the vendor has none. From now on the CPU itself delivers
 	 * interrupts from this register page (4 KiB aligned; SDM "Virtual-APIC Page"), and the
 	 * guest's use of TPR, EOI and self-IPI by x2APIC MSRs or CR8 does not exit; in_service: the

@@ -31,6 +31,40 @@ void split_set_policy(struct vm *vm, enum split_policy policy, u32 rate)
 {
 	WRITE_ONCE(vm->split.rate, rate);
 	WRITE_ONCE(vm->split.policy, (u8)policy);
+	split_renew(vm);
+}
+
+void split_renew(struct vm *vm)
+{
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_request(vm->vcpus[i], REQ_RESCHED);
+}
+
+/*
+ * Bus locks exit where no split lock is #AC; and beside it if there is a rate to keep: locks on
+ * uncached memory, and those of a core whose detection is suspended.
+ */
+static bool bus_locks_matter(const struct vm *vm)
+{
+	enum split_policy policy = READ_ONCE(vm->split.policy);
+
+	switch (split_lock_state()) {
+	case SPLIT_LOCK_UNSUPPORTED:
+		return policy != SPLIT_OFF;
+	case SPLIT_LOCK_ON:
+		return policy == SPLIT_RATELIMIT;
+	default:
+		return false;
+	}
+}
+
+void split_load(struct vcpu *v)
+{
+	bool want = bus_locks_matter(v->vm);
+
+	if (want != v->split.bus_exits)
+		v->split.bus_exits =
+			virt_ops->bus_locks(v, want ? BUS_LOCKS_EXIT : BUS_LOCKS_FREE) && want;
 }
 
 static void wake(struct timer *t)
@@ -43,6 +77,10 @@ void split_vm_start(struct vm *vm)
 {
 	struct vm_split *s = &vm->split;
 
+	if (s->policy != SPLIT_SILENT && s->policy != SPLIT_OFF &&
+	    split_lock_state() == SPLIT_LOCK_UNSUPPORTED && !virt_ops->bus_locks(NULL, 0))
+		log_warn("vm %s: split_lock = %s: nothing here detects split locks or bus locks",
+			 vm->name, split_policy_name(s->policy));
 	s->offered = split_lock_state() == SPLIT_LOCK_ON && s->policy != SPLIT_OFF;
 	s->told = false;
 	vm->cpuid->leaf7[0].edx &= ~(u32)CPUID_7_EDX_CORE_CAP;
@@ -51,7 +89,9 @@ void split_vm_start(struct vm *vm)
 		split_lock_offered();
 	}
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
-		vm->vcpus[i]->split = (struct vcpu_split){ 0 };
+		bool exits = vm->vcpus[i]->split.bus_exits; /* the backend's, which keeps it */
+
+		vm->vcpus[i]->split = (struct vcpu_split){ .bus_exits = exits };
 		timer_init(&vm->vcpus[i]->split.timer, wake);
 	}
 }
@@ -134,9 +174,9 @@ void split_delay_over(struct vcpu *v)
 }
 
 /* FAULTS builds, where no CPU detects split locks: this legacy #AC stands for one. */
-static bool marked(const struct vcpu *v)
+static bool marked(const struct vcpu *v, u32 as)
 {
-	return FAULTS && fault_here(FAULT_MARKED_AC, 0, NULL) && v->gpr[R11] == FAULT_AC_MARK;
+	return FAULTS && v->gpr[R11] == FAULT_AC_MARK && fault_here(FAULT_MARKED_AC, 0, NULL) == as;
 }
 
 /* For one that does not come from MSR_TEST_CTRL, the instruction is let through by CR0.AM. */
@@ -148,19 +188,32 @@ static void unmark(struct vcpu *v, bool am)
 	virt_ops->set_reg(v, VR_CR0, am ? cr0 | X86_CR0_AM : cr0 & ~(u64)X86_CR0_AM);
 }
 
+static void step_over(struct vcpu *v)
+{
+	v->want_step |= STEP_SPLIT;
+	v->split.rip = v->rip;
+}
+
+static void let_bus_lock(struct vcpu *v)
+{
+	if (v->split.bus_exits)
+		virt_ops->bus_locks(v, BUS_LOCKS_ONE);
+}
+
 static void let_through(struct vcpu *v)
 {
-	bool mark = FAULTS && marked(v);
+	bool mark = FAULTS && marked(v, FAULT_AC_SPLIT);
 
 	if (!split_lock_pass_begin() && !mark)
 		return; /* detection is off by now */
 	if (mark)
 		unmark(v, false);
-	v->want_step |= STEP_SPLIT;
-	v->split.rip = v->rip;
+	step_over(v);
+	let_bus_lock(v);
 }
 
-static void not_aware(struct vcpu *v)
+/* One that the guest does not handle itself. True: it may be, now. */
+static bool allowed(struct vcpu *v)
 {
 	enum split_policy policy = READ_ONCE(v->vm->split.policy);
 
@@ -169,14 +222,19 @@ static void not_aware(struct vcpu *v)
 		count(&v->vm->split.fatal);
 		vm_stop(v->vm, STOP_SPLIT_LOCK, "vCPU %u splits a lock at rip %#lx", v->index,
 			v->rip);
-	} else if (policy != SPLIT_RATELIMIT || in_rate(v, READ_ONCE(v->vm->split.rate))) {
-		let_through(v);
+		return false;
 	}
+	return policy != SPLIT_RATELIMIT || in_rate(v, READ_ONCE(v->vm->split.rate));
 }
 
 bool split_fault(struct vcpu *v)
 {
-	if (!split_lock_takes_part() || (legacy(v) && !marked(v)))
+	if (marked(v, FAULT_AC_BUS_LOCK)) {
+		unmark(v, false);
+		step_over(v);
+		return true;
+	}
+	if (!split_lock_takes_part() || (legacy(v) && !marked(v, FAULT_AC_SPLIT)))
 		return false;
 	if (split_lock_state() != SPLIT_LOCK_ON) { /* it came before that was known here */
 		let_through(v);
@@ -194,10 +252,42 @@ bool split_fault(struct vcpu *v)
 	} else if (v->split.test_ctrl & TEST_CTRL_SPLIT_LOCK) {
 		count(&v->vm->split.injected);
 		vcpu_exception(v, VECTOR_AC, true, 0);
-	} else {
-		not_aware(v);
+	} else if (allowed(v)) {
+		let_through(v);
 	}
 	return true;
+}
+
+/*
+ * That of a pass was looked at when it was #AC. Let through is the instruction that stands there
+ * now, at this exit: who has to wait comes here again.
+ */
+void split_bus_lock(struct vcpu *v)
+{
+	if (v->want_step & STEP_SPLIT) {
+		let_bus_lock(v);
+	} else if (!bus_locks_matter(v->vm)) {
+		split_load(v);
+	} else {
+		if (!v->split.waits)
+			count(&v->vm->split.bus_locks);
+		if (v->event.valid || allowed(v)) {
+			count(&v->vm->split.passed);
+			let_bus_lock(v);
+		}
+	}
+}
+
+/* It has happened; over the rate, what follows it waits. */
+void split_bus_locked(struct vcpu *v)
+{
+	split_load(v);
+	if (!v->split.bus_exits)
+		return;
+	count(&v->vm->split.bus_locks);
+	if (v->activity || allowed(v) || v->split.waits) /* in HLT it waits anyway */
+		count(&v->vm->split.passed);
+	v->split.waits = false;
 }
 
 static void end_pass(struct vcpu *v, bool done)
@@ -205,6 +295,8 @@ static void end_pass(struct vcpu *v, bool done)
 	v->want_step &= (u8)~STEP_SPLIT;
 	if (FAULTS && v->split.marked)
 		unmark(v, true);
+	else
+		__atomic_fetch_and(&v->requests, ~(u32)REQ_BUS_LOCKED, __ATOMIC_RELAXED);
 	if (split_lock_pass_end() && done)
 		count(&v->vm->split.passed);
 }

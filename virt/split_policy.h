@@ -20,6 +20,13 @@ enum split_policy {
 
 #define SPLIT_RATE_MAX 1000000
 
+/* What bus locks of a vCPU do: ops->bus_locks. */
+enum bus_locks {
+	BUS_LOCKS_FREE, /* nothing */
+	BUS_LOCKS_EXIT, /* exit, before (EXIT_BUS_LOCK) or after they happen (EXIT_BUS_LOCKED) */
+	BUS_LOCKS_ONE,	/* ... all but the next one, where exits come before */
+};
+
 /* Of a VM. Counters are atomic: any CPU may read them at any time. */
 struct vm_split {
 	u8 policy;    /* enum split_policy; atomic */
@@ -28,7 +35,7 @@ struct vm_split {
 			 there */
 	bool told;    /* atomic */
 	u64 next;     /* atomic: when the next one is in the rate; host TSC */
-	u64 seen, injected, passed, delayed, fatal;
+	u64 seen, bus_locks, injected, passed, delayed, fatal;
 };
 
 /* Of a vCPU; its runner's. */
@@ -36,6 +43,7 @@ struct vcpu_split {
 	u64 test_ctrl;	    /* its virtual MSR_TEST_CTRL */
 	u64 rip;	    /* of the instruction that is let through */
 	bool marked;	    /* a FAULTS build has taken CR0.AM away for it */
+	bool bus_exits;	    /* bus locks exit: ops->bus_locks */
 	bool waits;	    /* for `until`: what is over the rate */
 	u64 until;	    /* host TSC */
 	struct timer timer; /* of the wait */
@@ -50,7 +58,16 @@ void split_vm_start(struct vm *vm);
 void split_set_policy(struct vm *vm, enum split_policy policy, u32 rate);
 const char *split_policy_name(enum split_policy policy);
 
+/* Its policy, or the machine's state, has changed: its vCPUs take notice. From any CPU. */
+void split_renew(struct vm *vm);
+
 /* On the runner, all of them. */
+
+/* The vCPU has got this CPU. */
+void split_load(struct vcpu *v);
+/* EXIT_BUS_LOCK; REQ_BUS_LOCKED was taken. */
+void split_bus_lock(struct vcpu *v);
+void split_bus_locked(struct vcpu *v);
 
 /* #AC that is not the guest's own alignment check? Then it is dealt with. */
 bool split_fault(struct vcpu *v);

@@ -231,6 +231,8 @@ static enum run_verdict serve_requests(struct vcpu *v)
 		vcpu_take_sipi(v);
 	if (unlikely(req & REQ_DELAY))
 		split_delay_over(v);
+	if (unlikely(req & REQ_BUS_LOCKED))
+		split_bus_locked(v);
 	if (v->activity != VCPU_WAIT_SIPI &&
 	    req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI | REQ_DELAY))
 		deliver_events(v);
@@ -250,6 +252,7 @@ static void load(struct vcpu *v)
 	virt_ops->vcpu_load(v);
 	v->loaded_cpu = this_cpu(cpu_id);
 	split_lock_vcpu_load();
+	split_load(v);
 	fpu_load(v);
 	vcpu_load_dr(v);
 	virt_ops->pause_exits(v, sched_others_wait());

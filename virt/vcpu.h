@@ -110,6 +110,7 @@ enum vcpu_request {
 	REQ_SIPI = 128,	 /* a start-up IPI, with sipi_vector */
 	REQ_DELAY = 256, /* the wait of VCPU_DELAYED may be over */
 	REQ_DEBUG = 512, /* leave the run loop if debug.hold is set */
+	REQ_BUS_LOCKED = 1024, /* its last instruction locked the bus; set by its runner */
 };
 
 /* Who wants a step. STEP_NMI is the backend's: to open NMIs behind the instruction. */

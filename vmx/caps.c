@@ -251,6 +251,7 @@ static void choose(const u64 *value)
 		  (value[CAP_VMX_PROC2] >> 32 & PROC2_VPID);
 	if (c->vpid)
 		wish2 |= PROC2_VPID;
+	c->bus_lock = value[CAP_VMX_PROC2] >> 32 & PROC2_BUS_LOCK;
 	c->pause_loop = value[CAP_VMX_PROC2] >> 32 & PROC2_PAUSE_LOOP;
 	if (value[CAP_80000001_EDX] & CPUID_80000001_EDX_RDTSCP)
 		wish2 |= PROC2_RDTSCP;

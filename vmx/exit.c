@@ -208,6 +208,13 @@ static void task_detail(struct vmx_vcpu *x)
 	check_delivery(x);
 }
 
+/* SDM "Bus-Lock Detection": trap-like. */
+static void bus_lock_detail(struct vmx_vcpu *x)
+{
+	irq_detail(x);
+	__atomic_fetch_or(&x->v.requests, REQ_BUS_LOCKED, __ATOMIC_RELAXED);
+}
+
 /* What Corbel never enabled: for a report. (The length may mean nothing.) */
 static void unexpected(struct vmx_vcpu *x)
 {
@@ -276,8 +283,10 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 	[EXIT_REASON_APIC_WRITE] = { EXIT_APIC_WRITE, apic_detail },
 	[EXIT_REASON_RDRAND... EXIT_REASON_INVPCID] = { EXIT_UNEXPECTED, unexpected },
 	[EXIT_REASON_VMFUNC] = { EXIT_VIRT_INSN, INSN_ONLY },
-	/* ENCLS to XRSTORS, PCONFIG, SPP, UMWAIT, TPAUSE, LOADIWKEY, ENCLV, ENQCMD, bus locks */
-	[EXIT_REASON_ENCLS... EXIT_REASON_NOTIFY] = { EXIT_UNEXPECTED, unexpected },
+	/* ENCLS to XRSTORS, PCONFIG, SPP, UMWAIT, TPAUSE, LOADIWKEY, ENCLV, ENQCMD */
+	[EXIT_REASON_ENCLS... EXIT_REASON_BUS_LOCK - 1] = { EXIT_UNEXPECTED, unexpected },
+	[EXIT_REASON_BUS_LOCK] = { EXIT_BUS_LOCKED, bus_lock_detail },
+	[EXIT_REASON_NOTIFY] = { EXIT_UNEXPECTED, unexpected },
 	/*
 	 * No control turns these two off where they exist (SDM "Instructions That Cause VM Exits
 	 * Unconditionally").
@@ -290,12 +299,17 @@ const struct vmx_exit_reason vmx_exit_reasons[EXIT_REASONS] = {
 /*
  * A reason with flags above bit 15, or one that no manual had when this was written. Bit 31: the
  * entry failed and the guest did not run (SDM "VM-Entry Failures During or After Loading Guest
- * State").
+ * State"). Bit 26: a bus lock, and this exit had priority.
  */
 void vmx_unusual_exit(struct vmx_vcpu *x, u32 raw)
 {
 	struct vm_exit *e = &x->v.exit;
 	bool failed = raw & VMX_EXIT_REASONS_FAILED_VMENTRY;
+
+	if (raw & EXIT_REASON_BUS_LOCKED && (raw & ~(u32)EXIT_REASON_BUS_LOCKED) < EXIT_REASONS) {
+		__atomic_fetch_or(&x->v.requests, REQ_BUS_LOCKED, __ATOMIC_RELAXED);
+		return vmx_translate_exit(x, raw & ~(u32)EXIT_REASON_BUS_LOCKED);
+	}
 
 	e->kind = failed ? EXIT_ENTRY_FAILED : EXIT_UNEXPECTED;
 	e->insn_len = 0;

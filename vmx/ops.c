@@ -27,6 +27,7 @@ const struct virt_ops vmx_ops = {
 	.set_seg = vmx_set_seg,
 	.debug_exits = vmx_debug_exits,
 	.pause_exits = vmx_pause_exits,
+	.bus_locks = vmx_bus_locks,
 	.apicv = vmx_apicv,
 	.apicv_requested = vmx_apicv_requested,
 	.flush = vmx_flush_stage2,

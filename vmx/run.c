@@ -110,11 +110,20 @@ static NOINLINE void entry_refused(struct vmx_vcpu *x, u64 flags)
 	(void)trace_error(-EIO);
 }
 
+/* FAULTS builds, without bus-lock exits: steps over marked instructions stand for them. */
+static u64 fault_reason(const struct vmx_vcpu *x, u64 raw)
+{
+	if (raw != EXIT_REASON_MONITOR_TRAP_FLAG || !x->v.split.marked ||
+	    fault_here(FAULT_MARKED_AC, 0, NULL) != FAULT_AC_BUS_LOCK)
+		return raw;
+	return x->v.exits[EXIT_BUS_LOCKED] < x->v.exits[EXIT_STEP] ? (u64)EXIT_REASON_BUS_LOCK
+								   : raw | EXIT_REASON_BUS_LOCKED;
+}
+
 /* Fill in v->exit; the exit was a real one, or a failed entry that looks like one. */
-static inline void translate(struct vmx_vcpu *x)
+static inline void translate(struct vmx_vcpu *x, u64 raw)
 {
 	struct vm_exit *e = &x->v.exit;
-	u64 raw = vmcs_read(VMCS_EXIT_REASON);
 	const struct vmx_exit_reason *r = &vmx_exit_reasons[raw];
 
 	e->raw = raw;
@@ -125,6 +134,11 @@ static inline void translate(struct vmx_vcpu *x)
 	if (r->detail)
 		return r->detail(x);
 	e->insn_len = (u8)vmcs_read(VMCS_EXIT_INSN_LEN);
+}
+
+void vmx_translate_exit(struct vmx_vcpu *x, u32 raw)
+{
+	translate(x, raw);
 }
 
 /* ops->run */
@@ -147,5 +161,6 @@ void vmx_run(struct vcpu *v)
 		return entry_refused(x, refused);
 	vmcs_read_to(&v->rip, VMCS_GUEST_RIP);
 	v->rflags = x->vmcs_rflags = vmcs_read(VMCS_GUEST_RFLAGS);
-	translate(x);
+	translate(x, FAULTS ? fault_reason(x, vmcs_read(VMCS_EXIT_REASON))
+			    : vmcs_read(VMCS_EXIT_REASON));
 }

@@ -257,6 +257,24 @@ void vmx_debug_exits(struct vcpu *v, bool breakpoints, bool debug_registers)
 	vmx_write_proc(x);
 }
 
+/*
+ * ops->bus_locks (SDM "Bus-Lock Detection"): an exit follows each bus lock. The CPU of a FAULTS
+ * build that pretends has no such control.
+ */
+bool vmx_bus_locks(struct vcpu *v, enum bus_locks what)
+{
+	u32 bit = fault_here(FAULT_MARKED_AC, 0, NULL) ? 0 : (u32)PROC2_BUS_LOCK, proc2;
+	struct vmx_vcpu *x = to_vmx(v);
+
+	if (!v || !vmx_controls.bus_lock)
+		return vmx_controls.bus_lock;
+	proc2 = (x->proc2 & ~bit) | (what == BUS_LOCKS_FREE ? 0 : bit);
+	if (proc2 != x->proc2)
+		vmcs_write(VMCS_PROC_CONTROLS2, proc2);
+	x->proc2 = proc2;
+	return true;
+}
+
 /* ops->vcpu_put: VMCLEAR writes everything back to memory, so that any CPU may load it next. */
 void vmx_vcpu_put(struct vcpu *v)
 {

@@ -157,6 +157,7 @@ enum vmcs_field {
 #define PROC2_PAUSE_LOOP	 BIT(10)
 #define PROC2_INVPCID		 BIT(12)
 #define PROC2_VMFUNC		 BIT(13)
+#define PROC2_BUS_LOCK		 BIT(30)
 
 /* SDM "VM-Exit Controls" */
 #define EXIT_CTL_SAVE_DEBUG BIT(2)

@@ -22,7 +22,7 @@ struct vmx_controls {
 	u64 cr0_must, cr4_must; /* what a guest's real CR0 and CR4 need; PE and PG are free */
 	u32 revision;		/* of VMCS regions */
 	u8 max_leaf;		/* largest EPT leaf level: 1, 2 or 3 */
-	bool vpid, pause_loop, mtf;
+	bool vpid, pause_loop, mtf, bus_lock;
 	u8 invvpid_type;  /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
 	hpa_t msr_bitmap; /* all VMs' */
 	bool apicv;
@@ -105,6 +105,7 @@ void vmx_vcpu_reset(struct vcpu *v);
 void vmx_vcpu_load(struct vcpu *v);
 void vmx_vcpu_put(struct vcpu *v);
 void vmx_pause_exits(struct vcpu *v, bool on);
+bool vmx_bus_locks(struct vcpu *v, enum bus_locks what);
 
 /* regs.c */
 u64 vmx_get_reg(struct vcpu *v, enum vreg reg);
@@ -134,7 +135,9 @@ struct vmx_exit_reason {
 	void (*detail)(struct vmx_vcpu *x);
 };
 extern const struct vmx_exit_reason vmx_exit_reasons[];
+#define EXIT_REASON_BUS_LOCKED BIT(26) /* with any other reason */
 void vmx_unusual_exit(struct vmx_vcpu *x, u32 raw);
+void vmx_translate_exit(struct vmx_vcpu *x, u32 raw);
 const char *vmx_exit_reason_name(u32 reason);
 /*
  * vm_exit.raw of an entry that VMLAUNCH or VMRESUME refused: this bit, and the flags that

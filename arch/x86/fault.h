@@ -29,7 +29,8 @@ enum fault_point {
 	FAULT_TRAMPOLINE, /* the page where all start; CPU 0's */
 	FAULT_TEST_CTRL,  /* MSR_TEST_CTRL, for CPUs that have none */
 	FAULT_OWN_SPLIT,  /* Corbel splits a lock, when it loads a vCPU */
-	FAULT_MARKED_AC,  /* a guest's legacy #AC counts as a split lock, if R11 says so */
+	/* a guest's legacy #AC counts as a split lock, if R11 says so: 1; as a bus lock: 2 */
+	FAULT_MARKED_AC,
 };
 
 /*
@@ -38,6 +39,7 @@ enum fault_point {
  */
 enum { FAULT_GP = 1, FAULT_IGNORED, FAULT_VALUE };
 
+enum { FAULT_AC_SPLIT = 1, FAULT_AC_BUS_LOCK };
 /* "split", in R11 of the guest: see FAULT_MARKED_AC */
 #define FAULT_AC_MARK 0x74696c7073ull
 

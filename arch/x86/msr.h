@@ -13,6 +13,7 @@
 #define APIC_BASE_BSP		BIT(8)
 #define APIC_BASE_X2APIC	BIT(10)
 #define APIC_BASE_ENABLE	BIT(11)
+#define MSR_DEBUGCTL		0x1d9
 #define MSR_TEST_CTRL		0x33 /* arch/x86/split_lock.h */
 #define TEST_CTRL_SPLIT_LOCK	BIT(29)
 #define TEST_CTRL_NO_LOCK	BIT(31)

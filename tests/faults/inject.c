@@ -59,7 +59,7 @@ static const struct point {
 	{ "region", FAULT_REGION, INDEX_NONE, 0, TAKES_WORDS, { "none" } },
 	{ "test-ctrl", FAULT_TEST_CTRL, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
 	{ "own-split-lock", FAULT_OWN_SPLIT, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
-	{ "marked-ac", FAULT_MARKED_AC, INDEX_NONE, 0, TAKES_WORDS, { "split" } },
+	{ "marked-ac", FAULT_MARKED_AC, INDEX_NONE, 0, TAKES_WORDS, { "split", "bus-lock" } },
 	{ "trampoline", FAULT_TRAMPOLINE, INDEX_NONE, 0, TAKES_WORDS, { "none" } },
 };
 

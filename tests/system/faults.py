@@ -127,21 +127,25 @@ def svm():
     yield case("svmdis", on, 1, ["cpu0:rdmsr:0xc0010114=+0x10"],
                ["virtualization: CPU 0: SVM is disabled (VM_CR.SVMDIS)"],
                ("CPU 0: SVM is disabled (VM_CR.SVMDIS)", [0]))
-    # Seven CPUs fail at seven steps, CPU 0 succeeds; what each did is undone.
-    yield case("enable", on, 8, [f"cpu1@enable:{NO_VIRT[on]}", "cpu2@enable:rdmsr:0xc0010114=+0x10",
+    # Eight CPUs fail at eight steps, CPU 0 succeeds; what each did is undone.
+    yield case("enable", on, 9, [f"cpu1@enable:{NO_VIRT[on]}", "cpu2@enable:rdmsr:0xc0010114=+0x10",
                                  "cpu3@enable:rdmsr:0xc0000080=+0x1000", "cpu4@enable:wrmsr:0xc0000080=gp",
                                  "cpu5@enable:wrmsr:0xc0000080=ignored", "cpu6@enable:wrmsr:0xc0010117=gp",
-                                 "cpu7@enable:wrmsr:0xc0010117=ignored"],
+                                 "cpu7@enable:wrmsr:0xc0010117=ignored", "cpu8@enable:rdmsr:0x1d9=4",
+                                 "cpu8@enable:wrmsr:0x1d9=gp"],
                ["virtualization: CPU 1: CPUID shows no SVM",
                 "virtualization: CPU 2: SVM is disabled by the firmware (VM_CR.SVMDIS)",
                 "virtualization: CPU 3: EFER.SVME is set already: another hypervisor is active",
                 "virtualization: CPU 4: writing EFER.SVME faults",
                 "virtualization: CPU 5: EFER.SVME does not stay set",
                 "virtualization: CPU 6: VM_HSAVE_PA can't be written",
-                "virtualization: CPU 7: VM_HSAVE_PA does not keep its value"],
-               ("CPU 1: CPUID shows no SVM", range(8)))
-    yield case("disable", on, 3, ["cpu1@disable:wrmsr:0xc0010117=gp", "cpu2@disable:wrmsr:0xc0000080=ignored"],
-               ["CPU 1: VM_HSAVE_PA can't be put back", "CPU 2: EFER.SVME can't be cleared, SVM stays on",
+                "virtualization: CPU 7: VM_HSAVE_PA does not keep its value",
+                "virtualization: CPU 8: DEBUGCTL can't be written"],
+               ("CPU 1: CPUID shows no SVM", range(9)))
+    yield case("disable", on, 3, ["cpu0@enable:rdmsr:0x1d9=4", "cpu0@disable:wrmsr:0x1d9=gp",
+                                  "cpu1@disable:wrmsr:0xc0010117=gp", "cpu2@disable:wrmsr:0xc0000080=ignored"],
+               ["CPU 0: DEBUGCTL can't be put back", "CPU 1: VM_HSAVE_PA can't be put back",
+                "CPU 2: EFER.SVME can't be cleared, SVM stays on",
                 "cpu=0 * virt=off *", "cpu=1 * virt=off *", "cpu=2 * virt=on *", AS_FOUND.format(0)],
                script=f"wait {GUEST}: ended\nsend virt off\nwait virt=off\nsend cpus\nsend poweroff\n")
 

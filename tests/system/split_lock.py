@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: MIT
 """System tests of split locks: on a QEMU that detects them (tools/get-split-qemu), and on Bochs with faults."""
+import math
 import os
 import re
+from dataclasses import replace
 
+import guests
 from tests import Test, conf, on_both, tiny
 
 WRITE = re.compile(r"^TEST_CTRL cpu (\d+) core (\d+) ([0-9a-f]+) rip ([0-9a-f]+)$", re.M)
+DEBUGCTL = re.compile(r"^DEBUGCTL cpu (\d+) ([0-9a-f]+)$", re.M)
 DETECT = 1 << 29
+NO_DETECTION = "max,+svm,+npt,split-lock-detect=off"  # but bus locks exit
+# Of the guest's 20,007; QEMU counts one again before which an interrupt comes.
+COUNTED = "bus_locks=20[0-2][0-9]{2} injected=0 passed=20[0-2][0-9]{2}"
 GUEST = {"split-lock": "tiny/split-lock"}
 
 
-def judge(folder, found):
-    """What is wrong with the writes of MSR_TEST_CTRL, in which there was `found` at first; and no remark."""
-    with open(os.path.join(folder, "registers.log"), encoding="utf-8") as file:
-        writes = [(int(cpu), int(core), int(value, 16), rip) for cpu, core, value, rip in WRITE.findall(file.read())]
+def judge_test_ctrl(log, found):
+    """What is wrong with the writes of MSR_TEST_CTRL, in which there was `found` at first."""
+    writes = [(int(cpu), int(core), int(value, 16), rip) for cpu, core, value, rip in WRITE.findall(log)]
     problems, value = [], {}
     for n, (cpu, core, new, _rip) in enumerate(writes):
         old = value.get(core, found)
@@ -29,7 +35,20 @@ def judge(folder, found):
         problems.append(f"MSR_TEST_CTRL was {found:#x} and is left at {left}")
     if len({rip for *_, rip in writes}) > 1:
         problems.append("more than one place writes MSR_TEST_CTRL")
-    return problems, ""
+    return problems
+
+
+def judge(folder, found, debugctl, cpus):
+    """What is wrong with the writes of the registers. found, debugctl: what was in them at first; found None: no CPU
+    has MSR_TEST_CTRL."""
+    with open(os.path.join(folder, "registers.log"), encoding="utf-8") as file:
+        log = file.read()
+    seen = [(int(cpu), int(value, 16)) for cpu, value in DEBUGCTL.findall(log)]
+    wanted = [(cpu, value) for value in (0, debugctl) for cpu in range(cpus)] if debugctl else []
+    problems = [] if sorted(seen) == sorted(wanted) else [f"DEBUGCTL was {debugctl:#x}, and written: {seen}"]
+    if found is not None:
+        return problems + judge_test_ctrl(log, found)
+    return problems + [f"MSR_TEST_CTRL was written: {write[0]}" for write in WRITE.finditer(log)]
 
 
 def vm(name, mode, *more):
@@ -37,10 +56,27 @@ def vm(name, mode, *more):
     return f"[vm {name}]\n" + "".join(f"{line}\n" for line in lines)
 
 
-def on_qemu(name, text, topology="1:2:2", found=0, **more):
+def passed_what_they_saw(text):
+    """Of each VM: a split lock is seen again only where its pass ended before the vCPU ran."""
+    cut = sum(int(n) for counts in re.findall(r"expired=(\d+) cancelled=(\d+)", text) for n in counts)
+    for name, seen, passed in re.findall(r"vm=(\w) .* seen=(\d+) .* passed=(\d+)", text):
+        if int(passed) > int(seen) or int(seen) - int(passed) > cut + int(seen) // 10:
+            return f"vm {name}: {seen} seen, {passed} passed, {cut} passes cut short"
+    for name in "abcd":  # counters can be read while they change: they only grow
+        counts = [[int(n) for n in found] for found in re.findall(rf"vm={name} .* seen=(\d+) .* passed=(\d+)", text)]
+        if any(before > after for pair in zip(counts, counts[1:]) for before, after in zip(*pair)):
+            return f"vm {name}: counters that fall: {counts}"
+    return ""
+
+
+def on_qemu(name, text, topology="1:2:2", found=0, debugctl=0, cpu=(), also=None, **more):
+    """also(text): what is wrong besides the registers."""
+    cpus = math.prod(map(int, topology.split(":")))
+    has = None if cpu else found
     return Test(f"split-lock-{name}-qemu", "qemu", "[corbel]\nwhen_idle = poweroff\n" + text,
-                files={**GUEST, **more.pop("files", {})}, emu=["--topology", topology], test_ctrl=found, soak=True,
-                judge=lambda folder, _text: judge(folder, found), **more)
+                files={**GUEST, **more.pop("files", {})}, emu=["--topology", topology, *cpu], test_ctrl=found,
+                debugctl=debugctl, soak=True,
+                judge=lambda folder, text: (judge(folder, has, debugctl, cpus) + (also(text) if also else []), ""), **more)
 
 
 CORE = r"core=\d cpus=.* follows={} current=1 .*hardware=0x{:x} "
@@ -58,7 +94,7 @@ def tests():
                          "wait CPU 1: online\nsleep 2\nsend split-lock s fatal\nwait vm s: stopped\nsend vm r stop\n",
                   says=["split locks: detection is on", r"split_lock=on", CORE.format("on", DETECT),
                         "vm=s policy=silent offered=1 seen=[1-9]", "vm=w policy=warn offered=1 seen=[1-9]",
-                        "vm=f policy=fatal offered=1 seen=1 injected=0 passed=0 delayed=0 fatal=1",
+                        "vm=f policy=fatal offered=1 seen=1 bus_locks=0 injected=0 passed=0 delayed=0 fatal=1",
                         r"vm=r policy=ratelimit rate=100 .* delayed=[1-9]", "vm=n policy=off offered=0",
                         "split locks: VMs that were offered detection will not see it any more",
                         CORE.format("off", 0), CORE.format("off", 0), "CPU 1: offline",
@@ -84,6 +120,47 @@ def tests():
                          "send poweroff\n",
                   says=["vm=linux policy=ratelimit rate=1000 offered=1 seen=0 ", "vm=s policy=ratelimit .*passed=[1-9]",
                         "vm linux: ended: power-off"])
+    # CPUs that detect no split locks, but whose bus locks exit.
+    yield on_qemu("bus", "split_lock = warn\n" + vm("s", "u", "cpus = 0", "split_lock = silent") +
+                  vm("w", "u", "cpus = 1") + vm("f", "u", "cpus = 2", "split_lock = fatal") +
+                  vm("r", "u", "cpus = 2", "split_lock = ratelimit:5000") +
+                  vm("n", "n", "cpus = 3", "split_lock = off") + vm("l", "l", "cpus = 3"),
+                  cpu=["--cpu", NO_DETECTION], status=1, debugctl=6,
+                  script="wait corbel>\nwait vm r: ended\nsend split-lock\nwait vm=l\nsend split-lock l off\n"
+                         "sleep 1\nsend split-lock l ratelimit:50\nwait rate=50\nsleep 4\nsend split-lock l fatal\n"
+                         "wait vm l: stopped\n",
+                  says=["split locks: not supported: the CPUs don't have it", "split_lock=unsupported bus_locks=exit",
+                        f"vm=s policy=silent offered=0 seen=0 {COUNTED} delayed=0 ",
+                        f"vm=w policy=warn offered=0 seen=0 {COUNTED} ",
+                        "vm=f policy=fatal offered=0 seen=0 bus_locks=1 injected=0 passed=0 delayed=0 fatal=1",
+                        f"vm=r policy=ratelimit rate=5000 .* {COUNTED} delayed=[1-9]",
+                        "vm=n policy=off offered=0 seen=0 bus_locks=0 ", "vm=l policy=warn .*passed=[1-9]",
+                        "vm l: stopped: split lock: vCPU 0 splits a lock at rip"],
+                  has=["vm s: ended: power-off: *", "vm w: ended: power-off: *", "vm r: ended: power-off: *",
+                       "vm n: ended: power-off: *", "vm w: splits locks: vCPU 0 at rip *"])
+    # NMIs and split locks: both are single steps.
+    nmi = [group for group in guests.groups() if group.name == "nmi"]
+    yield replace(on_qemu("nmi", "", files={"nmi": "tiny/nmi"}, topology="1:1:2", script=guests.script(nmi),
+                          judge=lambda folder, text: guests.judge(nmi, folder, text)), conf=guests.configuration(nmi))
+    # vCPUs that wait for their turn are moved to the other thread of the core.
+    yield on_qemu("balanced", "".join(vm(name, "l", "cpus = 0-1", "split_lock = ratelimit:500") for name in "abcd") +
+                  vm("u", "u", "cpus = 0-1", "split_lock = ratelimit:2000"), topology="1:1:2",
+                  script="wait corbel>\nwait vm u: ended\nsend sched\nsend split-lock\nwait vm=u\n" +
+                         "".join(f"send vm {name} stop\n" for name in "abcd"),
+                  says=["given=[1-9]", *[f"vm={name} .* delayed=[1-9]" for name in "abcdu"]],
+                  has=["vm u: ended: power-off: *"])
+    # Two minutes of siblings that split locks, in VMs of their own; detection goes off and on again meanwhile, and a
+    # thread goes offline and comes back.
+    hard = "".join(f"send split-lock off\nwait split_lock=off\nsleep 1\nsend split-lock on\nwait split_lock=on\n"
+                   f"sleep 2\nsend cpu {cpu} offline\nwait CPU {cpu}: offline\nsleep 1\nsend cpu {cpu} online\n"
+                   f"wait CPU {cpu}: online\nsleep 4\nsend split-lock\nwait vm=u\n" for cpu in (1, 3) * 6)
+    yield on_qemu("load", vm("a", "l", "cpus = 0-1") + vm("b", "l", "cpus = 0-1") + vm("c", "l", "cpus = 2-3") +
+                  vm("d", "l", "cpus = 2-3", "split_lock = ratelimit:1000") + vm("u", "u", "autostart = no"),
+                  timeout=600, script="wait corbel>\n" + hard + "send vm u start\nwait vm u: ended\nsend split-lock\n"
+                  "wait vm=u\n" + "".join(f"send vm {name} stop\n" for name in "abcd"),
+                  says=[CORE.format("on", DETECT) + ".* joined=[1-9].* cancelled=[0-9]+ uncovered_us=[1-9]",
+                        *[f"vm={name} .* passed=[1-9][0-9]{{4}}" for name in "abcd"]],
+                  has=["vm u: ended: power-off: *"], check=passed_what_they_saw)
     # Corbel splits one itself.
     yield on_qemu("own", "faults = cpu3:own-split-lock=1\n" + vm("s", "l", "cpus = 0") +
                   vm("o", "u", "cpus = 3", "autostart = no"), efi="faults/corbel.efi",
@@ -91,7 +168,7 @@ def tests():
                          "send split-lock\nwait vm=o\nsend split-lock on\nwait split_lock=on\nsend split-lock\n"
                          "wait vm=o\nsend vm s stop\n",
                   says=["split lock in Corbel itself, on CPU 3 at [0-9a-f]+: a bug", "vcpu_run",
-                        "split_lock=off-by-corbel cpu=3 rip=0x[0-9a-f]+ at=\"fault_inject",
+                        "split_lock=off-by-corbel bus_locks=exit cpu=3 rip=0x[0-9a-f]+ at=\"fault_inject",
                         CORE.format("off-by-corbel", 0),
                         CORE.format("off-by-corbel", 0), "split_lock=on", CORE.format("on", DETECT),
                         CORE.format("on", DETECT), "vm s: ended: operator"])
@@ -99,10 +176,23 @@ def tests():
     yield from on_both("split-lock-none", **tiny("split-lock", cmdline="n"),
                        says=["split locks: not supported: the CPUs don't have it", "split-lock: all is well"])
     # Two VMs: legacy #AC, all of it the guest's; and marked ones, which Corbel takes for split locks: the pass by MTF.
-    faults = ("faults = cpu0:cpuid:7.edx=+0x40000000 cpu0:rdmsr:0xcf=0x20 cpu0:test-ctrl=0xb0000000 "
+    # While virtualization is turned on, the register is not touched.
+    faults = ("faults = cpu0@enable:wrmsr:0x33=gp cpu0@enable:rdmsr:0x33=gp cpu0:cpuid:7.edx=+0x40000000 "
+              "cpu0:rdmsr:0xcf=0x20 cpu0:test-ctrl=0xb0000000 "
               "cpu0:marked-ac=split\n")
     yield Test("split-marked-bochs", "bochs", "[corbel]\nwhen_idle = poweroff\n" + faults + vm("m", "m") +
                vm("k", "k"), files=GUEST, efi="faults/corbel.efi",
                says=["detection is on, which was on, and LOCK# was suppressed"],
                has=["vm m: ended: power-off: *", "vm k: ended: power-off: *",
-                    re.compile("marked-ac=split fired [1-9][0-9]{3} times")])
+                    re.compile("marked-ac=split fired [1-9][0-9]{3} times"),
+                    re.compile("wrmsr:0x33=gp fired 0 times"), re.compile("rdmsr:0x33=gp fired 0 times")])
+    # Marked ones are bus locks, which exit when they have happened: exit reason 74, or bit 26 of that of their step.
+    yield Test("bus-lock-marked-bochs", "bochs", "[corbel]\nwhen_idle = monitor\nfaults = cpu0:rdmsr:0x48b="
+               "+0x4000000000000000 cpu0:marked-ac=bus-lock\n" + vm("m", "m", "split_lock = ratelimit:500") +
+               vm("w", "m", "split_lock = warn") + vm("f", "m", "split_lock = fatal"),
+               files=GUEST, efi="faults/corbel.efi", status=1,
+               script="wait corbel>\nwait vm m: ended\nsend split-lock\nwait vm=f\nsend exits m\nwait exit=irq\n"
+                      "send poweroff\n",
+               says=["split_lock=unsupported bus_locks=exit"],
+               has=["vm m: ended: power-off: *", "vm w: ended: power-off: *"])
+

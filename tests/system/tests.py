@@ -35,6 +35,7 @@ class Test:
     efi: str = "corbel.efi"  # below the build folder
     options: str = ""  # Corbel's LoadOptions: started by the firmware's shell
     test_ctrl: int | None = None  # on the QEMU of tools/get-split-qemu, with that in MSR_TEST_CTRL at first
+    debugctl: int = 0  # ... and that in DEBUGCTL
     force: bool = False  # mkusb is to make the image although the configuration has errors
 
 

@@ -31,6 +31,7 @@ extern struct vm fake_linux, fake_lab;
 extern struct uart fake_uart;
 extern struct split_lock_core fake_core; /* what each core's owner says */
 extern enum split_lock_state fake_split_lock;
+extern u32 fake_renewed;	      /* VMs, after a change of that */
 extern struct topology fake_topology; /* CPUs 0 and 1 are one core, CPU 2 another */
 extern u8 fake_typed[4096];	      /* what the guest got */
 extern size_t fake_typed_len, fake_uart_room;

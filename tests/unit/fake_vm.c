@@ -43,11 +43,22 @@ static void get_mmu(struct vcpu *v, struct guest_mmu *out)
 	out->cpl = (f->seg[SEG_SS].attr >> SEG_ATTR_DPL_SHIFT) & 3;
 }
 
+bool fake_bus_locks_exit;
+enum bus_locks fake_bus_locks;
+
+static bool bus_locks(struct vcpu *v, enum bus_locks what)
+{
+	if (v && fake_bus_locks_exit)
+		fake_bus_locks = what;
+	return fake_bus_locks_exit;
+}
+
 static struct virt_ops ops = { .name = "fake",
 			       .get_reg = get_reg,
 			       .set_reg = set_reg,
 			       .get_seg = get_seg,
-			       .set_seg = set_seg };
+			       .set_seg = set_seg,
+			       .bus_locks = bus_locks };
 const struct virt_ops *virt_ops = &ops;
 
 void fake_use_get_mmu(bool use)

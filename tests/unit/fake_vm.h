@@ -15,6 +15,9 @@ struct fake_vcpu {
 extern struct vm fake_vm;
 extern struct fake_vcpu fake_vcpu;
 extern struct cpuid_policy fake_policy;
+/* ops->bus_locks: can they exit; what was asked for last */
+extern bool fake_bus_locks_exit;
+extern enum bus_locks fake_bus_locks;
 extern u32 fake_bugs; /* calls of vm_bugged */
 
 /*

@@ -550,14 +550,16 @@ static void split_lock_command(void **state)
 {
 	(void)state;
 	fake_split_lock = SPLIT_LOCK_UNSUPPORTED;
-	expect_part("split-lock",
-		    "split_lock=unsupported why=\"the CPUs don't have it\"\r\nvm=linux ");
+	expect_part("split-lock", "split_lock=unsupported bus_locks=free why=\"the CPUs don't "
+				  "have it\"\r\nvm=linux ");
 	expect_part("split-lock on", "split-lock on: not supported: the CPUs don't have it\r\n");
 	fake_split_lock = SPLIT_LOCK_OFF_SELF;
-	expect_part("split-lock",
-		    "split_lock=off-by-corbel cpu=1 rip=0x1234 at=\"somewhere+0x1234\"\r\n");
+	expect_part("split-lock", "split_lock=off-by-corbel bus_locks=free cpu=1 rip=0x1234 "
+				  "at=\"somewhere+0x1234\"\r\n");
 	expect_part("split-lock off", "split-lock off: it is already\r\n");
-	expect_part("split-lock on", "split_lock=on\r\n");
+	fake_renewed = 0;
+	expect_part("split-lock on", "split_lock=on bus_locks=free\r\n");
+	assert_int_equal(fake_renewed, 2);
 	fake_core = (struct split_lock_core){ .following = SPLIT_LOCK_ON,
 					      .current = true,
 					      .threads = 2,
@@ -567,12 +569,14 @@ static void split_lock_command(void **state)
 					      .writes = 5,
 					      .uncovered = 7 };
 	expect_part("split-lock",
-		    "split_lock=on\r\ncore=0 cpus=0-1 follows=on current=1 threads=2 passes=1 "
+		    "split_lock=on bus_locks=free\r\n"
+		    "core=0 cpus=0-1 follows=on current=1 threads=2 passes=1 "
 		    "value=0x10000000 hardware=0x10000000 found=0x0 writes=5 opened=0 joined=0 "
 		    "expired=0 cancelled=0 uncovered_us=70 spurious=0\r\n");
 	expect_part("split-lock", "\r\ncore=2 cpus=2 error=\"");
-	expect_part("split-lock", "\r\nvm=linux policy=silent offered=0 seen=0 injected=0 passed=0 "
-				  "delayed=0 fatal=0\r\nvm=lab policy=silent ");
+	expect_part("split-lock", "\r\nvm=linux policy=silent offered=0 seen=0 bus_locks=0 "
+				  "injected=0 passed=0 delayed=0 fatal=0\r\n"
+				  "vm=lab policy=silent ");
 	expect_part("split-lock lab ratelimit:1000000",
 		    "vm=lab policy=ratelimit rate=1000000 offered=0 ");
 	expect_part("split-lock lab fatal", "vm=lab policy=fatal offered=0 ");

@@ -122,10 +122,13 @@ static struct vcpu *start(enum split_policy policy, u32 rate)
 	cpl = 0;
 	tsc = 5000000;
 	armed = NULL;
+	fake_bus_locks_exit = false;
+	fake_bus_locks = BUS_LOCKS_FREE;
 	log_sink = sink;
 	log_sink_level = LOG_DEBUG;
 	split_set_policy(&fake_vm, policy, rate);
 	split_vm_start(&fake_vm);
+	requests = 0;
 	fake_vcpu.v.rip = RIP;
 	return &fake_vcpu.v;
 }
@@ -275,7 +278,7 @@ static void during_event_delivery(void **state)
 	assert_true(v->want_step);
 }
 
-/* 20, 21, 28: what comes before the instruction, and what ends the pass without it */
+/* 20, 21, 28, 34: what comes before the instruction, and what ends the pass without it */
 static void exits_during_a_pass(void **state)
 {
 	struct vcpu *v = start(SPLIT_SILENT, 0);
@@ -285,6 +288,7 @@ static void exits_during_a_pass(void **state)
 	exit_with(v, EXIT_IRQ);
 	exit_with(v, EXIT_STAGE2_FAULT);
 	exit_with(v, EXIT_NMI_WINDOW);
+	exit_with(v, EXIT_NMI); /* or a machine check: the host's, and first */
 	assert_true(v->want_step && in_pass);
 	assert_true(fault(v)); /* it expired before the vCPU ran: once more */
 	split_after_exit(v);
@@ -409,6 +413,142 @@ static void rates_are_apart(void **state)
 	assert_true(other.want_step);
 }
 
+/* A machine without detection, whose CPUs stop before a bus lock, as SVM's do, or behind it. */
+static struct vcpu *start_bus_locks(enum split_policy policy, u32 rate)
+{
+	struct vcpu *v = start(policy, rate);
+
+	machine = SPLIT_LOCK_UNSUPPORTED;
+	takes_part = false;
+	fake_bus_locks_exit = true;
+	split_vm_start(&fake_vm);
+	split_load(v);
+	return v;
+}
+
+static void bus_lock(struct vcpu *v)
+{
+	v->activity = VCPU_ACTIVE;
+	fake_bus_locks = BUS_LOCKS_EXIT;
+	v->exit = (struct vm_exit){ .kind = EXIT_BUS_LOCK };
+	split_bus_lock(v);
+}
+
+/* Where no split lock is #AC, and beside that for a rate; never if it is off. */
+static void when_bus_locks_exit(void **state)
+{
+	struct vcpu *v = start_bus_locks(SPLIT_SILENT, 0);
+
+	(void)state;
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
+	assert_false(fake_vm.split.offered);
+	fake_vm.nr_vcpus = 1;
+	split_set_policy(&fake_vm, SPLIT_OFF, 0);
+	assert_int_equal(requests, REQ_RESCHED);
+	split_load(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_FREE);
+	machine = SPLIT_LOCK_ON;
+	split_set_policy(&fake_vm, SPLIT_WARN, 0);
+	split_load(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_FREE);
+	split_set_policy(&fake_vm, SPLIT_RATELIMIT, 1);
+	split_load(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
+	machine = SPLIT_LOCK_OFF; /* whoever turned it off: the next one finds out */
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_FREE);
+	assert_int_equal(fake_vm.split.bus_locks, 0);
+	v = start(SPLIT_WARN, 0); /* neither: said once */
+	machine = SPLIT_LOCK_UNSUPPORTED;
+	split_vm_start(&fake_vm);
+	split_load(v);
+	assert_int_equal(lines, 1);
+	assert_false(v->split.bus_exits);
+}
+
+/* 30: one for each exit, and only there: who waits is not let through, and comes again */
+static void bus_locks_before_they_happen(void **state)
+{
+	struct vcpu *v = start_bus_locks(SPLIT_RATELIMIT, 100);
+	u64 turn = tsc + 10000;
+
+	(void)state;
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_ONE);
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
+	assert_int_equal(v->activity, VCPU_DELAYED);
+	tsc = turn - 1; /* an interrupt, whose handler does one as well */
+	v->rip = RIP + 100;
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
+	v->rip = RIP;
+	tsc = turn;
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_ONE);
+	assert_int_equal(fake_vm.split.bus_locks, 2);
+	assert_int_equal(fake_vm.split.passed, 2);
+	assert_int_equal(fake_vm.split.delayed, 1);
+	assert_false(v->want_step || begun);
+	v->event.valid = true; /* while an event was delivered: it is delivered again */
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_ONE);
+	v->event.valid = false;
+	split_set_policy(&fake_vm, SPLIT_FATAL, 0);
+	bus_lock(v);
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
+	assert_int_equal(stops, 1);
+}
+
+/* 29: it has happened; what follows it waits, with no claim to its own */
+static void bus_locks_after_they_happened(void **state)
+{
+	struct vcpu *v = start_bus_locks(SPLIT_RATELIMIT, 100);
+	u64 turn = tsc + 10000;
+
+	(void)state;
+	split_bus_locked(v);
+	assert_int_equal(v->activity, VCPU_ACTIVE);
+	split_bus_locked(v);
+	assert_int_equal(v->activity, VCPU_DELAYED);
+	assert_int_equal(armed->deadline, turn);
+	assert_false(v->split.waits);
+	v->activity = VCPU_ACTIVE; /* an interrupt ended that wait: the debt stays */
+	split_bus_locked(v);
+	assert_int_equal(armed->deadline, turn + 10000);
+	v->activity = VCPU_IN_HLT; /* it sleeps anyway, and nothing but the guest's wakes it */
+	split_bus_locked(v);
+	assert_int_equal(v->activity, VCPU_IN_HLT);
+	assert_int_equal(fake_vm.split.bus_locks, 4);
+	assert_int_equal(fake_vm.split.passed, 4);
+	split_set_policy(&fake_vm, SPLIT_FATAL, 0);
+	v->activity = VCPU_ACTIVE;
+	split_bus_locked(v);
+	assert_int_equal(stops, 1);
+	assert_int_equal(fake_vm.split.passed, 4);
+}
+
+/* Both at once: what was looked at as #AC counts once. */
+static void bus_lock_of_a_pass(void **state)
+{
+	struct vcpu *v = start(SPLIT_RATELIMIT, 1000000);
+
+	(void)state;
+	fake_bus_locks_exit = true;
+	split_load(v);
+	assert_true(fault(v));
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_ONE);
+	bus_lock(v); /* an event used that up */
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_ONE);
+	v->requests = REQ_BUS_LOCKED | REQ_EVENT;
+	v->rip = RIP + 4;
+	exit_with(v, EXIT_BUS_LOCKED);
+	assert_int_equal(v->requests, REQ_EVENT);
+	assert_int_equal(fake_vm.split.seen, 1);
+	assert_int_equal(fake_vm.split.passed, 1);
+	assert_int_equal(fake_vm.split.bus_locks, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -424,6 +564,10 @@ int main(void)
 		cmocka_unit_test(what_the_guest_is_told),
 		cmocka_unit_test(rate_is_kept),
 		cmocka_unit_test(rates_are_apart),
+		cmocka_unit_test(when_bus_locks_exit),
+		cmocka_unit_test(bus_locks_before_they_happen),
+		cmocka_unit_test(bus_locks_after_they_happened),
+		cmocka_unit_test(bus_lock_of_a_pass),
 	};
 
 	host_hooks_open();

@@ -7,9 +7,13 @@ The x86 CPU gets MSR_TEST_CTRL (0x33), one register for all threads of a core, w
 locked access that crosses a cache line is #AC(0), whatever CR0.AM, EFLAGS.AC and CPL are. That needs several CPUs and
 -accel tcg,thread=multi: otherwise TCG's locked accesses are plain ones.
 
+A guest under SVM whose VMCB asks for it exits instead of such an access once its bus-lock counter is used up (CPUID
+8000_000A:EDX[29], exit code 0xa5); -cpu MODEL,bus-lock-threshold=off takes that away. DEBUGCTL is a register of each
+CPU, of 16 bits that do nothing; the environment's DEBUGCTL is what the firmware left there.
+
 -cpu MODEL,core-capability=off or ,split-lock-detect=off takes it away again. With -d guest_errors each write of the
-register is logged: "TEST_CTRL cpu 1 core 0 20000000 rip ffffffff80001234". The environment's TEST_CTRL (a number) is
-what the firmware left in the register of each core.
+register is logged: "TEST_CTRL cpu 1 core 0 20000000 rip ffffffff80001234"; of DEBUGCTL: "DEBUGCTL cpu 1 0". The
+environment's TEST_CTRL (a number) is what the firmware left in the register of each core.
 
 Exit status 1 if the sources look different.
 """
@@ -24,10 +28,31 @@ EDITS = (
 uint64_t *x86_test_ctrl(CPUState *cs);
 G_NORETURN void raise_exception_err_ra(CPUX86State *env, int vector, int error, uintptr_t retaddr);
 
+G_NORETURN void cpu_vmexit(CPUX86State *env, uint32_t exit_code, uint64_t exit_info_1, uintptr_t retaddr);
+
+/* The VMCB's intercept 0x14, bit 5, and its counter at 0x120; an attempt before which an interrupt comes counts too. */
+static void x86_count_bus_lock(CPUX86State *env, uintptr_t retaddr)
+{
+    CPUState *cs = env_cpu(env);
+    uint16_t left;
+
+    if (!(x86_ldl_phys(cs, env->vm_vmcb + 0x14) >> 5 & 1)) {
+        return;
+    }
+    left = x86_lduw_phys(cs, env->vm_vmcb + 0x120);
+    if (!left) {
+        cpu_vmexit(env, 0xa5, 0, retaddr);
+    }
+    x86_stw_phys(cs, env->vm_vmcb + 0x120, left - 1);
+}
+
 static void x86_check_split_lock(CPUArchState *env, target_ulong addr, int size, uintptr_t retaddr)
 {
     if ((addr & 63) + size > 64 && qatomic_read(x86_test_ctrl(env_cpu(env))) >> 29 & 1) {
         raise_exception_err_ra(env, EXCP11_ALGN, 0, retaddr);
+    }
+    if ((addr & 63) + size > 64 && env->hflags & HF_GUEST_MASK) {
+        x86_count_bus_lock(env, retaddr);
     }
 }
 #else
@@ -40,25 +65,49 @@ static void x86_check_split_lock(CPUArchState *env, target_ulong addr, int size,
         /* We get here if guest alignment was not"""),
     ("target/i386/cpu.c", "#define TCG_7_0_EDX_FEATURES 0\n", "replace",
      "#define TCG_7_0_EDX_FEATURES CPUID_7_0_EDX_CORE_CAPABILITY\n"),
+    ("target/i386/cpu.c", "          CPUID_SVM_SVME_ADDR_CHK)\n", "replace",
+     "          CPUID_SVM_SVME_ADDR_CHK | 1u << 29)\n"),
+    ("target/i386/cpu.c", '            "svme-addr-chk", NULL, NULL, NULL,\n', "replace",
+     '            "svme-addr-chk", "bus-lock-threshold", NULL, NULL,\n'),
     ("target/i386/cpu.c", """            .index = MSR_IA32_CORE_CAPABILITY,
         },
 """, "behind", "        .tcg_features = 1u << 5,\n"),
     ("target/i386/tcg/sysemu/misc_helper.c", "void helper_wrmsr(CPUX86State *env)\n", "before", """
 #define MSR_TEST_CTRL 0x33
+#define MSR_DEBUGCTL 0x1d9
 #define TEST_CTRL_BITS (1ull << 28 | 1ull << 29 | 1ull << 31)
 
-/* One register for each core; what it holds at first comes from the environment. */
+/* What a register holds at first comes from the environment. */
+static void from_environment(const char *name, uint64_t *registers)
+{
+    const char *initial = getenv(name);
+
+    for (unsigned i = 0; initial && i < 1024; i++) {
+        registers[i] = strtoull(initial, NULL, 0);
+    }
+}
+
+static uint64_t *x86_debugctl(CPUState *cs)
+{
+    static uint64_t registers[1024];
+    static bool ready;
+
+    if (!qatomic_load_acquire(&ready)) {
+        from_environment("DEBUGCTL", registers);
+        qatomic_store_release(&ready, true);
+    }
+    return &registers[cs->cpu_index % 1024];
+}
+
+/* One for each core. */
 uint64_t *x86_test_ctrl(CPUState *cs);
 uint64_t *x86_test_ctrl(CPUState *cs)
 {
     static uint64_t registers[1024];
     static bool ready;
-    const char *initial = getenv("TEST_CTRL");
 
     if (!qatomic_load_acquire(&ready)) {
-        for (unsigned i = 0; initial && i < ARRAY_SIZE(registers); i++) {
-            registers[i] = strtoull(initial, NULL, 0);
-        }
+        from_environment("TEST_CTRL", registers);
         qatomic_store_release(&ready, true);
     }
     return &registers[cs->cpu_index / MAX(cs->nr_threads, 1) % ARRAY_SIZE(registers)];
@@ -80,6 +129,13 @@ static bool has_split_lock(CPUX86State *env)
         qemu_log_mask(LOG_GUEST_ERROR, "TEST_CTRL cpu %d core %d %" PRIx64 " rip %" PRIx64 "\\n", cs->cpu_index,
                       cs->cpu_index / MAX(cs->nr_threads, 1), val, (uint64_t)env->eip);
         break;
+    case MSR_DEBUGCTL:
+        if (val >> 16) {
+            goto error;
+        }
+        *x86_debugctl(cs) = val;
+        qemu_log_mask(LOG_GUEST_ERROR, "DEBUGCTL cpu %d %" PRIx64 "\\n", cs->cpu_index, val);
+        break;
 """),
     ("target/i386/tcg/sysemu/misc_helper.c", """    case MSR_IA32_SYSENTER_CS:
         val = env->sysenter_cs;
@@ -88,6 +144,9 @@ static bool has_split_lock(CPUX86State *env)
             raise_exception_err_ra(env, EXCP0D_GPF, 0, GETPC());
         }
         val = qatomic_read(x86_test_ctrl(env_cpu(env)));
+        break;
+    case MSR_DEBUGCTL:
+        val = *x86_debugctl(env_cpu(env));
         break;
     case MSR_IA32_CORE_CAPABILITY:
         if (!(env->features[FEAT_7_0_EDX] & CPUID_7_0_EDX_CORE_CAPABILITY)) {
