@@ -152,6 +152,48 @@ TEST(storm_in_hlt, "the same into HLT with interrupts off")
 	EXPECT(nmis, 300);
 }
 
+static struct {
+	u8 line[62];
+	u32 counter; /* across the end of a cache line */
+} PACKED ALIGNED(64) split;
+
+static void lock_inside(struct frame *f)
+{
+	(void)f;
+	asm volatile("lock incl %0" : "+m"(split.counter));
+}
+
+/* On a CPU that detects split locks each is a step of Corbel's. */
+TEST(storm_at_split_locks,
+     "NMIs while each instruction locks two cache lines, also of their handler")
+{
+	volatile u32 sent = 0;
+	u32 rounds = 0;
+
+	need_cpus(2);
+	prepare(lock_inside);
+	trap_handler[1] = lock_inside;
+	split.counter = 0;
+	cpu_start(1, storm, (void *)&sent);
+	while (__atomic_load_n(&cpu_of(1)->call, __ATOMIC_ACQUIRE)) {
+		rounds++;
+		asm volatile("mov %1, %%ss; lock incl %0; sti; lock incl %0; cli; lock incl %0"
+			     : "+m"(split.counter)
+			     : "r"(SEL_DATA));
+	}
+	cpu_wait(1);
+	EXPECT(sent, 300);
+	EXPECT(nmis, 300);
+	EXPECT(split.counter, 3 * rounds + nmis);
+	asm volatile(
+		"pushfq; orl $0x100, (%%rsp); popfq; lock incl %0; pushfq; andl $~0x100, (%%rsp);"
+		"popfq"
+		: "+m"(split.counter)
+		:
+		: "cc", "memory");
+	EXPECT(split.counter, 3 * rounds + nmis + 5); /* itself and four traps */
+}
+
 static u64 taken_at;
 
 static void note_rip(struct frame *f)

@@ -3,7 +3,7 @@
 ;   u  unaware: many, and one in each place that needs care (TF, shadows, a page that is missing, a page fault)
 ;   l  as u, but only the many; then it goes on for ever
 ;   a  aware: the feature must be there; each split lock must be #AC, and none once it is turned off
-;   n  not offered: MSR_TEST_CTRL and IA32_CORE_CAPABILITIES must be #GP
+;   n  not offered: MSR_TEST_CTRL and IA32_CORE_CAPABILITIES must be #GP, as DEBUGCTL is
 ;   k  in user mode, with alignment checks on: each #AC of its own must come, also of split locks
 ;   m  likewise, but those with a mark in R11 are split locks for Corbel (faults: marked-ac=split), and must not come
 ; A wrong step is printed by its number.
@@ -20,6 +20,59 @@ AC	equ 0x40000
 	mov	ebx, %1
 	cmp	%2, %3
 	jne	wrong
+%endmacro
+
+%macro step_from 0			; the guest steps by itself: #DBs are counted in R12
+	xor	r12d, r12d
+	pushfq
+	or	dword [rsp], TF
+	popfq
+%endmacro
+%macro step_until 0
+	pushfq
+	and	dword [rsp], ~TF
+	popfq
+%endmacro
+
+; One in each place that needs care; the first of nine steps.
+%macro places 1
+	mov	dword [r15], 0
+	step_from
+	lock inc dword [r15]		; the first trap comes behind this one
+	step_until			; ... its PUSHFQ pushes TF
+	expect	%1, r12d, 4
+	expect	%1 + 1, dword [r15], 1
+	expect	%1 + 2, r13d, 0x4000
+
+	mov	ax, ss			; in the shadow of MOV SS, and of STI
+	mov	ss, ax
+	lock inc dword [r15]
+	sti
+	lock inc dword [r15]
+	cli
+	expect	%1 + 3, dword [r15], 3
+
+	mov	ax, ss			; TF and the shadow together: no trap between the two
+	step_from
+	mov	ss, ax
+	lock inc dword [r15]
+	step_until
+	sub	r12d, 4			; QEMU traps behind MOV SS as well
+	shr	r12d, 1
+	expect	%1 + 4, r12d, 0
+	expect	%1 + 5, dword [r15], 4
+
+	mov	rdi, EXTENT		; memory that Corbel has to find while the pass is open
+	lock inc dword [rdi]
+	expect	%1 + 6, dword [rdi], 1
+
+	xor	r12d, r12d		; a page fault of the guest's own while it is open
+	mov	rdi, NOWHERE
+	lea	r9, [rel %%after]
+	lock inc dword [rdi]
+%%after:
+	expect	%1 + 7, r12d, 1
+	expect	%1 + 8, r13d, 0		; TF in the flags that were pushed
 %endmacro
 
 main:
@@ -73,52 +126,7 @@ main:
 	expect	4, eax, MANY
 	expect	5, dword [r15], 0x12345678
 
-	mov	dword [r15], 0		; the guest steps by itself: one #DB for each of its instructions
-	xor	r12d, r12d
-	pushfq
-	or	dword [rsp], TF
-	popfq
-	lock inc dword [r15]		; the first trap comes behind this one
-	pushfq				; ... this one pushes TF
-	and	dword [rsp], ~TF
-	popfq
-	expect	6, r12d, 4
-	expect	7, dword [r15], 1
-	expect	8, r13d, 0x4000
-
-	mov	ax, ss			; in the shadow of MOV SS, and of STI
-	mov	ss, ax
-	lock inc dword [r15]
-	sti
-	lock inc dword [r15]
-	cli
-	expect	9, dword [r15], 3
-
-	mov	ax, ss			; TF and the shadow together: no trap between the two
-	xor	r12d, r12d
-	pushfq
-	or	dword [rsp], TF
-	popfq
-	mov	ss, ax
-	lock inc dword [r15]
-	pushfq
-	and	dword [rsp], ~TF
-	popfq
-	sub	r12d, 4			; QEMU traps behind MOV SS as well
-	shr	r12d, 1
-	expect	10, r12d, 0
-	expect	11, dword [r15], 4
-
-	mov	rdi, EXTENT		; memory that Corbel has to find while the pass is open
-	lock inc dword [rdi]
-	expect	12, dword [rdi], 1
-
-	xor	r12d, r12d		; a page fault of the guest's own while it is open
-	mov	rdi, NOWHERE
-	lea	r9, [rel .after]
-	lock inc dword [rdi]
-.after:	expect	13, r12d, 1
-	expect	14, r13d, 0		; TF in the flags that were pushed
+	places	6
 	mov	rax, cr2
 	mov	rcx, NOWHERE
 	cmp	rax, rcx
@@ -189,6 +197,11 @@ not_offered:
 	xor	edx, edx
 	wrmsr
 	expect	33, r12d, 3
+	mov	ecx, 0x1d9		; nobody has a DEBUGCTL
+	rdmsr
+	expect	36, r12d, 4
+	wrmsr
+	expect	37, r12d, 5
 	mov	ecx, MANY
 .many:	lock inc dword [r15]
 	loop	.many
@@ -268,50 +281,15 @@ in_user:
 	expect	43, r14d, 0
 	expect	44, dword [r15], MANY / 20
 
-	xor	r12d, r12d		; the guest steps by itself
-	pushfq
-	or	dword [rsp], TF
-	popfq
-	lock inc dword [r15]
-	pushfq
-	and	dword [rsp], ~TF
-	popfq
-	expect	45, r12d, 4
-	expect	46, r13d, 0x4000
-	mov	ax, ss			; in the shadows of MOV SS and STI, with TF and without
-	mov	ss, ax
-	lock inc dword [r15]
-	sti
-	lock inc dword [r15]
-	cli
-	xor	r12d, r12d
-	pushfq
-	or	dword [rsp], TF
-	popfq
-	mov	ss, ax
-	lock inc dword [r15]
-	pushfq
-	and	dword [rsp], ~TF
-	popfq
-	sub	r12d, 4			; QEMU traps behind MOV SS as well
-	shr	r12d, 1
-	expect	47, r12d, 0
-	mov	rdi, EXTENT
-	lock inc dword [rdi]
-	xor	r12d, r12d
-	mov	rdi, NOWHERE
-	lea	r9, [rel .after]
-	lock inc dword [rdi]
-.after:	expect	48, r12d, 1
-	expect	49, r13d, 0
-	expect	50, r14d, 0		; no #AC came
+	places	45
+	expect	54, r14d, 0		; no #AC came
 	pushfq
 	pop	rax
 	and	eax, TF | AC
-	expect	51, eax, AC
+	expect	55, eax, AC
 	xor	r11d, r11d
 	lock inc dword [r15]
-	expect	52, r14d, 1
+	expect	56, r14d, 1
 .well:	lea	rsi, [rel all_well]
 	call	print
 	jmp	poweroff
