@@ -298,7 +298,7 @@ $(B)/bench/host/%.c.o: %.c
 $(B)/bench/stage2: $(STAGE2_BENCH)
 	$Q$(CC) -Wl,--wrap=spin_lock $^ -o $@ -lpthread
 .PHONY: bench
-bench: $(B)/corbel.efi $(B)/bench/stage2 guest bochs
+bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/tiny/split-lock $(B)/tiny/busy faults guest bochs split-qemu
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 
