@@ -14,9 +14,11 @@
 #define VECTOR_AC	     17
 #define CPUID_7_EDX_CORE_CAP BIT(30)
 
-static void count(u64 *counter)
+/* With an event of the trace. Of what has happened already its rip is what comes next. */
+static void count(const struct vcpu *v, u64 *counter, enum trace_type type)
 {
 	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+	vcpu_trace(v, type, READ_ONCE(v->vm->split.policy), v->rip, 0);
 }
 
 const char *split_policy_name(enum split_policy policy)
@@ -155,7 +157,7 @@ static bool in_rate(struct vcpu *v, u32 rate)
 			return true;
 		s->waits = true;
 		s->until = turn;
-		count(&v->vm->split.delayed);
+		count(v, &v->vm->split.delayed, TRACE_SPLIT_DELAYED);
 	}
 	/* Interrupts are taken meanwhile, as in HLT. */
 	v->activity = VCPU_DELAYED;
@@ -219,7 +221,7 @@ static bool allowed(struct vcpu *v)
 
 	tell(v, policy);
 	if (policy == SPLIT_FATAL) {
-		count(&v->vm->split.fatal);
+		count(v, &v->vm->split.fatal, TRACE_SPLIT_FATAL);
 		vm_stop(v->vm, STOP_SPLIT_LOCK, "vCPU %u splits a lock at rip %#lx", v->index,
 			v->rip);
 		return false;
@@ -241,8 +243,7 @@ bool split_fault(struct vcpu *v)
 		return true;
 	}
 	if (!v->split.waits)
-		count(&v->vm->split.seen);
-	vcpu_trace(v, TRACE_SPLIT_LOCK, READ_ONCE(v->vm->split.policy), v->rip, 0);
+		count(v, &v->vm->split.seen, TRACE_SPLIT_LOCK);
 	if (v->event.valid) {
 		/*
 		 * While an event was delivered, which is queued again; as #AC it would take the
@@ -250,7 +251,7 @@ bool split_fault(struct vcpu *v)
 		 */
 		let_through(v);
 	} else if (v->split.test_ctrl & TEST_CTRL_SPLIT_LOCK) {
-		count(&v->vm->split.injected);
+		count(v, &v->vm->split.injected, TRACE_SPLIT_INJECTED);
 		vcpu_exception(v, VECTOR_AC, true, 0);
 	} else if (allowed(v)) {
 		let_through(v);
@@ -270,9 +271,9 @@ void split_bus_lock(struct vcpu *v)
 		split_load(v);
 	} else {
 		if (!v->split.waits)
-			count(&v->vm->split.bus_locks);
+			count(v, &v->vm->split.bus_locks, TRACE_BUS_LOCK);
 		if (v->event.valid || allowed(v)) {
-			count(&v->vm->split.passed);
+			count(v, &v->vm->split.passed, TRACE_SPLIT_PASSED);
 			let_bus_lock(v);
 		}
 	}
@@ -284,9 +285,9 @@ void split_bus_locked(struct vcpu *v)
 	split_load(v);
 	if (!v->split.bus_exits)
 		return;
-	count(&v->vm->split.bus_locks);
+	count(v, &v->vm->split.bus_locks, TRACE_BUS_LOCK);
 	if (v->activity || allowed(v) || v->split.waits) /* in HLT it waits anyway */
-		count(&v->vm->split.passed);
+		count(v, &v->vm->split.passed, TRACE_SPLIT_PASSED);
 	v->split.waits = false;
 }
 
@@ -298,7 +299,7 @@ static void end_pass(struct vcpu *v, bool done)
 	else
 		__atomic_fetch_and(&v->requests, ~(u32)REQ_BUS_LOCKED, __ATOMIC_RELAXED);
 	if (split_lock_pass_end() && done)
-		count(&v->vm->split.passed);
+		count(v, &v->vm->split.passed, TRACE_SPLIT_PASSED);
 }
 
 /*

@@ -21,7 +21,7 @@
 	X(FLUSH, "flush")   /* stage-2 translations forgotten */                 \
 	X(IPI, "ipi")	    /* calls, kicks */                                   \
 	X(SCHED, "sched")   /* vCPUs that get a CPU, leave it, wake, move */     \
-	X(SPLIT, "split")   /* split locks */                                    \
+	X(SPLIT, "split")   /* split and bus locks */                            \
 	X(MEMORY, "memory") /* guest memory that is not there: VMs stop by it */ \
 	X(VM, "vm")	    /* VMs that start and stop */
 
@@ -36,22 +36,27 @@ enum trace_class {
 #define TRACE_EXIT_KINDS 64
 
 /* Number, class, name, and what its words mean; "-": nothing. `arg` has 32 bits, a and b 64. */
-#define TRACE_EVENTS(X)                                                 \
-	X(INJECT, INJECT, "inject", "vector_type", "error", "rip")      \
-	X(MAP, FAULT, "map", "level", "gfn", "pfn")                     \
-	X(FLUSH, FLUSH, "flush", "-", "-", "-")                         \
-	X(CALL, IPI, "call", "kind", "to_cpu", "-")                     \
-	X(CALLED, IPI, "called", "kind", "from_cpu", "result")          \
-	X(KICK, IPI, "kick", "to_cpu", "-", "-")                        \
-	X(RUN, SCHED, "run", "waiting", "rip", "-")                     \
-	X(REST, SCHED, "rest", "result", "rip", "-")                    \
-	X(WAKE, SCHED, "wake", "cpu", "-", "-")                         \
-	X(GIVE, SCHED, "give", "to_cpu", "-", "-")                      \
-	X(IDLE, SCHED, "idle", "-", "since", "-")                       \
-	X(SPLIT_LOCK, SPLIT, "split-lock", "policy", "rip", "-")        \
-	X(MEMORY_FAULT, MEMORY, "memory-fault", "access", "gpa", "rip") \
-	X(VM_START, VM, "vm-start", "-", "-", "-")                      \
-	X(VM_STOP, VM, "vm-stop", "reason", "-", "-")                   \
+#define TRACE_EVENTS(X)                                                  \
+	X(INJECT, INJECT, "inject", "vector_type", "error", "rip")       \
+	X(MAP, FAULT, "map", "level", "gfn", "pfn")                      \
+	X(FLUSH, FLUSH, "flush", "-", "-", "-")                          \
+	X(CALL, IPI, "call", "kind", "to_cpu", "-")                      \
+	X(CALLED, IPI, "called", "kind", "from_cpu", "result")           \
+	X(KICK, IPI, "kick", "to_cpu", "-", "-")                         \
+	X(RUN, SCHED, "run", "waiting", "rip", "-")                      \
+	X(REST, SCHED, "rest", "result", "rip", "-")                     \
+	X(WAKE, SCHED, "wake", "cpu", "-", "-")                          \
+	X(GIVE, SCHED, "give", "to_cpu", "-", "-")                       \
+	X(IDLE, SCHED, "idle", "-", "since", "-")                        \
+	X(SPLIT_LOCK, SPLIT, "split-lock", "policy", "rip", "-")         \
+	X(SPLIT_INJECTED, SPLIT, "split-injected", "policy", "rip", "-") \
+	X(SPLIT_PASSED, SPLIT, "split-passed", "policy", "rip", "-")     \
+	X(SPLIT_DELAYED, SPLIT, "split-delayed", "policy", "rip", "-")   \
+	X(SPLIT_FATAL, SPLIT, "split-fatal", "policy", "rip", "-")       \
+	X(BUS_LOCK, SPLIT, "bus-lock", "policy", "rip", "-")             \
+	X(MEMORY_FAULT, MEMORY, "memory-fault", "access", "gpa", "rip")  \
+	X(VM_START, VM, "vm-start", "-", "-", "-")                       \
+	X(VM_STOP, VM, "vm-stop", "reason", "-", "-")                    \
 	X(COST, VM, "cost", "-", "-", "-") /* of `trace cost` */
 
 enum trace_type {

@@ -19,6 +19,7 @@ extern struct cpuid_policy fake_policy;
 extern bool fake_bus_locks_exit;
 extern enum bus_locks fake_bus_locks;
 extern u32 fake_bugs; /* calls of vm_bugged */
+extern u32 fake_traced[TRACE_TYPES];
 
 /*
  * A machine with this much memory, and a VM with one vCPU and no memory. A second call throws the

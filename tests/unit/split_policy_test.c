@@ -124,6 +124,8 @@ static struct vcpu *start(enum split_policy policy, u32 rate)
 	armed = NULL;
 	fake_bus_locks_exit = false;
 	fake_bus_locks = BUS_LOCKS_FREE;
+	memset(fake_traced, 0, sizeof(fake_traced));
+	this_cpu(trace_ring).classes = BIT(TRACE_CLASS_SPLIT);
 	log_sink = sink;
 	log_sink_level = LOG_DEBUG;
 	split_set_policy(&fake_vm, policy, rate);
@@ -143,8 +145,21 @@ static bool fault(struct vcpu *v)
 static void exit_with(struct vcpu *v, enum exit_kind kind)
 {
 	v->exit = (struct vm_exit){ .kind = (u8)kind };
-	if (v->want_step)
+	if (v->want_step & STEP_SPLIT)
 		split_after_exit(v);
+}
+
+/* The trace has an event for each. */
+static void all_traced(void)
+{
+	const struct vm_split *s = &fake_vm.split;
+
+	assert_int_equal(fake_traced[TRACE_SPLIT_LOCK], s->seen);
+	assert_int_equal(fake_traced[TRACE_SPLIT_INJECTED], s->injected);
+	assert_int_equal(fake_traced[TRACE_SPLIT_PASSED], s->passed);
+	assert_int_equal(fake_traced[TRACE_SPLIT_DELAYED], s->delayed);
+	assert_int_equal(fake_traced[TRACE_SPLIT_FATAL], s->fatal);
+	assert_int_equal(fake_traced[TRACE_BUS_LOCK], s->bus_locks);
 }
 
 /* 13: always the guest's, unchanged; also if it is aware, also if the access splits a lock */
@@ -200,6 +215,7 @@ static void aware_guest_handles_its_own(void **state)
 	assert_int_equal(begun + stops, 0);
 	assert_int_equal(fake_vm.split.injected, 1);
 	assert_int_equal(fake_vm.split.seen, 1);
+	all_traced();
 }
 
 /* 15: silent, and 26 */
@@ -246,6 +262,7 @@ static void fatal_stops_the_vm(void **state)
 	assert_int_equal(stops, 1);
 	assert_int_equal(begun, 0);
 	assert_int_equal(fake_vm.split.fatal, 1);
+	all_traced();
 }
 
 /* 8: punish nobody */
@@ -381,6 +398,7 @@ static void rate_is_kept(void **state)
 	assert_true(v->want_step);
 	assert_int_equal(fake_vm.split.seen, 2);
 	assert_int_equal(fake_vm.split.delayed, 1);
+	all_traced();
 	split_delay_over(v); /* late: nothing */
 	assert_int_equal(v->activity, VCPU_ACTIVE);
 }
@@ -498,6 +516,7 @@ static void bus_locks_before_they_happen(void **state)
 	bus_lock(v);
 	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
 	assert_int_equal(stops, 1);
+	all_traced();
 }
 
 /* 29: it has happened; what follows it waits, with no claim to its own */
@@ -526,6 +545,7 @@ static void bus_locks_after_they_happened(void **state)
 	split_bus_locked(v);
 	assert_int_equal(stops, 1);
 	assert_int_equal(fake_vm.split.passed, 4);
+	all_traced();
 }
 
 /* Both at once: what was looked at as #AC counts once. */
@@ -549,6 +569,26 @@ static void bus_lock_of_a_pass(void **state)
 	assert_int_equal(fake_vm.split.bus_locks, 0);
 }
 
+/* The end of a pass leaves others their step, and their steps make no pass. */
+static void others_step_too(void **state)
+{
+	struct vcpu *v = start(SPLIT_SILENT, 0);
+
+	(void)state;
+	v->want_step = STEP_NMI | STEP_DEBUG;
+	split_put(v);
+	assert_int_equal(ended, 0);
+	assert_true(fault(v));
+	assert_int_equal(v->want_step, STEP_NMI | STEP_DEBUG | STEP_SPLIT);
+	exit_with(v, EXIT_STEP);
+	assert_int_equal(v->want_step, STEP_NMI | STEP_DEBUG);
+	v = start_bus_locks(SPLIT_FATAL, 0);
+	v->want_step = STEP_DEBUG;
+	bus_lock(v); /* of no pass: policy applies */
+	assert_int_equal(fake_bus_locks, BUS_LOCKS_EXIT);
+	assert_int_equal(stops, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -568,6 +608,7 @@ int main(void)
 		cmocka_unit_test(bus_locks_before_they_happen),
 		cmocka_unit_test(bus_locks_after_they_happened),
 		cmocka_unit_test(bus_lock_of_a_pass),
+		cmocka_unit_test(others_step_too),
 	};
 
 	host_hooks_open();
