@@ -1,6 +1,7 @@
 ; SPDX-License-Identifier: MIT
 ; Split locks, on a CPU that detects them or not. The first letter of the command line says what is tried:
-;   u  unaware: many, and one in each place that needs care (TF, shadows, a page that is missing, a page fault)
+;   u  unaware: many, and one in each place that needs care (TF, shadows, a page that is missing, a page fault), and
+;      between interrupts whose handler does one as well
 ;   l  as u, but only the many; then it goes on for ever
 ;   a  aware: the feature must be there; each split lock must be #AC, and none once it is turned off
 ;   n  not offered: MSR_TEST_CTRL and IA32_CORE_CAPABILITIES must be #GP, as DEBUGCTL is
@@ -13,6 +14,10 @@ MANY	equ 20000
 LINE	equ LOAD_AT + 0x90000 + 61	; four bytes across a cache line
 EXTENT	equ 0x1800000 - 2		; across 2 MiB of which the second ones were never touched
 NOWHERE	equ 0x7000000000 - 2		; no linear address
+APIC	equ 0xfee00000
+TICK	equ 0x20			; vector of its timer
+TICKS	equ 100
+PERIOD	equ 300000
 TF	equ 0x100
 AC	equ 0x40000
 
@@ -75,6 +80,27 @@ AC	equ 0x40000
 	expect	%1 + 8, r13d, 0		; TF in the flags that were pushed
 %endmacro
 
+; Until the timer has interrupted often enough, mostly in front of one that is let through; the first of two steps.
+%macro ticks 1
+	mov	edi, APIC
+	mov	dword [rdi + 0xf0], 0x1ff	; spurious vector; enabled
+	mov	dword [rdi + 0x3e0], 0xb	; divide by 1
+	mov	dword [rdi + 0x320], 0x20000 | TICK	; periodic
+	mov	dword [rdi + 0x380], PERIOD
+	mov	dword [r15], 0
+	xor	r10d, r10d
+	sti
+%%more:	lock inc dword [r15]
+	inc	r10d
+	cmp	dword [rel ticked], TICKS
+	jb	%%more
+	cli
+	mov	dword [rdi + 0x380], 0
+	expect	%1, dword [r15], r10d
+	mov	r10d, [rel ticked]
+	expect	%1 + 1, dword [r15 + 64], r10d
+%endmacro
+
 main:
 	mov	ecx, [rsi + 0x228]	; the command line
 	mov	bpl, [rcx]
@@ -91,10 +117,14 @@ main:
 	lea	rax, [rel handler_ac]
 	mov	ecx, 17
 	call	gate
+	lea	rax, [rel handler_tick]
+	mov	ecx, TICK
+	call	gate
 	mov	[rel idt_pointer + 2], rdi
 	lidt	[rel idt_pointer]
 	mov	r15, LINE
 	mov	dword [r15], 0
+	mov	dword [r15 + 64], 0
 	cmp	bpl, 'a'
 	je	aware
 	cmp	bpl, 'n'
@@ -137,6 +167,7 @@ main:
 	mov	rax, dr6
 	and	eax, 0x400f
 	expect	16, eax, 0x4000		; of its own steps
+	ticks	18
 	expect	17, r14d, 0		; no #AC came
 	lea	rsi, [rel all_well]
 	call	print
@@ -282,6 +313,7 @@ in_user:
 	expect	44, dword [r15], MANY / 20
 
 	places	45
+	ticks	57
 	expect	54, r14d, 0		; no #AC came
 	pushfq
 	pop	rax
@@ -351,6 +383,11 @@ handler_pf:				; on to what follows
 	mov	[rsp + 8], r9
 	add	rsp, 8
 	iretq
+handler_tick:
+	lock inc dword [r15 + 64]
+	inc	dword [rel ticked]
+	mov	dword [rdi + 0xb0], 0	; EOI
+	iretq
 handler_ac:				; an aware guest's: executed in another way, and skipped
 	inc	r14d
 	inc	dword [r15]
@@ -400,8 +437,10 @@ tss:	dd	0
 	times 0x68 - ($ - tss) db 0
 align 16
 idt_pointer:
-	dw	32 * 16 - 1
+	dw	(TICK + 1) * 16 - 1
 	dq	0
+align 4
+ticked:	dd	0
 align 16
-idt:	times 32 * 16 db 0
+idt:	times (TICK + 1) * 16 db 0
 image_end:
