@@ -51,7 +51,7 @@ const struct command commands[] = {
 	  cmd_trace },
 	{ "log", "[-d|-p]", "the log; -d: debug lines too; -p: of the boot before", "log",
 	  cmd_log },
-	{ "crash", "panic|trap|hang", "crash Corbel itself, to see what a report looks like",
+	{ "crash", "panic|trap|frame|hang", "crash Corbel itself, to see what a report looks like",
 	  "crash panic", cmd_crash },
 	{ "reboot", "", "reset the machine", "reboot", cmd_reboot },
 	{ "poweroff", "", "switch the machine off", "poweroff", cmd_poweroff },

@@ -136,6 +136,8 @@ bool cmd_crash(u32 argc, char **argv)
 		panic("the operator wants it");
 	if (!strcmp(argv[1], "trap"))
 		asm volatile("ud2");
+	if (!strcmp(argv[1], "frame")) /* so that the report's backtrace faults */
+		asm volatile("mov %0, %%rbp; ud2" : : "r"(0xffffa00000000000));
 	if (!strcmp(argv[1], "hang"))
 		halt_forever();
 	return false;

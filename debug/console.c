@@ -102,7 +102,6 @@ void console_log(enum log_level level, const char *line, size_t len)
 		}
 		__builtin_ia32_pause();
 	}
-	log_line(&screen, line, len);
 	if (!attached || level <= LOG_WARN) {
 		/* In the middle of whatever the guest is drawing. */
 		serial.midline |= attached != NULL;
@@ -115,6 +114,7 @@ void console_log(enum log_level level, const char *line, size_t len)
 
 		log_line(&serial, note, (size_t)n);
 	}
+	log_line(&screen, line, len); /* second: should it fault, the line is out */
 	refresh();
 	if (!crashed)
 		spin_unlock(&lock);

@@ -5,10 +5,12 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/desc.h"
 #include "arch/x86/insn.h"
+#include "arch/x86/serial.h"
 #include "arch/x86/trace.h"
 #include "debug/backtrace.h"
 #include "debug/commands.h"
 #include "debug/crash.h"
+#include "debug/postmortem.h"
 #include "debug/watchdog.h"
 #include "lib/log.h"
 #include "virt/sched.h"
@@ -25,47 +27,41 @@ bool crash_reboots;
 DEFINE_PERCPU(u32, nmi_count);
 static u32 crashing = CPU_ID_NONE; /* the CPU that crashes */
 
-static u32 faults_in_report;
 static u32 turn = CPU_ID_NONE; /* whose report it is; atomic */
 
-static void NORETURN crash_end(void)
-{
-	if (crash_reboots) {
-		log_err("corbel: reset in %u seconds: on_panic = reboot", REBOOT_SECONDS);
-		clock_delay_us(REBOOT_SECONDS * 1000000u);
-		machine_reset();
-	}
-	log_err("halted: press the reset button");
-	halt_forever();
-}
+static struct trap_frame crash_frame; /* of the CPU that crashes */
+static u32 parts_begun;		      /* of the report */
 
 /*
- * The first CPU to come here reports; others stop; the same CPU again (a fault in the report) ends
- * the report.
+ * True: the report begins. False: something fails during this CPU's report; it says so, and goes on
+ * with what comes next. Nobody else gets on: the machine stops.
  */
-static void crash_begin(void)
+static bool crash_begin(void)
 {
-	u32 expected = CPU_ID_NONE;
+	u32 expected = CPU_ID_NONE, me = this_cpu(cpu_id);
 
 	irq_disable();
-	if (!__atomic_compare_exchange_n(&crashing, &expected, this_cpu(cpu_id), false,
-					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-		if (expected == this_cpu(cpu_id) && !faults_in_report++) {
-			log_err("a second fault during the crash report");
-			crash_end();
-		}
-		halt_forever();
+	if (__atomic_compare_exchange_n(&crashing, &expected, me, false, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST)) {
+		log_crashed = true;
+		trace_set_classes(0);
+		watchdog_stop();
+		if (crash_output_hook)
+			crash_output_hook();
+		else
+			log_sink = NULL; /* too early for any output but the ring */
+		apic_nmi_others();
+		for (u64 i = 0; i < 2000000; i++) /* let them arrive: no clock is trusted here */
+			cpu_pause();
+		return true;
 	}
-	log_crashed = true;
-	trace_set_classes(0);
-	watchdog_stop();
-	if (crash_output_hook)
-		crash_output_hook();
-	else
-		log_sink = NULL; /* too early for any output but the ring */
-	apic_nmi_others();
-	for (u64 i = 0; i < 2000000; i++) /* let them arrive: no clock is trusted here */
-		cpu_pause();
+	if (expected == me)
+		return false;
+	expected = me;
+	if (__atomic_compare_exchange_n(&turn, &expected, CPU_ID_NONE, false, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST))
+		log_err("CPU %u: a second fault ends its part of the report", me);
+	halt_forever();
 }
 
 static void print_event(void *now, const struct trace_event *e)
@@ -110,8 +106,8 @@ static void dump_others(void)
 }
 
 /*
- * Last, because lists may be what is broken: the CPUs have stopped, nobody changes them any more.
- * What is read of a vCPU is what it was at its last exit.
+ * The CPUs have stopped, nobody changes the lists any more. What is read of a vCPU is what it was
+ * at its last exit.
  */
 static void dump_vms(void)
 {
@@ -130,13 +126,6 @@ static void dump_vms(void)
 				command_vcpu_state(v), v->rip, exit_kind_name(v->exit.kind));
 		}
 	}
-}
-
-static void rest_of_report(void)
-{
-	dump_trace();
-	dump_others();
-	dump_vms();
 }
 
 static const char *const exception_names[32] = {
@@ -180,6 +169,64 @@ static void dump_frame(const struct trap_frame *f)
 		read_cr4());
 }
 
+static void dump_registers(void)
+{
+	dump_frame(&crash_frame);
+}
+
+static void dump_stack(void)
+{
+	backtrace_from(crash_frame.rip, crash_frame.rbp);
+}
+
+/* A gdb on the line on which the report was. */
+static void crash_end(void)
+{
+	if (crash_reboots) {
+		log_err("corbel: reset in %u seconds: on_panic = reboot", REBOOT_SECONDS);
+		clock_delay_us(REBOOT_SECONDS * 1000000u);
+		machine_reset();
+	}
+	log_err("halted: press the reset button");
+	if (!crash_output_hook || !serial_port(SERIAL_CONSOLE))
+		halt_forever();
+	log_err("gdb: on this line, with corbel.elf: target remote");
+	postmortem_init(crashing, serial_write);
+	for (;;) {
+		int c = serial_crash_read();
+
+		if (c >= 0)
+			postmortem_input((u8)c);
+	}
+}
+
+/* Each part is tried once. The VMs come last, because lists may be what is broken. */
+static void NORETURN report(void)
+{
+	static void (*const parts[])(void) = { dump_registers, dump_stack, dump_trace,
+					       dump_others,    dump_vms,   crash_end };
+
+	while (parts_begun < ARRAY_SIZE(parts))
+		parts[parts_begun++]();
+	halt_forever();
+}
+
+/* What fails in the report is on the same stack, above the part that it ends. */
+static void NORETURN crash(const char *what, const struct trap_frame *f)
+{
+	char where[80];
+
+	if (crash_begin()) {
+		crash_frame = *f;
+		postmortem_frames[this_cpu(cpu_id)] = &crash_frame;
+		log_err("corbel: PANIC: %s (CPU %u)", what, this_cpu(cpu_id));
+	} else {
+		symbol_format(f->rip, where, sizeof(where));
+		log_err("a second fault during the crash report: %s at %s", what, where);
+	}
+	report();
+}
+
 /*
  * An exception may come where GS base is a guest's, between #VMEXIT and VMLOAD: whose stack this is
  * tells the CPU. (Interrupts and NMIs don't: GIF is 0 there.)
@@ -196,35 +243,22 @@ static void own_percpu(const struct trap_frame *f)
 
 void crash_trap(struct trap_frame *f)
 {
-	const char *name = f->vector < 32 && exception_names[f->vector] ? exception_names[f->vector]
-									: "exception";
-
 	own_percpu(f);
-	crash_begin();
-	log_err("corbel: PANIC: %s on CPU %u", name, this_cpu(cpu_id));
-	dump_frame(f);
-	backtrace_from(f->rip, f->rbp);
-	rest_of_report();
-	crash_end();
+	crash(f->vector < 32 && exception_names[f->vector] ? exception_names[f->vector]
+							   : "exception",
+	      f);
 }
 
+/* What a debugger finds the callers by. */
 void crash_message(const char *message)
 {
-	crash_begin();
-	log_err("corbel: PANIC: %s (CPU %u)", message, this_cpu(cpu_id));
-	backtrace_here();
-	rest_of_report();
-	crash_end();
-}
+	struct trap_frame f = { .cs = HOST_CS, .rflags = read_flags() };
 
-static void NORETURN crash_hang(struct trap_frame *f)
-{
-	crash_begin();
-	log_err("corbel: PANIC: CPU %u hangs here, with interrupts off", this_cpu(cpu_id));
-	dump_frame(f);
-	backtrace_from(f->rip, f->rbp);
-	rest_of_report();
-	crash_end();
+	asm volatile("mov %%rbx, %0; mov %%rbp, %1; mov %%rsp, %2; mov %%r12, %3; mov %%r13, %4;"
+		     "mov %%r14, %5; mov %%r15, %6; lea (%%rip), %7"
+		     : "=m"(f.rbx), "=m"(f.rbp), "=m"(f.rsp), "=m"(f.r12), "=m"(f.r13), "=m"(f.r14),
+		       "=m"(f.r15), "=r"(f.rip));
+	crash(message, &f);
 }
 
 void crash_nmi(struct trap_frame *f)
@@ -235,10 +269,11 @@ void crash_nmi(struct trap_frame *f)
 
 	if (who == CPU_ID_NONE) {
 		if (watchdog_hangs())
-			crash_hang(f);
+			crash("it hangs here, with interrupts off", f);
 		nmi_count++;
 		return;
 	}
+	WRITE_ONCE(postmortem_frames[this_cpu(cpu_id)], f);
 	while (__atomic_load_n(&turn, __ATOMIC_SEQ_CST) != this_cpu(cpu_id))
 		cpu_pause();
 	symbol_format(f->rip, where, sizeof(where));

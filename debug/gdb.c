@@ -30,22 +30,11 @@ static struct {
 	char chosen[VM_NAME_MAX];
 } gdb;
 
-static PRINTF(1, 2) void say(const char *fmt, ...)
-{
-	char text[160];
-	va_list ap;
-
-	va_start(ap, fmt);
-	fmt_vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	gdb_put(&gdb.link, text, strlen(text));
-}
+#define say(...) gdb_putf(&gdb.link, __VA_ARGS__)
 
 static void reply(const char *text)
 {
-	gdb_begin(&gdb.link);
-	say("%s", text);
-	gdb_send(&gdb.link);
+	gdb_reply(&gdb.link, text);
 }
 
 static void reply_error(int err)
@@ -437,18 +426,12 @@ static int write_register(struct vcpu *v, const char *s)
 /* What memory is read to, and written from. */
 static u8 buf[GDB_PACKET / 2];
 
-/* ADDRESS,LENGTH */
-static bool get_range(const char **s, u64 *address, u64 *len)
-{
-	return gdb_get_number(s, address) && *(*s)++ == ',' && gdb_get_number(s, len);
-}
-
 static void read_memory(struct vcpu *v, const char *s)
 {
 	u64 address, len;
 	size_t n;
 
-	if (!get_range(&s, &address, &len)) {
+	if (!gdb_get_range(&s, &address, &len)) {
 		reply("E22");
 		return;
 	}
@@ -467,7 +450,7 @@ static int write_memory(struct vcpu *v, const char *s, bool binary)
 	const u8 *end = gdb.link.in + gdb.link.in_len;
 	u64 address, len;
 
-	if (!get_range(&s, &address, &len) || *s++ != ':')
+	if (!gdb_get_range(&s, &address, &len) || *s++ != ':')
 		return -EINVAL;
 	if (binary ? len != (u64)(end - (const u8 *)s)
 		   : len > GDB_PACKET / 2 || gdb_get_hex(s, buf, (size_t)len) != len)
@@ -479,7 +462,7 @@ static int change_break(struct vcpu *v, const char *s, bool set)
 {
 	u64 type, address, len;
 
-	if (!gdb_get_number(&s, &type) || *s++ != ',' || !get_range(&s, &address, &len))
+	if (!gdb_get_number(&s, &type) || *s++ != ',' || !gdb_get_range(&s, &address, &len))
 		return -EINVAL;
 	if (type > BREAK_ACCESS)
 		return -EOPNOTSUPP;
@@ -509,25 +492,6 @@ static void describe_threads(struct gdb_doc *d)
 		gdb_doc(d, text);
 	}
 	gdb_doc(d, "</threads>");
-}
-
-/* "OFFSET,LENGTH" of a document. */
-static void read_document(const char *s, void (*describe)(struct gdb_doc *d))
-{
-	struct gdb_doc d = { .link = &gdb.link };
-	u64 len;
-
-	if (!get_range(&s, &d.from, &len)) {
-		reply("E22");
-		return;
-	}
-	d.to = d.from + MIN(len, GDB_PACKET - 1);
-	gdb_begin(&gdb.link);
-	say("l");
-	describe(&d);
-	if (d.at > d.to)
-		gdb.link.out[0] = 'm';
-	gdb_send(&gdb.link);
 }
 
 /* A line of a monitor command. */
@@ -654,12 +618,12 @@ static void no_ack(const char *s)
 
 static void read_features(const char *s)
 {
-	read_document(s, gdb_describe);
+	gdb_doc_reply(&gdb.link, s, gdb_describe);
 }
 
 static void read_threads(const char *s)
 {
-	read_document(s, describe_threads);
+	gdb_doc_reply(&gdb.link, s, describe_threads);
 }
 
 /* Packets with a name; what follows it is the argument. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* gdb manual, appendix "Remote Serial Protocol", "Overview". */
 #include "debug/gdb_packet.h"
+#include "lib/printf.h"
 #include "lib/string.h"
 
 #define CTRL_C	 0x03
@@ -117,6 +118,17 @@ void gdb_hex(struct gdb_link *l, const void *bytes, size_t n)
 	}
 }
 
+void gdb_putf(struct gdb_link *l, const char *fmt, ...)
+{
+	char text[160];
+	va_list ap;
+
+	va_start(ap, fmt);
+	fmt_vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	gdb_put(l, text, strlen(text));
+}
+
 /* How the bytes go out: counted, and a few at a time. */
 struct wire {
 	struct gdb_link *l;
@@ -186,6 +198,13 @@ void gdb_send(struct gdb_link *l)
 	wire_flush(&w);
 }
 
+void gdb_reply(struct gdb_link *l, const char *text)
+{
+	gdb_begin(l);
+	gdb_put(l, text, strlen(text));
+	gdb_send(l);
+}
+
 /* ---- Reading the payload ---- */
 
 s32 gdb_digit(u8 c)
@@ -209,6 +228,11 @@ bool gdb_get_number(const char **s, u64 *value)
 		return false;
 	*s = at;
 	return true;
+}
+
+bool gdb_get_range(const char **s, u64 *address, u64 *len)
+{
+	return gdb_get_number(s, address) && *(*s)++ == ',' && gdb_get_number(s, len);
 }
 
 size_t gdb_get_hex(const char *s, void *bytes, size_t max)

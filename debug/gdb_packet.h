@@ -47,9 +47,12 @@ enum gdb_event gdb_link_byte(struct gdb_link *l, u8 c);
  */
 void gdb_begin(struct gdb_link *l);
 void gdb_put(struct gdb_link *l, const void *bytes, size_t n);
-void gdb_hex(struct gdb_link *l, const void *bytes, size_t n); /* two digits a byte */
+void gdb_hex(struct gdb_link *l, const void *bytes, size_t n);	      /* two digits a byte */
+PRINTF(2, 3) void gdb_putf(struct gdb_link *l, const char *fmt, ...); /* up to 160 characters */
 /* Escaped where it has to be, and runs of equal bytes shortened. */
 void gdb_send(struct gdb_link *l);
+/* A packet that is only this text. */
+void gdb_reply(struct gdb_link *l, const char *text);
 
 /* ---- Reading the payload ---- */
 
@@ -60,5 +63,7 @@ s32 gdb_digit(u8 c);
  * bits.
  */
 bool gdb_get_number(const char **s, u64 *value);
+/* ADDRESS,LENGTH */
+bool gdb_get_range(const char **s, u64 *address, u64 *len);
 /* Pairs of digits to bytes, up to max. Returns how many; stops at what is no pair. */
 size_t gdb_get_hex(const char *s, void *bytes, size_t max);

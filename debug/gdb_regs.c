@@ -292,6 +292,13 @@ static const struct group *group_of(u32 n, u32 *i)
 	return g;
 }
 
+u32 gdb_reg_size(u32 n)
+{
+	u32 i;
+
+	return group_of(n, &i)->size;
+}
+
 u32 gdb_reg_read(struct vcpu *v, u32 n, u8 value[GDB_REG_MAX])
 {
 	u32 i;
@@ -322,6 +329,24 @@ void gdb_doc(struct gdb_doc *d, const char *text)
 	for (; *text; text++, d->at++)
 		if (d->at >= d->from && d->at < d->to)
 			gdb_put(d->link, text, 1);
+}
+
+void gdb_doc_reply(struct gdb_link *l, const char *range, void (*describe)(struct gdb_doc *d))
+{
+	struct gdb_doc d = { .link = l };
+	u64 len;
+
+	if (!gdb_get_range(&range, &d.from, &len)) {
+		gdb_reply(l, "E22");
+		return;
+	}
+	d.to = d.from + MIN(len, GDB_PACKET - 1);
+	gdb_begin(l);
+	gdb_put(l, "l", 1);
+	describe(&d);
+	if (d.at > d.to)
+		l->out[0] = 'm';
+	gdb_send(l);
 }
 
 static const char *const flag_names[] = { "CF", "",   "PF", "",	  "AF", "",

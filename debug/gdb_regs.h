@@ -14,9 +14,12 @@
 #define GDB_RBP	    6
 #define GDB_RSP	    7
 #define GDB_RIP	    16
+#define GDB_GS_BASE 58
 #define GDB_REG_MAX 16 /* bytes */
 
-/* n < GDB_REGS. Returns how many bytes it has. */
+/* n < GDB_REGS, in all of these. Bytes of a register. */
+u32 gdb_reg_size(u32 n);
+/* Returns how many bytes it has. */
 u32 gdb_reg_read(struct vcpu *v, u32 n, u8 value[GDB_REG_MAX]);
 /*
  * 0, or -EINVAL: not that many bytes, or a value that the guest could not have. Selectors can't be
@@ -30,5 +33,7 @@ struct gdb_doc {
 	u64 at, from, to;
 };
 void gdb_doc(struct gdb_doc *d, const char *text);
+/* Answer with the part of a document that "OFFSET,LENGTH" asks for. */
+void gdb_doc_reply(struct gdb_link *l, const char *range, void (*describe)(struct gdb_doc *d));
 /* The target description: gdb manual, "Target Description Format", "i386 Features". */
 void gdb_describe(struct gdb_doc *d);

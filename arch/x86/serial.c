@@ -143,6 +143,13 @@ void serial_crash_mode(void)
 		put_now(console->tx[console->tx_out++ % TX_RING]);
 }
 
+int serial_crash_read(void)
+{
+	if (!console->base || !(inb(console->base + UART_LSR) & UART_LSR_DR))
+		return -1;
+	return inb(console->base + UART_RX);
+}
+
 void serial_drain(void)
 {
 	struct serial *s = console;

@@ -23,6 +23,8 @@ void serial_write_to(enum serial_line line, const char *bytes, size_t n);
 void serial_write(const char *bytes, size_t n);
 /* From now on write straight to the console's port, taking no lock: for the crash report. */
 void serial_crash_mode(void);
+/* After that: the next byte from the console's port, or -1. No interrupt is needed. */
+int serial_crash_read(void);
 /* Wait until all is out of the console's line (before power-off). */
 void serial_drain(void);
 /* Next received byte, or -1. One reader. */

@@ -44,5 +44,11 @@ extern void (*trap_crash_hook)(struct trap_frame *f);
 void nmi_from_exit(void);
 void machine_check_from_exit(void);
 
+/*
+ * Copy what stands at an address that may be anything. Returns how many bytes are missing, from
+ * the first that could not be read.
+ */
+size_t peek(void *dst, u64 address, size_t n);
+
 /* Entered from traps.asm. */
 void trap_handler(struct trap_frame *f);

@@ -76,6 +76,17 @@ void machine_check_from_exit(void)
 	asm volatile("int $18");
 }
 
+size_t peek(void *dst, u64 address, size_t n)
+{
+	asm volatile("1: rep movsb\n"
+		     "2:\n\t"
+		     ".pushsection .extable,\"a\"; .balign 8; .quad 1b, 2b; .popsection"
+		     : "+c"(n), "+D"(dst), "+S"(address)
+		     :
+		     : "memory");
+	return n;
+}
+
 int rdmsr_safe(u32 msr, u64 *value)
 {
 	u32 lo = 0, hi = 0;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hostile bytes on gdb's line. The first byte of each piece says how it comes: raw, or as the
- * payload of a good packet; and whether a vCPU stops, or the VM ends, after it. What is sent is
- * whole packets, and after a detach no trace of a debugger is left in the guest.
+ * Hostile bytes on gdb's line, while guests run or after a crash. The first byte of each piece says
+ * how it comes: raw, or as the payload of a good packet; and whether a vCPU stops, or the VM ends,
+ * after it. What is sent is whole packets, and after a detach no trace of a debugger is left in the
+ * guest.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "debug/postmortem.h"
 #include "tests/unit/gdb_fake.h"
 #include "virt/guestmem.h"
 
@@ -60,7 +62,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
 	static const char hello[] = "qSupported:multiprocess+";
 
+	static const struct trap_frame frame;
+
 	gdb_fake_open();
+	postmortem_frames[2] = &frame;
+	gdb_crashed = size && *data == 0xff;
 	gdb_say(hello, sizeof(hello) - 1);
 	gdb_say("?", 1);
 	while (size > 2) {
@@ -75,6 +81,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		data += 2 + n;
 		size -= 2 + n;
 	}
+	gdb_crashed = false;
 	check_clean();
 	return 0;
 }

@@ -136,7 +136,9 @@ wait powerbutton=ok
     yield from on_both("monitor-and-back", conf(), script=script, says=["sleepbutton=ok", "ended: power-off"])
 
 
-CORBELCTL = f"line {ROOT}/tools/corbelctl $LINE"
+def corbelctl(command, to="answers"):
+    """A line of a script: what tools/corbelctl prints is added to that file of the test's folder."""
+    return f"run {ROOT}/tools/corbelctl $LINE {command} >>$FOLDER/{to}"
 
 
 # What the monitor sees of a guest that runs: registers, memory by both kinds of address, tables, exits, interrupts,
@@ -147,24 +149,24 @@ def looking(on):
 wait guest#
 send echo fill''ed-1; while :; do echo noise; done &
 wait filled-1
-{CORBELCTL} vms -j
-{CORBELCTL} regs linux -j
-{CORBELCTL} regs linux/1
-{CORBELCTL} x linux p:1000000 32
-{CORBELCTL} walk linux ffffffff81000000
-{CORBELCTL} x linux ffffffff81000000 16
+{corbelctl("vms -j")}
+{corbelctl("regs linux -j")}
+{corbelctl("regs linux/1")}
+{corbelctl("x linux p:1000000 32")}
+{corbelctl("walk linux ffffffff81000000")}
+{corbelctl("x linux ffffffff81000000 16")}
 send console linux
 wait noise
-{CORBELCTL} irq linux
+{corbelctl("irq linux")}
 send console linux
 wait noise
-{CORBELCTL} {fields} linux
-{CORBELCTL} msr 0 c0000080
-{CORBELCTL} msr 0 4000ffff
-{CORBELCTL} exits linux -r
-{CORBELCTL} top
-{CORBELCTL} trace
-{CORBELCTL} trace dump 300 >$FOLDER/trace
+{corbelctl(fields + " linux")}
+{corbelctl("msr 0 c0000080")}
+{corbelctl("msr 0 4000ffff")}
+{corbelctl("exits linux -r")}
+{corbelctl("top")}
+{corbelctl("trace")}
+{corbelctl("trace dump 300", "trace")}
 send top
 wait any key ends
 wait any key ends
@@ -181,7 +183,7 @@ send poweroff
 
 def judge_looking(folder, _text):
     """What corbelctl printed; and what tools/trace makes of the dump."""
-    with open(os.path.join(folder, "emu.log"), encoding="utf-8") as file:
+    with open(os.path.join(folder, "answers"), encoding="utf-8") as file:
         text = file.read()
     problems = [f"corbelctl did not print {pattern!r}" for pattern in (
         r'^\{"vm":"linux","id":1,"state":"running",', r'^\{"vm":"linux","vcpu":0,"rip":"0x[0-9a-f]{16}",',
@@ -427,9 +429,9 @@ def tiny(guest, **keys):
             "files": {"tiny": f"tiny/{guest}"}}
 
 
-def gdb(script, program="", before=""):
+def gdb(script, program="", before="", line="extended-remote :$GDB_PORT"):
     """A line of a script: a gdb at the machine's second port does what tests/system/gdb/SCRIPT says."""
-    return (f"run {before} timeout 400 gdb -nx -q -batch -ex 'target extended-remote :'$GDB_PORT "
+    return (f"run {before} timeout 400 gdb -nx -q -batch -ex \"target {line}\" "
             f"-x {os.path.join(HERE, 'gdb', script)} {program}\n")
 
 
@@ -903,7 +905,7 @@ def crashes():
     """on_panic = reboot: the next boot has the report; a reset on purpose is not one."""
     conf_text = "[corbel]\nwhen_idle = monitor\non_panic = reboot\n[vm busy]\nkernel = busy\nmemory = 32M\n"
     for how, text in (("panic", "the operator wants it"), ("trap", "#UD invalid opcode"),
-                      ("hang", "CPU 0 hangs here")):
+                      ("hang", "it hangs here"), ("frame", "#UD invalid opcode")):
         yield from on_both(
             f"crash-{how}", conf_text, files={"busy": "tiny/busy"}, emu=["--cpus", "2", "--resets"],
             never_says=["this should not be"], judge=source_lines,
@@ -911,13 +913,28 @@ def crashes():
                    "send log -p\nwait corbel: reset in\nwait corbel>\n" +
                    ("send reboot\nwait boot before are kept\nwait corbel>\n" if how == "panic" else "") +
                    "send poweroff\n",
-            says=[f"corbel: PANIC: {text}", "#1 ", r"\d+ us before: (run|rest|irq) vm 1/0 0x",
+            says=[f"corbel: PANIC: {text}", "rsp ffff", "a second fault .*: #PF page fault at backtrace_from"
+                  if how == "frame" else "#1 ", r"\d+ us before: (run|rest|irq) vm 1/0 0x",
                   "CPU 1 was at .*, (with no vCPU|for busy/0)", "#1 ",
                   "vm busy: running",
                   "vCPU 0: on CPU [01], runn", "reset in 5 seconds", "it was not ended on purpose",
                   f"  before: .*corbel: PANIC: {text}", "  before: .*reset in 5 seconds",
                   rf"\n\[[ 0-9.]+ \d E\] corbel: PANIC: {text}",
                   *([r"boot before are kept \(log -p\)\r?\n"] if how == "panic" else []), "every VM ended well"])
+
+
+def postmortem():
+    """on_panic = halt: gdb, on the line that had the report, shows all CPUs; its kill resets the machine."""
+    conf_text = "[corbel]\nwhen_idle = monitor\n[vm busy]\nkernel = busy\nmemory = 32M\n"
+    for how in "panic", "trap", "hang":
+        yield from on_both(
+            f"postmortem-{how}", conf_text, files={"busy": "tiny/busy"}, emu=["--cpus", "2", "--resets"],
+            never_says=["this should not be"], soak=how == "hang",
+            script=f"wait corbel>\nsend crash {how}\nwait with corbel.elf: target remote\n" +
+                   gdb("postmortem.py", "$BUILD/corbel.elf", f"HOW={how}", "remote $LINE") +
+                   "wait gdb wants it\nwait before: \nwait corbel>\nsend poweroff\n",
+            says=["halted: press the reset button", "well: who crashed", "well: what the other CPU did",
+                  "well: bad addresses", "it was not ended on purpose", "every VM ended well"])
 
 
 # ---- VMs come and go ----
@@ -952,7 +969,8 @@ import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 # Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
 LONG = {"network-bochs", "idle-cpu-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
         "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu",
-        "crash-trap-qemu", "crash-trap-bochs", "crash-hang-bochs", "gdb-linux-bochs"}
+        "crash-trap-qemu", "crash-trap-bochs", "postmortem-trap-qemu", "postmortem-panic-bochs",
+        "crash-hang-bochs", "gdb-linux-bochs"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
@@ -964,6 +982,7 @@ TESTS = [
     *newer_kernels(),
     *screens(),
     *crashes(),
+    *postmortem(),
     *networks(),
     *consoles(),
     *guest_ends(),

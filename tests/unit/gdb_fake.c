@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "arch/x86/acpi.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/insn.h"
 #include "debug/commands.h"
 #include "debug/gdb_packet.h"
+#include "debug/postmortem.h"
 #include "tests/unit/gdb_fake.h"
 #include "tests/unit/host.h"
 #include "virt/enable.h"
@@ -23,6 +26,11 @@ u64 gdb_dr[4];
 bool gdb_lazy, gdb_virt_off;
 DEFINE_PERCPU(u32, cpu_id);
 u32 gdb_exceptions;
+bool gdb_crashed;
+u32 gdb_resets;
+struct cpu cpus[MAX_CPUS];
+u32 nr_cpus;
+struct cpumask cpus_online;
 static u8 fpu[2][4 * PAGE_SIZE];
 
 /* ---- What the server stands on ---- */
@@ -182,6 +190,29 @@ const struct virt_cpu *virt_cpu(u32 cpu)
 	return &here;
 }
 
+const struct vcpu *sched_current(u32 cpu)
+{
+	return cpu == 1 ? &gdb_second.v : NULL;
+}
+
+/* Addresses 0x1000 to 0x1fff, which read as their low byte. */
+size_t peek(void *dst, u64 address, size_t n)
+{
+	size_t done;
+
+	for (done = 0; done < n && (address + done) >> 12 == 1; done++)
+		((u8 *)dst)[done] = (u8)(address + done);
+	return n - done;
+}
+
+static jmp_buf off;
+
+void machine_reset(void)
+{
+	gdb_resets++;
+	longjmp(off, 1);
+}
+
 static bool can_step(void)
 {
 	return true;
@@ -208,12 +239,20 @@ static void sent(const char *bytes, size_t n)
 	gdb_sent[gdb_sent_len] = '\0';
 }
 
+static void input(u8 c)
+{
+	if (!gdb_crashed)
+		gdb_input(c);
+	else if (!setjmp(off))
+		postmortem_input(c);
+}
+
 void gdb_type(const void *bytes, size_t n)
 {
 	const u8 *b = bytes;
 
 	while (n--)
-		gdb_input(*b++);
+		input(*b++);
 	gdb_poll();
 }
 
@@ -223,17 +262,17 @@ void gdb_say(const void *payload, size_t n)
 	char end[4];
 	u8 sum = 0;
 
-	gdb_input('$');
+	gdb_type("$", 1);
 	for (size_t i = 0; i < n; i++) {
 		u8 c = p[i];
 
 		if (c == '$' || c == '#' || c == '}' || c == '*') {
-			gdb_input('}');
+			gdb_type("}", 1);
 			sum = (u8)(sum + '}');
 			c ^= 0x20;
 		}
 		sum = (u8)(sum + c);
-		gdb_input(c);
+		gdb_type(&c, 1);
 	}
 	snprintf(end, sizeof(end), "#%02x", sum);
 	gdb_type(end, 3);
@@ -322,6 +361,12 @@ void gdb_fake_open(void)
 	fake_use_get_mmu(false);
 	if (vm_add_memory(&fake_vm, GPA(0), 16 * MIB, S2_RWX))
 		abort();
+	gdb_crashed = false;
+	gdb_resets = 0;
+	nr_cpus = 4;
+	cpus_online = (struct cpumask){ { 7 } };
+	cpus[2].percpu_offset = 0x123456789a;
+	postmortem_init(2, sent);
 	memset(&gdb_other, 0, sizeof(gdb_other));
 	memset(fpu, 0, sizeof(fpu));
 	gdb_other.id = 9;

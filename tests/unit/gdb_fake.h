@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A machine for the gdb server: the VM of fake_vm.h, "vm", running, with two vCPUs, and "other",
+ * A machine for the gdb servers: the VM of fake_vm.h, "vm", running, with two vCPUs, and "other",
  * which does not run; a line that remembers what was sent; a scheduler in which a vCPU rests as
  * soon as it is asked to. The guest is 32-bit code without paging, with 16 MiB of memory.
  */
@@ -21,6 +21,8 @@ extern u64 gdb_dr[4];	   /* of the CPU */
 extern bool gdb_lazy;	   /* vCPUs come to rest only with gdb_rest() */
 extern bool gdb_virt_off;  /* virtualization is off */
 extern u32 gdb_exceptions; /* queued for the guest */
+extern bool gdb_crashed;   /* bytes go to debug/postmortem.h: four CPUs, of which CPU 2 crashed */
+extern u32 gdb_resets;	   /* of the machine */
 
 void gdb_fake_open(void);
 void gdb_rest(void);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "debug/gdb_packet.h"
+#include "debug/postmortem.h"
 #include "tests/unit/gdb_fake.h"
 #include "tests/unit/host.h"
 #include "virt/exits.h"
@@ -714,6 +715,91 @@ static void test_monitor(void **state)
 	assert_string_equal(gdb_ask(line), "E22");
 }
 
+/* ---- After a crash ---- */
+
+static void open_postmortem(void)
+{
+	static const struct trap_frame frames[2] = {
+		{ .rax = 0x11, .rbp = 0x77, .r15 = 0xff, .rip = 0xffffffff80001234, .rsp = 0x88 },
+		{ .rip = 0xffffffff80005678 },
+	};
+
+	gdb_crashed = true;
+	postmortem_frames[2] = &frames[0];
+	postmortem_frames[1] = &frames[1];
+	assert_non_null(strstr(gdb_ask(HELLO), "qXfer:threads:read+"));
+}
+
+static void test_postmortem(void **state)
+{
+	const char *text;
+
+	(void)state;
+	open_postmortem();
+	assert_string_equal(gdb_ask("?"), "T06thread:3;");
+	assert_string_equal(gdb_ask("qC"), "QC3");
+	assert_string_equal(
+		gdb_ask("qXfer:threads:read::0,fff"),
+		"l<threads><thread id=\"1\" name=\"CPU 0\">does not answer, no vCPU</thread>"
+		"<thread id=\"2\" name=\"CPU 1\">for vm/1</thread>"
+		"<thread id=\"3\" name=\"CPU 2\">crashed, no vCPU</thread></threads>");
+	text = gdb_ask("g");
+	assert_int_equal(strlen(text), 2 * (17 * 8 + 7 * 4));
+	assert_memory_equal(text, "1100000000000000", 16);
+	assert_memory_equal(text + 16ul * 6,
+			    "7700000000000000"
+			    "8800000000000000",
+			    32);
+	assert_memory_equal(text + 16ul * 15,
+			    "ff00000000000000"
+			    "34120080ffffffff",
+			    32);
+	assert_memory_equal(text + 16ul * 17 + 8ul * 3, "xxxxxxxx", 8); /* ds */
+	assert_string_equal(gdb_ask("p10"), "34120080ffffffff");
+	assert_string_equal(gdb_ask("p3a"), "9a78563412000000");
+	assert_string_equal(gdb_ask("p28"), "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+	assert_string_equal(gdb_ask("p42"), "E22");
+	assert_string_equal(gdb_ask("p"), "E22");
+	/* other CPUs; one that did not answer has no registers */
+	assert_string_equal(gdb_ask("Hg2"), "OK");
+	assert_string_equal(gdb_ask("p10"), "78560080ffffffff");
+	assert_string_equal(gdb_ask("T3"), "OK");
+	assert_string_equal(gdb_ask("Hg0"), "OK");
+	assert_string_equal(gdb_ask("qC"), "QC2");
+	assert_string_equal(gdb_ask("Hg1"), "OK");
+	assert_string_equal(gdb_ask("p10"), "xxxxxxxxxxxxxxxx");
+	assert_string_equal(gdb_ask("T4"), "E22"); /* it is offline */
+	assert_string_equal(gdb_ask("Hg5"), "E22");
+	assert_string_equal(gdb_ask("Hgx"), "E22");
+	assert_string_equal(gdb_ask("Hg100000001"), "E22");
+}
+
+static void test_postmortem_memory(void **state)
+{
+	(void)state;
+	open_postmortem();
+	assert_string_equal(gdb_ask("m1ffe,2"), "feff");
+	assert_string_equal(gdb_ask("m1ffe,8"), "feff");
+	assert_string_equal(gdb_ask("m1ffe,0"), "");
+	assert_string_equal(gdb_ask("m0,4"), "E14");
+	assert_string_equal(gdb_ask("m1000"), "E22");
+	assert_int_equal(strlen(gdb_ask("m1000,ffffffffffffffff")), GDB_PACKET);
+	/* nothing changes, nothing runs */
+	assert_string_equal(gdb_ask("M1000,1:00"), "E01");
+	assert_string_equal(gdb_ask("P10=0000000000000000"), "E01");
+	assert_string_equal(gdb_ask("G00"), "E01");
+	assert_string_equal(gdb_ask("c"), "E01");
+	assert_string_equal(gdb_ask("s"), "E01");
+	assert_string_equal(gdb_ask("X1000,0:"), "");
+	assert_string_equal(gdb_ask("Z0,1000,1"), "");
+	assert_string_equal(gdb_ask("vCont?"), "");
+	gdb_type("\x03", 1);
+	assert_string_equal(gdb_ask("D"), "OK");
+	assert_int_equal(gdb_resets, 0);
+	gdb_ask("k");
+	assert_int_equal(gdb_resets, 1);
+}
+
 /* Whatever else there is gets an empty answer. */
 static void test_unknown(void **state)
 {
@@ -755,6 +841,8 @@ int main(void)
 		SERVER(test_two_vms),
 		SERVER(test_again),
 		SERVER(test_monitor),
+		SERVER(test_postmortem),
+		SERVER(test_postmortem_memory),
 		SERVER(test_unknown),
 	};
 

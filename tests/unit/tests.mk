@@ -28,8 +28,8 @@ test_cpuid := virt/caps.c virt/cpuid.c virt/cpuid_allow.c $(U)/host.c $(T_LIB)
 test_decode := virt/decode.c virt/decode_tables.c
 test_emulate := virt/emulate.c virt/decode.c virt/decode_tables.c
 test_frames := $(T_FRAMES)
-test_gdb := $(U)/gdb_fake.c $(patsubst %,debug/%.c,gdb gdb_memory gdb_packet gdb_regs) virt/debug.c virt/decode.c \
-	virt/decode_tables.c $(T_VM)
+test_gdb := $(U)/gdb_fake.c $(patsubst %,debug/%.c,gdb gdb_memory gdb_packet gdb_regs postmortem) virt/debug.c \
+	virt/decode.c virt/decode_tables.c $(T_VM)
 test_guestmem := $(T_VM)
 test_host_acpi := arch/x86/acpi.c lib/printf.c
 test_ioapic := $(T_DEV)
