@@ -2,6 +2,7 @@
 /* regs, x, walk, vmcs, vmcb, msr: what a vCPU, its memory and a CPU hold. */
 #include "arch/x86/msr.h"
 #include "debug/commands.h"
+#include "debug/fields.h"
 #include "debug/inspect.h"
 #include "lib/error.h"
 #include "lib/printf.h"
@@ -338,9 +339,12 @@ bool cmd_vmcs(u32 argc, char **argv)
 	f.n = 0;
 	if (!v || !look(argv[0], v, read_fields, &f))
 		return true;
-	for (u32 i = 0; i < f.n; i++)
-		monitor_printf("vm=%s vcpu=%u field=%s value=0x%lx\n", v->vm->name, v->index,
+	for (u32 i = 0; i < f.n; i++) {
+		monitor_printf("vm=%s vcpu=%u field=%s value=0x%lx", v->vm->name, v->index,
 			       f.field[i].name, f.field[i].value);
+		fields_explain(f.field[i].name, f.field[i].value);
+		monitor_printf("\n");
+	}
 	return true;
 }
 

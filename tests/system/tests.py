@@ -191,7 +191,10 @@ def judge_looking(folder, _text):
         r"^vm=linux guest_level=4 at=0x\w+ entry=0x\w+ kind=table ", r"^vm=linux guest_level=2 .* kind=leaf .*\n"
         r"vm=linux level=4 table=.* kind=table ", r"^vm=linux gva=0xffffffff81000000 gpa=0x1000000$",
         r"^addr=0xffffffff81000000 ", r"^vm=linux vcpu=1 apic=x2 enabled=1 ", r"^vm=linux pin=4 vector=0x[2-9a-f]\w ",
-        r"field=(GUEST_RIP|rip) value=0x", r"^cpu=0 msr=0xc0000080 value=0x\w*d01$",
+        r"field=(GUEST_RIP|rip) value=0x", r"field=(PROC_CONTROLS|intercept1) value=0x\w+ bits=\".*\bhlt\b.*\"$",
+        r"field=(EXCEPTION_BITMAP|intercept_exceptions) .* bits=\"(\w\w )*AC\b",
+        r"field=(ENTRY_INTR_INFO|event_inj) value=0x\w+ (type=none|vector=\d+ type=interrupt error_code=0)$",
+        r"^cpu=0 msr=0xc0000080 value=0x\w*d01$",
         r"exit=io count=\d+ traced=\d+ ticks_avg=\d+", r"^linux +running +2 ", r"^class=exit on=1 events=[1-9]",
     ) if not re.search(pattern, text, re.M)]
     if "noise" in text:

@@ -567,6 +567,11 @@ static void fake_fields(struct vcpu *v, void (*f)(void *arg, const char *name, u
 {
 	f(arg, "exit_code", 0x72);
 	f(arg, "rip", v->rip);
+	f(arg, "intercept2", 0x8000000000010005);
+	f(arg, "PROC_CONTROLS", 0x80000006);
+	f(arg, "np_control", 0);
+	f(arg, "event_inj", 0x80000b0e);
+	f(arg, "EXIT_INTR_INFO", 0xb0e);
 }
 
 const struct virt_ops fake_ops = {

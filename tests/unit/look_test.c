@@ -210,7 +210,15 @@ static void registers(void **state)
 	expect("regs linux 2", "regs linux: no vCPU 2: it has 2\r\n");
 	expect("regs x", "regs x: no such VM (see vms)\r\n");
 	expect("vmcb linux", "vm=linux vcpu=0 field=exit_code value=0x72\r\n"
-			     "vm=linux vcpu=0 field=rip value=0x0\r\n");
+			     "vm=linux vcpu=0 field=rip value=0x0\r\n"
+			     "vm=linux vcpu=0 field=intercept2 value=0x8000000000010005 "
+			     "bits=\"vmrun vmload bit16 bit63\"\r\n"
+			     "vm=linux vcpu=0 field=PROC_CONTROLS value=0x80000006 "
+			     "bits=\"bit1 interrupt-window secondary\"\r\n"
+			     "vm=linux vcpu=0 field=np_control value=0x0 bits=\"\"\r\n"
+			     "vm=linux vcpu=0 field=event_inj value=0x80000b0e vector=14 "
+			     "type=exception error_code=1\r\n"
+			     "vm=linux vcpu=0 field=EXIT_INTR_INFO value=0xb0e type=none\r\n");
 	expect("vmcs linux", "vmcs: this machine has vmcb\r\n");
 	expect("msr 1 10", "cpu=1 msr=0x10 value=0x1001\r\n");
 	expect("msr 0 11", "msr 0 0x11: #GP: this CPU has no such MSR\r\n");
