@@ -75,7 +75,7 @@ static u32 nonzero_words(struct lapic *l, u32 set)
 }
 
 /* The CPU takes requests out of IRR and, for self-IPIs, puts them there. */
-static NOINLINE void sync_apicv(struct lapic *l)
+static void sync_apicv(struct lapic *l)
 {
 	int vector;
 
@@ -106,14 +106,22 @@ static void update_ppr(struct lapic *l)
 	WRITE_ONCE(*lapic_reg(l, APIC_PPR), ppr);
 }
 
+/* Returns it, so that its caller need not keep it. */
+static NOINLINE struct lapic *refresh(struct lapic *l)
+{
+	lapic_collect(l);
+	if (l->v->apicv)
+		sync_apicv(l);
+	return l;
+}
+
 int lapic_pending(struct vcpu *v)
 {
 	struct lapic *l = lapic_of(v);
 	int vector;
 
-	lapic_collect(l);
-	if (v->apicv)
-		sync_apicv(l);
+	if (READ_ONCE(l->posted) || v->apicv)
+		l = refresh(l);
 	vector = highest(l, APIC_IRR, l->irr_words);
 	if (vector < 0 || ((u32)vector & VECTOR_CLASS) <= (*lapic_reg(l, APIC_PPR) & VECTOR_CLASS))
 		return -1;
@@ -124,8 +132,8 @@ int lapic_pending(struct vcpu *v)
 static void priority_fell(struct lapic *l)
 {
 	update_ppr(l);
-	if (lapic_pending(l->v) >= 0)
-		vcpu_request(l->v, REQ_EVENT);
+	if ((l->irr_words || READ_ONCE(l->posted)) && lapic_pending(l->v) >= 0)
+		vcpu_request_own(l->v, REQ_EVENT);
 }
 
 /* A level-triggered interrupt was acknowledged. */
@@ -220,7 +228,7 @@ void lapic_accept_own(struct lapic *l, u8 vector)
 	set_tmr(l, vector, false);
 	*vector_word(l, APIC_IRR, vector) |= vector_bit(vector);
 	l->irr_words |= 1u << vector / 32;
-	vcpu_request(l->v, REQ_EVENT);
+	vcpu_request_own(l->v, REQ_EVENT);
 }
 
 /*

@@ -90,9 +90,13 @@ static void write_icr(struct lapic *l, u32 value)
 		lapic_icr(l, value, high >> 24, true);
 }
 
-static NOINLINE void write_other(struct lapic *l, u32 offset, u32 value)
+/* value has only bits that the register has. */
+static NOINLINE void write_reg(struct lapic *l, u32 offset, u32 value)
 {
 	switch (offset) {
+	case APIC_EOI:
+		lapic_eoi(l);
+		break;
 	case APIC_TPR:
 		lapic_set_tpr(l->v, (u8)value);
 		break;
@@ -124,24 +128,13 @@ static NOINLINE void write_other(struct lapic *l, u32 offset, u32 value)
 	}
 }
 
-/* value has only bits that the register has. The first two are most of what running kernels do. */
-static inline void write_reg(struct lapic *l, u32 offset, u32 value)
-{
-	if (offset == APIC_EOI)
-		lapic_eoi(l);
-	else if (offset == APIC_SELF_IPI)
-		lapic_self_ipi(l, (u8)value);
-	else
-		write_other(l, offset, value);
-}
-
 /* What is left of a write that the CPU has virtualized: a self-IPI that it does not send. */
 void lapic_written(struct vcpu *v, u32 offset)
 {
 	struct lapic *l = lapic_of(v);
 
 	if (offset == APIC_SELF_IPI)
-		write_reg(l, offset, *lapic_reg(l, offset) & 0xff);
+		lapic_self_ipi(l, (u8)*lapic_reg(l, offset));
 }
 
 static u32 read_reg(struct lapic *l, u32 offset)
@@ -213,7 +206,18 @@ static int msr_write(struct vcpu *v, void *dev, u64 index, u32 size, u64 value)
 {
 	(void)dev, (void)size;
 	struct lapic *l = lapic_of(v);
-	if (!lapic_x2(l) || !exists(index, X2W))
+	if (!lapic_x2(l))
+		return -EINVAL;
+	/* Two that are most of what running kernels do. */
+	if (index == APIC_EOI / 16 && !value) {
+		lapic_eoi(l);
+		return 0;
+	}
+	if (index == APIC_SELF_IPI / 16 && value <= APIC_VECTOR) {
+		lapic_self_ipi(l, (u8)value);
+		return 0;
+	}
+	if (!exists(index, X2W))
 		return -EINVAL;
 	if ((u32)value & ~(regs[index].writable | regs[index].read_only))
 		return -EINVAL;

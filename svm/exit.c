@@ -103,6 +103,7 @@ void svm_translate_exit(struct svm_vcpu *s)
 	struct vm_exit *x = &s->v.exit;
 	u8 kind = code <= EXIT_CODE_LAST ? kinds[code] : 0;
 
+	x->done = false;
 	if (code == SVM_EXIT_IOIO) /* the hot one, of those that come here */
 		return exit_io(x, c);
 	x->kind = kind ? kind - 1 : EXIT_UNEXPECTED;

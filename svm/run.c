@@ -100,7 +100,7 @@ static void set_irq_window(struct svm_vcpu *s, bool want)
 static bool wait_for_nmi(struct svm_vcpu *s, bool event)
 {
 	/* whatever exit comes: look again */
-	__atomic_fetch_or(&s->v.requests, REQ_EVENT, __ATOMIC_RELAXED);
+	vcpu_request_own(&s->v, REQ_EVENT);
 	if (event)
 		ipi_kick(this_cpu(cpu_id));
 	else if (s->v.rflags & X86_EFLAGS_IF)
@@ -133,50 +133,48 @@ static NOINLINE struct svm_vcpu *rare_work(struct svm_vcpu *s)
 	return s;
 }
 
-/*
- * The exits that are hot, all by instructions: their neutral kind, and the instruction as it stands
- * without prefix (its first bytes, low byte first).
- */
-struct hot_exit {
-	struct insn_pattern insn;
-	u8 kind;
-	u8 reserved[3]; /* 16 bytes: an index is one shift */
-};
-#define HOT_FIRST SVM_EXIT_CPUID
-static const struct hot_exit hot_exits[] = {
-	[SVM_EXIT_CPUID - HOT_FIRST] = { { 0xa20f, 0xffff, 2 }, EXIT_CPUID, { 0 } },
-	[SVM_EXIT_HLT - HOT_FIRST] = { { 0xf4, 0xff, 1 }, EXIT_HLT, { 0 } },
-	[SVM_EXIT_MSR - HOT_FIRST] = { { 0x320f, 0xffff, 2 }, EXIT_MSR_READ, { 0 } },
-	[SVM_EXIT_VMMCALL - HOT_FIRST] = { { 0xd9010f, 0xffffff, 3 }, EXIT_HYPERCALL, { 0 } },
-};
-static const struct hot_exit msr_write = { { 0x300f, 0xffff, 2 }, EXIT_MSR_WRITE, { 0 } };
+/* Instructions whose exits are hot, as they stand without prefix: first bytes, low byte first. */
+static const struct insn_pattern cpuid_insn = { 0xa20f, 0xffff, 2 };
+static const struct insn_pattern hlt_insn = { 0xf4, 0xff, 1 };
+static const struct insn_pattern rdmsr_insn = { 0x320f, 0xffff, 2 };
+static const struct insn_pattern wrmsr_insn = { 0x300f, 0xffff, 2 };
+static const struct insn_pattern vmmcall_insn = { 0xd9010f, 0xffffff, 3 };
 
 /*
- * For CPUs that don't tell the length; 0 stays where virt/ shall decode the instruction. Guests
- * have no LA57: 64-bit code has page tables of 4 levels.
+ * CPUs that don't tell the length: 0 stays where virt/ shall decode the instruction. Guests have no
+ * LA57: 64-bit code has page tables of 4 levels.
  */
-static inline void fetch_length(struct svm_vcpu *s, const struct vmcb *c,
-				const struct hot_exit *hot)
+static inline void hot_exit(struct svm_vcpu *s, const struct vmcb *c, enum exit_kind kind,
+			    const struct insn_pattern *insn)
 {
-	if (c->cs.attr & CS_ATTR_L && s->efer & EFER_LMA)
-		guest_confirm_insn(&s->v, c->cr3, &hot->insn);
+	s->v.exit.kind = (u8)kind;
+	s->v.exit.done = false;
+	s->v.exit.insn_len = 0;
+	if (likely(!svm_setup_.nrips)) {
+		if (likely(c->cs.attr & CS_ATTR_L && s->efer & EFER_LMA))
+			guest_confirm_insn(&s->v, c->cr3, insn);
+		return;
+	}
+	s->v.exit.insn_len = svm_told_length(c);
 }
 
-/* Fill v->exit from the VMCB. */
+/* Fill v->exit from the VMCB. The hottest first. */
 static inline void translate(struct svm_vcpu *s, const struct vmcb *c)
 {
 	u32 code = (u32)c->exit_code;
-	const struct hot_exit *hot;
 
-	if (code - HOT_FIRST >= ARRAY_SIZE(hot_exits) || !hot_exits[code - HOT_FIRST].insn.len)
-		return svm_translate_exit(s);
-	hot = &hot_exits[code - HOT_FIRST];
 	if (code == SVM_EXIT_MSR && c->exit_info1 & 1)
-		hot = &msr_write;
-	s->v.exit.kind = hot->kind;
-	s->v.exit.insn_len = svm_told_length(c);
-	if (!s->v.exit.insn_len)
-		fetch_length(s, c, hot);
+		hot_exit(s, c, EXIT_MSR_WRITE, &wrmsr_insn);
+	else if (code == SVM_EXIT_CPUID)
+		hot_exit(s, c, EXIT_CPUID, &cpuid_insn);
+	else if (code == SVM_EXIT_HLT)
+		hot_exit(s, c, EXIT_HLT, &hlt_insn);
+	else if (code == SVM_EXIT_MSR)
+		hot_exit(s, c, EXIT_MSR_READ, &rdmsr_insn);
+	else if (code == SVM_EXIT_VMMCALL)
+		hot_exit(s, c, EXIT_HYPERCALL, &vmmcall_insn);
+	else
+		svm_translate_exit(s);
 }
 
 static NOINLINE void after_rare_exit(struct svm_vcpu *s)
@@ -209,10 +207,8 @@ void svm_run(struct vcpu *v)
 	c->rax = s->v.gpr[RAX];
 	c->rip = s->v.rip;
 	c->rflags = s->v.rflags;
-	if (s->v.clear_shadow) {
+	if (s->v.exit.done)
 		c->int_state = 0;
-		s->v.clear_shadow = false;
-	}
 	exit_cost_entry(&s->v);
 	s = svm_of(svm_enter(&s->v, s->vmcb_hpa, s->host_vmcb));
 	exit_cost_exit(&s->v);

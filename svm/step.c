@@ -217,7 +217,7 @@ static void end_nmi(struct svm_vcpu *s, bool done)
 		return;
 	s->v.want_step &= (u8)~STEP_NMI;
 	s->nmi_blocked = false;
-	__atomic_fetch_or(&s->v.requests, REQ_EVENT, __ATOMIC_RELAXED);
+	vcpu_request_own(&s->v, REQ_EVENT);
 }
 
 void svm_step_end(struct svm_vcpu *s)

@@ -156,18 +156,10 @@ int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value)
 
 int io_read_msr(struct vcpu *v, u32 msr, u64 *value)
 {
-	const struct io_region *r = v->io_last[IO_MSR];
-
-	if (unlikely(!r || msr - r->base >= r->size))
-		return read_elsewhere(v, IO_MSR, msr, 8, value);
-	return r->read(v, r->dev, msr - r->base, 8, value);
+	return read_elsewhere(v, IO_MSR, msr, 8, value);
 }
 
 int io_write_msr(struct vcpu *v, u32 msr, u64 value)
 {
-	const struct io_region *r = v->io_last[IO_MSR];
-
-	if (unlikely(!r || msr - r->base >= r->size))
-		return write_elsewhere(v, IO_MSR, msr, 8, value);
-	return r->write(v, r->dev, msr - r->base, 8, value);
+	return write_elsewhere(v, IO_MSR, msr, 8, value);
 }

@@ -48,6 +48,6 @@ int io_register(struct vm *vm, enum io_space space, const struct io_region *regi
  */
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value);
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value);
-/* The same for an MSR. */
+/* The same for an MSR, which is not in the region of the last access (v->io_last). */
 int io_read_msr(struct vcpu *v, u32 msr, u64 *value);
 int io_write_msr(struct vcpu *v, u32 msr, u64 value);

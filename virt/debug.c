@@ -191,7 +191,7 @@ void debug_vcpu_put(struct vcpu *v)
 void debug_after_exit(struct vcpu *v)
 {
 	/* Done by the CPU, or by us. (An exception is a step into its handler.) */
-	if (v->exit.kind == EXIT_STEP || v->exit.kind == EXIT_BUS_LOCKED || v->clear_shadow ||
+	if (v->exit.kind == EXIT_STEP || v->exit.kind == EXIT_BUS_LOCKED || v->exit.done ||
 	    (v->exit.kind == EXIT_EXCEPTION && v->exit.exception.stepped))
 		stop(v, DEBUG_STEP, 0);
 }

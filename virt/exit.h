@@ -50,7 +50,8 @@ struct vm_exit {
 	u8 kind; /* enum exit_kind */
 	/* of the instruction that exited; 0: the CPU doesn't tell, vcpu_skip() decodes it */
 	u8 insn_len;
-	u64 raw; /* the vendor's exit reason, of EXIT_ENTRY_FAILED and EXIT_UNEXPECTED */
+	bool done; /* it was completed: the shadow of STI or MOV SS ends at the next entry */
+	u64 raw;   /* the vendor's exit reason, of EXIT_ENTRY_FAILED and EXIT_UNEXPECTED */
 	union {
 		struct {
 			u16 port;

@@ -23,7 +23,7 @@ void vcpu_take_irqs(struct vcpu *v)
 {
 	irq_window();
 	if (sched_work_pending())
-		__atomic_fetch_or(&v->requests, REQ_RESCHED, __ATOMIC_RELAXED);
+		vcpu_request_own(v, REQ_RESCHED);
 }
 
 static void exit_nothing(struct vcpu *v)
@@ -34,7 +34,7 @@ static void exit_nothing(struct vcpu *v)
 static void exit_window(struct vcpu *v)
 {
 	v->want_irq_window = v->want_nmi_window = false;
-	__atomic_fetch_or(&v->requests, REQ_EVENT, __ATOMIC_RELAXED);
+	vcpu_request_own(v, REQ_EVENT);
 }
 
 static void set_cpuid(struct vcpu *v, const struct cpuid_regs *r)
@@ -119,7 +119,7 @@ static void exit_hlt(struct vcpu *v)
 	/* the trap of a single step ends the halt at once */
 	v->activity = v->event.valid ? VCPU_ACTIVE : VCPU_IN_HLT;
 	/* What is pending now must not sleep: looked at before the vCPU gives the CPU up. */
-	__atomic_fetch_or(&v->requests, REQ_EVENT, __ATOMIC_RELAXED);
+	vcpu_request_own(v, REQ_EVENT);
 }
 
 /* What the VM is about to be stopped for. */
@@ -280,7 +280,7 @@ static void exit_ud(struct vcpu *v)
 
 static void exit_yield(struct vcpu *v)
 {
-	__atomic_fetch_or(&v->requests, REQ_RESCHED, __ATOMIC_RELAXED);
+	vcpu_request_own(v, REQ_RESCHED);
 }
 
 static void exit_apic_eoi(struct vcpu *v)

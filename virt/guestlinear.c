@@ -105,14 +105,14 @@ int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault)
 }
 
 /*
- * The fast way, for the instruction that has just exited. First with all that it reads in one slot
- * and in extents that are cleared already: true for a kernel that runs.
+ * The fast way, for the instruction that has just exited. First with all that it reads in one slot,
+ * which begins at gpa 0, and in extents that are cleared already: true for a kernel that runs.
  */
 
 /* Host address - gpa; 0: not in the slot, or not cleared. gpa_bias: the slot's, in a register. */
 static inline u64 fast_bias(const struct memslot *s, const u64 *gpa_bias, u64 gpa)
 {
-	if (unlikely(!slot_has(s, gpa)))
+	if (unlikely(gpa >= s->size))
 		return 0;
 	return __atomic_load_n(&gpa_bias[gpa >> EXTENT_SHIFT], __ATOMIC_ACQUIRE);
 }
@@ -213,8 +213,9 @@ void guest_confirm_insn(struct vcpu *v, u64 cr3, const struct insn_pattern *insn
 
 	if (unlikely((rip & (PAGE_SIZE - 1)) > PAGE_SIZE - sizeof(u32)))
 		return;
-	if (!fast_step(s, biases, rip, 39, &entry) || !fast_step(s, biases, rip, 30, &entry) ||
-	    entry & PTE_PS || !fast_step(s, biases, rip, 21, &entry))
+	if (unlikely(s->gpa.v) || !fast_step(s, biases, rip, 39, &entry) ||
+	    !fast_step(s, biases, rip, 30, &entry) || entry & PTE_PS ||
+	    !fast_step(s, biases, rip, 21, &entry))
 		return compare_scattered(v, cr3, insn);
 	if (!(entry & PTE_PS))
 		return compare_small(v, entry, insn);

@@ -223,7 +223,7 @@ static void finish_element(struct job *j, u64 rflags)
 		return;
 	}
 	/* SDM "Repeat String Operation Prefix", "Single-Step Exception": after each iteration */
-	j->v->clear_shadow = true;
+	j->v->exit.done = true;
 	if (rflags & X86_EFLAGS_TF)
 		vcpu_step_trap(j->v);
 }

@@ -44,6 +44,10 @@ static bool pat_valid(u64 pat)
 
 int guest_rdmsr(struct vcpu *v, u32 msr, u64 *value)
 {
+	const struct io_region *r = v->io_last[IO_MSR];
+
+	if (likely(r && msr - r->base < r->size))
+		return r->read(v, r->dev, msr - r->base, 8, value);
 	switch (msr) {
 	case MSR_TSC:
 		*value = rdtsc() + virt_ops->get_reg(v, VR_TSC_OFFSET);
@@ -88,6 +92,11 @@ static NOINLINE int set_pat(struct vcpu *v, u64 value)
 
 int guest_wrmsr(struct vcpu *v, u32 msr, u64 value)
 {
+	const struct io_region *r = v->io_last[IO_MSR];
+
+	/* Most are the LAPIC's. No device has one of those below. */
+	if (likely(r && msr - r->base < r->size))
+		return r->write(v, r->dev, msr - r->base, 8, value);
 	switch (msr) {
 	case MSR_TSC:
 		return set_tsc(v, value);

@@ -92,7 +92,7 @@ struct virt_ops {
 	void (*vcpu_load)(struct vcpu *v);
 	void (*vcpu_put)(struct vcpu *v);
 	/*
-	 * Enter once. Takes v->gpr, rip, rflags, event, clear_shadow, want_*; returns with
+	 * Enter once. Takes v->gpr, rip, rflags, event, exit.done, want_*; returns with
 	 * v->exit, gpr, rip, rflags filled in; v->event.valid is false, unless a delivery was
 	 * interrupted: then that event is put back. Host NMIs that arrived have been handled; host
 	 * interrupts are still pending.

@@ -334,7 +334,7 @@ void sched_yield(struct vcpu *v)
 	if (!sched_others_wait())
 		return;
 	runqs[this_cpu(cpu_id)].yields = true;
-	__atomic_fetch_or(&v->requests, REQ_RESCHED, __ATOMIC_RELAXED);
+	vcpu_request_own(v, REQ_RESCHED);
 }
 
 /* How long it took from the wake-up; by two CPUs' clocks. */

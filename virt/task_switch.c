@@ -186,7 +186,7 @@ static bool load_new(const struct switching *s, const u32 *t)
 	v->rflags = (t[T_EFLAGS] & FLAGS_ALL) | X86_EFLAGS_FIXED;
 	for (u32 i = RAX; i <= RDI; i++)
 		vcpu_set_gpr(v, (enum gpr)i, t[T_GPRS + i]);
-	v->clear_shadow = true;
+	v->exit.done = true;
 	if (cr0 & X86_CR0_PG && guest_set_cr3(v, t[T_CR3]))
 		return fault(s, VECTOR_TS, 0);
 	return load_segments(s, t);

@@ -101,7 +101,7 @@ static inline void skip(struct vcpu *v, u64 len)
 	v->rip = next;
 	if (unlikely(!((u32)next & ~15u))) /* it may have wrapped: no instruction has 16 bytes */
 		skip_wrapped(v, next);
-	v->clear_shadow = true;
+	v->exit.done = true;
 	if (unlikely(v->rflags & X86_EFLAGS_TF))
 		vcpu_step_trap(v);
 }
@@ -176,7 +176,7 @@ static void deliver_events(struct vcpu *v)
 	}
 	if (pending < 0 && !v->nmi_pending)
 		return;
-	shadow = !v->clear_shadow && virt_ops->get_reg(v, VR_INTR_SHADOW);
+	shadow = !v->exit.done && virt_ops->get_reg(v, VR_INTR_SHADOW);
 	if (v->nmi_pending) {
 		if (!v->event.valid && !shadow && !virt_ops->get_reg(v, VR_NMI_BLOCKED)) {
 			v->event = (struct event){ .valid = true, .type = EVENT_NMI, .vector = 2 };
@@ -205,6 +205,31 @@ static void deliver_events(struct vcpu *v)
 
 enum run_verdict { RUN_ENTER, RUN_YIELD, RUN_STOP, RUN_HOLD };
 
+/* All that is not an interrupt's affair. False: a stop. */
+static NOINLINE bool serve_rare(struct vcpu *v, u32 req)
+{
+	if (req & REQ_FLUSH) {
+		WRITE_ONCE(v->flushed, READ_ONCE(v->vm->stage2.generation));
+		virt_ops->flush(v);
+		vcpu_trace(v, TRACE_FLUSH, 0, 0, 0);
+	}
+	if (req & REQ_STOP)
+		return false;
+	if (req & REQ_TIMER)
+		v->vm->irqchip->timer(v);
+	if (req & REQ_NMI)
+		v->nmi_pending = true;
+	if (req & REQ_INIT)
+		vcpu_take_init(v);
+	if (req & REQ_SIPI)
+		vcpu_take_sipi(v);
+	if (req & REQ_DELAY)
+		split_delay_over(v);
+	if (req & REQ_BUS_LOCKED)
+		split_bus_locked(v);
+	return true;
+}
+
 static enum run_verdict serve_requests(struct vcpu *v)
 {
 	u32 req;
@@ -214,25 +239,8 @@ static enum run_verdict serve_requests(struct vcpu *v)
 	    !(READ_ONCE(v->requests) & REQ_STOP))
 		return RUN_HOLD;
 	req = __atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST);
-	if (req & REQ_FLUSH) {
-		WRITE_ONCE(v->flushed, READ_ONCE(v->vm->stage2.generation));
-		virt_ops->flush(v);
-		vcpu_trace(v, TRACE_FLUSH, 0, 0, 0);
-	}
-	if (req & REQ_STOP)
+	if (unlikely(req & ~(u32)(REQ_EVENT | REQ_RESCHED)) && !serve_rare(v, req))
 		return RUN_STOP;
-	if (req & REQ_TIMER)
-		v->vm->irqchip->timer(v);
-	if (req & REQ_NMI)
-		v->nmi_pending = true;
-	if (unlikely(req & REQ_INIT))
-		vcpu_take_init(v);
-	if (unlikely(req & REQ_SIPI))
-		vcpu_take_sipi(v);
-	if (unlikely(req & REQ_DELAY))
-		split_delay_over(v);
-	if (unlikely(req & REQ_BUS_LOCKED))
-		split_bus_locked(v);
 	if (v->activity != VCPU_WAIT_SIPI &&
 	    req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI | REQ_DELAY))
 		deliver_events(v);

@@ -181,9 +181,7 @@ struct vcpu {
 		u64 rare; /* any of these, event.valid among them: 0 for most entries */
 	};
 	u8 in_guest; /* atomic; 1 between the last look at requests and the exit */
-	/* the instruction was completed: the STI/MOV SS shadow ends at the next entry */
-	bool clear_shadow;
-	bool apicv; /* the CPU delivers interrupts by itself: ops->apicv */
+	bool apicv;  /* the CPU delivers interrupts by itself: ops->apicv */
 	struct vm_exit exit;
 	union {
 		struct {
@@ -240,6 +238,11 @@ static inline void vcpu_trace(const struct vcpu *v, enum trace_type type, u32 ar
  * one that is in guest mode.
  */
 void vcpu_request(struct vcpu *v, u32 requests);
+/* The same on the runner: it looks by itself, before it enters the guest or sleeps. */
+static inline void vcpu_request_own(struct vcpu *v, u32 requests)
+{
+	__atomic_fetch_or(&v->requests, requests, __ATOMIC_RELAXED);
+}
 
 /*
  * INIT and start-up IPIs, from any CPU. A SIPI only counts if it finds the vCPU waiting for one,

@@ -39,7 +39,7 @@ static void reset(struct vcpu *v)
 	for (u32 i = 0; i < ARRAY_SIZE(v->dr); i++)
 		v->dr[i] = 0;
 	v->event = (struct event){ 0 };
-	v->clear_shadow = v->want_irq_window = v->want_nmi_window = v->nmi_pending = false;
+	v->exit.done = v->want_irq_window = v->want_nmi_window = v->nmi_pending = false;
 	split_put(v); /* a pass is for the instruction that stood there */
 	v->activity = v->index ? VCPU_WAIT_SIPI : VCPU_ACTIVE;
 	virt_ops->vcpu_reset(v);

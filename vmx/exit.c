@@ -212,7 +212,7 @@ static void task_detail(struct vmx_vcpu *x)
 static void bus_lock_detail(struct vmx_vcpu *x)
 {
 	irq_detail(x);
-	__atomic_fetch_or(&x->v.requests, REQ_BUS_LOCKED, __ATOMIC_RELAXED);
+	vcpu_request_own(&x->v, REQ_BUS_LOCKED);
 }
 
 /* What Corbel never enabled: for a report. (The length may mean nothing.) */
@@ -307,7 +307,7 @@ void vmx_unusual_exit(struct vmx_vcpu *x, u32 raw)
 	bool failed = raw & VMX_EXIT_REASONS_FAILED_VMENTRY;
 
 	if (raw & EXIT_REASON_BUS_LOCKED && (raw & ~(u32)EXIT_REASON_BUS_LOCKED) < EXIT_REASONS) {
-		__atomic_fetch_or(&x->v.requests, REQ_BUS_LOCKED, __ATOMIC_RELAXED);
+		vcpu_request_own(&x->v, REQ_BUS_LOCKED);
 		return vmx_translate_exit(x, raw & ~(u32)EXIT_REASON_BUS_LOCKED);
 	}
 

@@ -69,11 +69,10 @@ static void inject(struct vmx_vcpu *x)
 }
 
 /* The instruction was emulated: it does not matter any more that it stood behind STI or MOV SS. */
-static inline void clear_shadow(struct vmx_vcpu *x)
+static inline void clear_shadow(void)
 {
 	u64 state = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
 
-	x->v.clear_shadow = false;
 	if (unlikely(state & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOVSS)))
 		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY,
 			   state & ~(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOVSS));
@@ -127,6 +126,7 @@ static inline void translate(struct vmx_vcpu *x, u64 raw)
 	const struct vmx_exit_reason *r = &vmx_exit_reasons[raw];
 
 	e->raw = raw;
+	e->done = false;
 	if (unlikely(raw >= EXIT_REASONS))
 		return vmx_unusual_exit(x, (u32)raw);
 	x->launched = true;
@@ -150,8 +150,8 @@ void vmx_run(struct vcpu *v)
 	vmcs_write(VMCS_GUEST_RIP, v->rip);
 	if (unlikely(v->rflags != x->vmcs_rflags))
 		write_rflags(x);
-	if (v->clear_shadow)
-		clear_shadow(x);
+	if (v->exit.done)
+		clear_shadow();
 	if (unlikely(x->v.rare))
 		rare_work(x);
 	exit_cost_entry(v);

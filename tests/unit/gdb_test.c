@@ -581,7 +581,7 @@ static void test_running(void **state)
 		    !v->debug.hold);
 	assert_false((v->want_step & STEP_DEBUG));
 	gdb_second.v.exit.kind = EXIT_CPUID;
-	gdb_second.v.clear_shadow = true;
+	gdb_second.v.exit.done = true;
 	debug_after_exit(&gdb_second.v);
 	gdb_rest();
 	gdb_poll();

@@ -96,7 +96,7 @@ static void make_busy(struct vcpu *v)
 	memset(v->gpr, 0x55, sizeof(v->gpr));
 	memset(v->dr, 0x55, sizeof(v->dr));
 	v->event = (struct event){ .valid = true, .type = EVENT_EXT_INT, .vector = 0x40 };
-	v->clear_shadow = v->want_irq_window = v->want_nmi_window = v->nmi_pending = true;
+	v->exit.done = v->want_irq_window = v->want_nmi_window = v->nmi_pending = true;
 	v->activity = VCPU_ACTIVE;
 	v->kvmclock_msr = 0x1001;
 	v->xcr0 = 7;
@@ -107,8 +107,8 @@ static void expect_reset(const struct vcpu *v)
 {
 	for (u32 i = 0; i < GPRS; i++)
 		assert_int_equal(v->gpr[i], i == RDX ? SIGNATURE : 0);
-	assert_false(v->event.valid || v->clear_shadow || v->want_irq_window ||
-		     v->want_nmi_window || v->nmi_pending);
+	assert_false(v->event.valid || v->exit.done || v->want_irq_window || v->want_nmi_window ||
+		     v->nmi_pending);
 	assert_int_equal(v->rip, 0xfff0);
 }
 
