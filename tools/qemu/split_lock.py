@@ -174,6 +174,8 @@ static bool has_split_lock(CPUX86State *env)
      "qatomic_and(&cs->interrupt_request, ~CPU_INTERRUPT_VIRQ);"),
     ("target/i386/tcg/cc_helper.c", "    return helper_cc_compute_all(CC_DST, CC_SRC, CC_SRC2, op);\n", "replace",
      "    return helper_cc_compute_all(CC_DST, CC_SRC, CC_SRC2, op) & (CC_O | CC_S | CC_Z | CC_A | CC_P | CC_C);\n"),
+    ("target/i386/tcg/translate.c", "        tcg_temp_free_i32(t);\n        s->flags &= ~mask;\n", "replace",
+     "        tcg_temp_free_i32(t);\n"),
     # The firmware's images are Debian's own packages; they are not built again.
     ("pc-bios/meson.build", "if unpack_edk2_blobs\n", "replace", "if false\n"),
 )

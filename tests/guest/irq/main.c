@@ -203,6 +203,45 @@ TEST(sti_cli, "STI directly before CLI lets nothing in")
 	EXPECT_TRUE(CAME(0x41));
 }
 
+static u64 left_at;
+
+static void note_count(struct frame *f)
+{
+	left_at = f->rcx;
+	apic_eoi();
+}
+
+/* What is left of 8 iterations when an interrupt is taken that waits when IF is set. */
+static u64 left_of_8(void (*repeat)(const void *from), const void *from)
+{
+	trap_handler[0x41] = note_count;
+	left_at = ~0ul;
+	self(0x41);
+	repeat(from);
+	return left_at;
+}
+
+static void rep_lodsb(const void *from)
+{
+	u64 n = 8;
+
+	asm volatile("sti; rep lodsb; cli" : "+S"(from), "+c"(n) : : "rax", "memory");
+}
+
+static void rep_outsb(const void *from)
+{
+	u64 n = 8;
+
+	asm volatile("sti; rep outsb; cli" : "+S"(from), "+c"(n) : "d"(0x80) : "memory");
+}
+
+TEST(sti_shadow_rep, "STI's shadow lasts for the first iteration of a repeated instruction")
+{
+	EXPECT(left_of_8(rep_lodsb, gdt), 7);
+	EXPECT(left_of_8(rep_lodsb, (void *)0xd0000000), 7); /* nothing is there: emulated */
+	EXPECT(left_of_8(rep_outsb, gdt), 7);
+}
+
 /* CPUs may add up the two shadows, or only believe the first. */
 TEST(mov_ss_shadow, "MOV SS in the shadow of STI, and an instruction that exits in its own")
 {
