@@ -134,7 +134,8 @@ static u64 dr7_of(const struct vm_debug *d, u32 i)
 	static const u8 conditions[] = { [BREAK_HARD] = 0, [BREAK_WRITE] = 1, [BREAK_ACCESS] = 3 };
 	static const u8 lengths[9] = { [1] = 0, [2] = 1, [4] = 3, [8] = 2 };
 
-	return 2ull << 2 * i | (u64)(conditions[d->hard[i].type] | lengths[d->hard[i].len] << 2)
+	/* G, which lasts; and L, which tells of a task switch: see notice_task_switch() */
+	return 3ull << 2 * i | (u64)(conditions[d->hard[i].type] | lengths[d->hard[i].len] << 2)
 				       << (16 + 4 * i);
 }
 
@@ -156,6 +157,19 @@ static void install(struct vcpu *v)
 	write_dr2(dr[2]);
 	write_dr3(dr[3]);
 	virt_ops->set_reg(v, VR_DR7, dr7);
+}
+
+/*
+ * SVM's CPUs switch tasks by themselves (virt/task_switch.c), and clear L bits in the register that
+ * they have.
+ */
+static void notice_task_switch(struct vcpu *v)
+{
+	u64 dr7 = virt_ops->get_reg(v, VR_DR7);
+
+	for (u32 i = 0; i < DEBUG_HARD; i++)
+		if (v->vm->debug->hard[i].len && !(dr7 >> 2 * i & 1))
+			v->debug.dr7 &= ~DR7_LOCAL;
 }
 
 void debug_vcpu_load(struct vcpu *v)
@@ -183,6 +197,7 @@ void debug_vcpu_put(struct vcpu *v)
 	virt_ops->debug_exits(v, false, false);
 	if (!b->owns_dr)
 		return;
+	notice_task_switch(v);
 	b->owns_dr = false;
 	virt_ops->set_reg(v, VR_DR6, b->dr6);
 	virt_ops->set_reg(v, VR_DR7, b->dr7);
@@ -196,9 +211,17 @@ void debug_after_exit(struct vcpu *v)
 		stop(v, DEBUG_STEP, 0);
 }
 
+void debug_guest_dr6(struct vcpu *v, u64 bits)
+{
+	if (v->debug.owns_dr)
+		v->debug.dr6 |= bits;
+	else
+		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | bits);
+}
+
 static void guest_db(struct vcpu *v, u64 dr6)
 {
-	v->debug.dr6 |= dr6;
+	debug_guest_dr6(v, dr6);
 	v->debug.dr7 &= ~DR7_GD; /* SDM "Debug Control Register" */
 	vcpu_exception(v, VECTOR_DB, false, 0);
 }
@@ -209,7 +232,7 @@ static bool trap(struct vcpu *v)
 	bool stepped = v->exit.exception.stepped;
 	u64 dr6 = v->exit.exception.dr6 | virt_ops->get_reg(v, VR_DR6);
 	u64 seen = dr6_events(dr6, virt_ops->get_reg(v, VR_DR7), stepped || dr6 & DR6_BS);
-	u64 guest = seen & (DR6_BS | DR6_BD);
+	u64 guest = (seen & (DR6_BS | DR6_BD)) | (dr6 & DR6_BT);
 
 	virt_ops->set_reg(v, VR_DR6, DR6_RESET);
 	for (u32 i = 0; i < DEBUG_HARD; i++) {
@@ -283,6 +306,7 @@ void debug_dr_access(struct vcpu *v)
 
 	if (len < 3 || bytes[len - 3] != 0x0f || !v->debug.owns_dr)
 		return; /* it has changed meanwhile: executed again, it tells */
+	notice_task_switch(v);
 	modrm = bytes[len - 1];
 	rex = mode == INSN_64 && len > 3 && (bytes[len - 4] & 0xf0) == 0x40 ? bytes[len - 4] : 0;
 	reg = modrm >> 3 & 7;

@@ -86,5 +86,7 @@ void debug_vcpu_put(struct vcpu *v);
 void debug_after_exit(struct vcpu *v);
 /* #DB or #BP is the debugger's: it was taken care of. False: it is the guest's. */
 bool debug_exception(struct vcpu *v);
+/* Bits that the guest finds in its DR6. v is loaded here. */
+void debug_guest_dr6(struct vcpu *v, u64 bits);
 /* The guest's MOV to or from a debug register, while they are the debugger's. */
 void debug_dr_access(struct vcpu *v);

@@ -5,6 +5,8 @@
  * TSS and before anything has changed; on SVM the CPU does it alone. Tasks of 16 bits are refused.
  */
 #include <asm/processor-flags.h>
+#include "arch/x86/debugreg.h"
+#include "virt/debug.h"
 #include "virt/exits.h"
 #include "virt/guestmem.h"
 #include "virt/ops.h"
@@ -12,8 +14,6 @@
 #define VECTOR_TS  10
 #define VECTOR_NP  11
 #define VECTOR_SS  12
-#define DR6_BT	   BIT(15)
-#define DR7_LOCAL  0x155ul /* L0 to L3 and LE */
 #define FLAGS_ALL  0x3f7fd5u
 #define TSS32_FREE 9 /* types of descriptors */
 #define TSS_BUSY   2
@@ -228,7 +228,7 @@ void task_switch(struct vcpu *v)
 	if (!load_new(&s, t) || (gate && event.has_error && !push_error(&s, event.error)))
 		return;
 	if (t[T_TRAP] & 1) {
-		virt_ops->set_reg(v, VR_DR6, virt_ops->get_reg(v, VR_DR6) | DR6_BT);
+		debug_guest_dr6(v, DR6_BT);
 		vcpu_exception(v, 1, false, 0);
 	}
 }

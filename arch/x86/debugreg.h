@@ -8,8 +8,10 @@
 #define DR6_TRAPS   0xfull /* a bit for each of DR0..DR3 */
 #define DR6_BD	    BIT(13)
 #define DR6_BS	    BIT(14)
+#define DR6_BT	    BIT(15) /* a task switch to a TSS with T */
 #define DR7_RESET   0x400ull
-#define DR7_ENABLED 0xffull /* two bits for each of DR0..DR3 */
+#define DR7_ENABLED 0xffull  /* two bits for each of DR0..DR3 */
+#define DR7_LOCAL   0x155ull /* L0 to L3 and LE: a task switch clears them */
 #define DR7_GD	    BIT(13)
 
 /* Condition (0: execution) and, above it, length of breakpoint i. */

@@ -470,7 +470,7 @@ static void test_hard(void **state)
 	assert_int_equal(gdb_dr[0], 0x7777); /* the guest's own, while there is room */
 	assert_int_equal(gdb_dr[1], 0x1000);
 	assert_int_equal(gdb_dr[2], 0x2002);
-	assert_int_equal(fake_vcpu.reg[VR_DR7], 0x400 | 0x2a | 13 << 16 | 0 << 20 | 5 << 24);
+	assert_int_equal(fake_vcpu.reg[VR_DR7], 0x400 | 0x3e | 13 << 16 | 0 << 20 | 5 << 24);
 	/* the guest's is hit */
 	exit_with(1, 1);
 	assert_true(debug_exception(v));
@@ -533,7 +533,7 @@ static void test_dr_access(void **state)
 	v->gpr[RAX] = 0x20; /* G2 */
 	debug_dr_access(v);
 	assert_int_equal(v->debug.dr7, 0x420);
-	assert_int_equal(fake_vcpu.reg[VR_DR7], 0x400 | 2 | 0x20);
+	assert_int_equal(fake_vcpu.reg[VR_DR7], 0x400 | 3 | 0x20);
 	debug_dr_access(v);
 	assert_int_equal(v->gpr[RBX], 0x420);
 	v->gpr[RAX] = 0x8888;
@@ -553,6 +553,27 @@ static void test_dr_access(void **state)
 	assert_int_equal(v->event.vector, 1);
 	assert_int_equal(v->debug.dr6, 0xffff0ff0 | BIT(13));
 	assert_false(v->debug.dr7 & BIT(13));
+	/* a task switch of the CPU's own: what the guest has set for one task is gone, the rest
+	 * stays */
+	v->debug.dr7 = 0x400 | 0x10 | 0x80;
+	debug_vcpu_put(v);
+	debug_vcpu_load(v);
+	assert_int_equal(fake_vcpu.reg[VR_DR7], 0x400 | 3 | 0x10 | 0x80);
+	fake_vcpu.reg[VR_DR7] &= ~0x155ull;
+	v->rip = 0x1003;
+	debug_dr_access(v);
+	assert_int_equal(v->gpr[RBX], 0x400 | 0x80);
+	v->debug.dr7 = 0x400 | 0x10;
+	debug_vcpu_put(v);
+	assert_int_equal(fake_vcpu.reg[VR_DR7], 0x400);
+	debug_vcpu_load(v);
+	/* and a trap by its TSS is the guest's */
+	v->exit.exception.vector = 1;
+	v->exit.exception.dr6 = BIT(15);
+	v->exit.exception.stepped = false;
+	assert_true(debug_exception(v));
+	assert_int_equal(v->event.vector, 1);
+	assert_true(v->debug.dr6 & BIT(15));
 	debug_vcpu_put(v);
 }
 
