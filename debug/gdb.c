@@ -12,6 +12,8 @@
 
 #define SIGINT	   2
 #define SIGTRAP	   5
+#define SIGWINCH   28
+#define DEAD_STEPS 8	 /* of a VM that has ended: then gdb is told */
 #define OUTPUT_MAX 16384 /* of a monitor command: the line's queue holds that much */
 
 /* What gdb knows: all attached vCPUs are stopped, or some run. */
@@ -24,6 +26,8 @@ static struct {
 	bool reply_due; /* gdb waits for the reason of the stop */
 	bool forget;	/* breakpoints are those of a gdb that is gone */
 	bool interrupted;
+	bool stepped; /* it was resumed for a step */
+	u8 dead_steps;
 	u16 vm;	    /* what commands are about: a VM's id ... */
 	u32 index;  /* ... and its vCPU */
 	u64 output; /* of the monitor command, so far */
@@ -261,8 +265,24 @@ static void report_end(struct vm *vm)
 {
 	bool good = stop_reason_good(vm->stop_reason) || vm->state == VM_RUNNING;
 
+	gdb.dead_steps = 0;
 	release(vm);
 	say_end(vm->id, good);
+}
+
+/*
+ * The end is no answer to a step: gdb 13 still believes, then, that it steps over a breakpoint, and
+ * dies when it attaches again. A stop by a signal that it does not mind is, and the end comes when
+ * it goes on.
+ */
+static void report_end_or_stop(struct vm *vm)
+{
+	struct vcpu *v = selected();
+
+	if (!gdb.stepped || gdb.dead_steps++ == DEAD_STEPS)
+		report_end(vm);
+	else
+		report_stop(v && v->vm == vm ? v : vm->vcpus[0], SIGWINCH);
 }
 
 static void all_at_rest(void)
@@ -281,7 +301,7 @@ static void all_at_rest(void)
 	vm = ended_vm();
 	v = stopped_vcpu();
 	if (vm)
-		report_end(vm);
+		report_end_or_stop(vm);
 	else if (v)
 		report_stop(v, SIGTRAP);
 	else if (selected())
@@ -307,7 +327,7 @@ void gdb_poll(void)
 
 /* ---- Running ---- */
 
-/* What happens to a vCPU: the first action that names it. */
+/* What happens to a vCPU: the first action that names it; 'c', 's' or 0. */
 static char action_of(const struct vcpu *v, const char *s)
 {
 	while (*s == ';') {
@@ -324,8 +344,9 @@ static char action_of(const struct vcpu *v, const char *s)
 			if (!get_thread(&s, &t))
 				return 0;
 		}
+		what |= 0x20; /* with a signal or without */
 		if (is_among(v, &t))
-			return what;
+			return what == 'c' || what == 's' ? what : 0;
 	}
 	return 0;
 }
@@ -350,27 +371,27 @@ static void resume(const char *actions)
 {
 	bool any = false;
 	struct vcpu *v;
-	struct vm *vm;
 
-	for_each_thread(v)
+	gdb.stepped = false;
+	for_each_thread(v) {
 		any |= action_of(v, actions) != 0;
+		if (action_of(v, actions) == 's')
+			select(v), gdb.stepped = true;
+	}
 	if (!any && !vm_by_id(gdb.vm))
 		return say_end(gdb.vm, true); /* it was destroyed */
 	if (!any)
 		return reply("E22");
-	for_each_attached(vm)
-		if (vm->state != VM_RUNNING && action_of(vm->vcpus[0], actions))
-			return report_end(vm);
+	for_each_thread(v)
+		if (v->vm->state != VM_RUNNING && action_of(v, actions))
+			return report_end_or_stop(v->vm);
 	gdb.reply_due = true;
 	gdb.state = GDB_RUNNING;
 	if (unreported())
 		return hold_all();
-	for_each_thread(v) {
-		char what = (char)(action_of(v, actions) | 0x20);
-
-		if (what == 'c' || what == 's')
-			debug_resume(v, what == 's');
-	}
+	for_each_thread(v)
+		if (action_of(v, actions))
+			debug_resume(v, action_of(v, actions) == 's');
 }
 
 static void detach(const char *id)

@@ -667,6 +667,18 @@ static void test_ends(void **state)
 	assert_string_equal(gdb_ask("g"), "E22");
 	gdb_virt_off = false;
 	assert_string_equal(gdb_ask("vCont;c"), "X06;process:7");
+	/* a step stops, and what comes then ends; but who only steps is told, too */
+	fake_vm.state = VM_RUNNING;
+	gdb_ask("vAttach;7");
+	assert_string_equal(gdb_ask("vCont;s:p7.2;c:p7.-1"), "(none)");
+	vm_stop(&fake_vm, STOP_POWEROFF, "x");
+	gdb_poll();
+	assert_memory_equal(gdb_last(), "T1cthread:p7.2;6:", 17);
+	assert_string_equal(gdb_ask("vCont;C1c:p7.2"), "W00;process:7");
+	gdb_ask("vAttach;7");
+	for (u32 i = 0; i < 8; i++)
+		assert_memory_equal(gdb_ask("vCont;s:p7.1"), "T1cthread:p7.1;6:", 17);
+	assert_string_equal(gdb_ask("vCont;s:p7.1"), "W00;process:7");
 	/* it has begun anew: breakpoints are not in its memory */
 	fake_vm.state = VM_RUNNING;
 	gdb_ask("vAttach;7");

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What happens to a VM that is held: its CPU goes offline, it is reset. And a breakpoint where no page is."""
+"""What happens to a VM that is held, and to its debugger: its CPU goes, it is reset, stopped, started, destroyed; this
+gdb ends without a word (last.py is the next one)."""
+import os
 import re
+import signal
 import time
 
 import gdb  # pylint: disable=import-error
@@ -49,5 +52,37 @@ check("breakpoints in the new life", value("$pc") == value("(long)&tick") and va
 run("stepi 300")
 check("steps in the new life", variable("errors") == 0)
 
-run("set var *(long *)&finish = 1")
-run("detach")
+run("monitor vm gdb stop")
+check("so does a stop", wait_for("state", lambda state: state == "stopped"))
+run("continue")
+check("an end", not gdb.selected_inferior().pid)
+run(f"attach {me}")
+run("monitor vm gdb start")
+check("it starts", wait_for("starts", lambda n: n == "3"))
+run("maintenance flush register-cache")
+run("delete")
+run("hbreak tick")
+run("continue")
+check("and was held at its first instruction", value("$pc") == value("(long)&tick") and variable("counter") == 0)
+run("delete")
+
+run("add-inferior")
+run("inferior 2")
+other = re.search(r"vm=chatter id=(\d+)", run("monitor vms"))[1]
+run(f"attach {other}")
+run("monitor vm chatter stop")
+for _ in range(50):
+    time.sleep(0.2)
+    if "it is running" not in run("monitor vm chatter destroy"):
+        break
+time.sleep(1)
+check("destroyed while it is held", "chatter" not in run("monitor vms"))
+run("continue")
+check("which is an end, too", not gdb.selected_inferior().pid)
+run("inferior 1")
+check("which another VM does not mind", value("$pc") == value("(long)&tick"))
+run("set breakpoint always-inserted on")
+run("break round")
+run("break own_target")
+check("all is well so far", True)
+os.kill(os.getpid(), signal.SIGKILL)
