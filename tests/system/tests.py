@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import subprocess
+import xml.dom.minidom
 from dataclasses import dataclass, field
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -164,6 +165,10 @@ wait noise
 {corbelctl("msr 0 c0000080")}
 {corbelctl("msr 0 4000ffff")}
 {corbelctl("exits linux -r")}
+{corbelctl("version")}
+{corbelctl("log")}
+{corbelctl("sched")}
+{corbelctl("rmap 100")}
 {corbelctl("top")}
 {corbelctl("trace")}
 {corbelctl("trace dump 300", "trace")}
@@ -195,13 +200,15 @@ def judge_looking(folder, _text):
         r"field=(EXCEPTION_BITMAP|intercept_exceptions) .* bits=\"(\w\w )*AC\b",
         r"field=(ENTRY_INTR_INFO|event_inj) value=0x\w+ (type=none|vector=\d+ type=interrupt error_code=0)$",
         r"^cpu=0 msr=0xc0000080 value=0x\w*d01$",
+        r"^version=\d", r"\d I\] virtualization: (svm|vmx) is on", r"^cpu=1 vcpus=.* runs=\d+ ", r"^pfn=0x100 owner=",
         r"exit=io count=\d+ traced=\d+ ticks_avg=\d+", r"^linux +running +2 ", r"^class=exit on=1 events=[1-9]",
     ) if not re.search(pattern, text, re.M)]
     if "noise" in text:
         problems.append("corbelctl printed what the guest wrote")
     tool = [os.path.join(ROOT, "tools/trace"), os.path.join(folder, "trace")]
     table = subprocess.run(tool, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
-    done = subprocess.run([*tool, "--json", os.path.join(folder, "trace.json")], check=False)
+    done = subprocess.run([*tool, "--json", os.path.join(folder, "trace.json"),
+                           "--svg", os.path.join(folder, "trace.svg")], check=False)
     if table.returncode or done.returncode:
         problems.append(f"tools/trace: {table.stdout[-200:]}")
     for pattern in r" linux/\d +exit +io +guest_ticks=\d+ rip=0x\w+", r" sched +run ", r" linux/\d +exit +hlt ":
@@ -211,6 +218,11 @@ def judge_looking(folder, _text):
         events = json.load(file)["traceEvents"]
     if not any(e["ph"] == "X" and e["name"].startswith("guest linux/") and e["dur"] > 0 for e in events):
         problems.append("the timeline has no time in the guest")
+    with open(os.path.join(folder, "trace.svg"), encoding="utf-8") as file:
+        picture = xml.dom.minidom.parse(file)
+    texts = {text.firstChild.data for text in picture.getElementsByTagName("text")}
+    if not {"CPU 0", "CPU 1", "guest", "io"} <= texts or not texts & {"linux/0", "linux/1"}:
+        problems.append(f"the picture has only {texts}")
     return problems, f"{len(events)} in the timeline"
 
 
