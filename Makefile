@@ -101,10 +101,11 @@ help:
 all: $(B)/corbel.efi
 
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
-HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/platform.c dev/uart16550.c dev/virtq.c lib/spinlock.c \
-	arch/x86/timer.c arch/x86/apic.c arch/x86/trace.c virt/bus.c virt/cpuid.c virt/exits.c virt/guestwalk.c \
-	virt/guestlinear.c virt/guestmem.c virt/msr.c virt/sched.c virt/vcpu.c,$(filter-out %/caps.c %/cpu.c %/dump.c \
-	%/step.c %_init.c mm/hostmap.c mm/audit.c mm/corruption.c mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
+HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/platform.c dev/uart16550.c dev/virtq.c lib/grace.c \
+	lib/spinlock.c arch/x86/timer.c arch/x86/apic.c arch/x86/trace.c virt/bus.c virt/cpuid.c virt/exits.c \
+	virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/msr.c virt/sched.c virt/vcpu.c, \
+	$(filter-out %/caps.c %/cpu.c %/dump.c %/step.c %_init.c mm/hostmap.c mm/audit.c mm/corruption.c \
+	mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
 OPT := -Os
 

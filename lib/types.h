@@ -35,6 +35,7 @@ typedef int64_t s64;
 #define ALIGNED(n)   __attribute__((aligned(n)))
 #define NORETURN     __attribute__((noreturn))
 #define NOINLINE     __attribute__((noinline))
+#define INLINE	     inline __attribute__((always_inline)) /* whatever it takes */
 #define MUST_CHECK   __attribute__((warn_unused_result))
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
 #define FALLTHROUGH  __attribute__((fallthrough))

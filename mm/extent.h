@@ -77,6 +77,18 @@ static inline struct extent *extent_of(pfn_t f)
 	return index < frames.extent_count ? &frames.extents[index] : NULL;
 }
 
+/* frame_owner_peek of a frame of extent e. */
+static inline struct frame_owner owner_in(const struct extent *e, pfn_t f)
+{
+	u64 heads = READ_ONCE(e->heads);
+	const struct frame_head *h;
+
+	if (!heads)
+		return owner_of(e->kind, e->vm);
+	h = (const struct frame_head *)pfn_ptr(PFN(heads)) + f.v % EXTENT_FRAMES;
+	return owner_of(h->kind, h->vm);
+}
+
 /* A whole extent gets another owner as a whole; lists and figures follow. */
 void extent_set_whole(struct extent *e, struct frame_owner owner);
 

@@ -287,16 +287,8 @@ pfn_t extent_alloc(u64 count, u64 align, enum frame_kind kind, u16 vm)
 struct frame_owner frame_owner_peek(pfn_t f)
 {
 	const struct extent *e = extent_of(f);
-	const struct frame_head *h;
-	u64 heads;
 
-	if (!e)
-		return owner_of(FRAME_NONE, VM_NONE);
-	heads = READ_ONCE(e->heads);
-	if (!heads)
-		return owner_of(e->kind, e->vm);
-	h = (const struct frame_head *)pfn_ptr(PFN(heads)) + f.v % EXTENT_FRAMES;
-	return owner_of(h->kind, h->vm);
+	return e ? owner_in(e, f) : owner_of(FRAME_NONE, VM_NONE);
 }
 
 static bool all_owned(u64 first, u64 n, struct frame_owner owner)

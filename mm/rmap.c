@@ -3,27 +3,7 @@
 #include "mm/rmap.h"
 #include "lib/error.h"
 #include "lib/string.h"
-#include "mm/extent.h"
-
-#define GIB_FRAMES (512 * EXTENT_FRAMES)
-
-/* --- the sets of a frame --- */
-
-/* The extent whose lock covers the set, and that holds its word. */
-static struct extent *extent_for(pfn_t pfn, u8 level)
-{
-	return extent_of(level == 3 ? PFN(ALIGN_DOWN(pfn.v, GIB_FRAMES)) : pfn);
-}
-
-/* NULL: a set that is empty because there is no page of them. */
-static u64 *set_of(struct extent *e, pfn_t pfn, u8 level)
-{
-	if (level == 3)
-		return &e->gib;
-	if (level == 2)
-		return &e->large;
-	return e->keys ? (u64 *)pfn_ptr(PFN(e->keys)) + pfn.v % EXTENT_FRAMES : NULL;
-}
+#include "mm/rmap_first.h"
 
 bool rmap_tracks(pfn_t pfn)
 {
@@ -35,13 +15,18 @@ bool rmap_lock(struct rmap_op *op, pfn_t pfn, u8 level)
 	struct extent *e = extent_for(pfn, level);
 
 	op->e = NULL;
-	if (!rmap_tracks(pfn))
+	if (!e)
 		return false;
+	spin_lock(&e->lock);
+	op->owner = owner_in(extent_of(pfn), pfn);
+	if (unlikely(op->owner.kind == FRAME_NONE)) {
+		spin_unlock(&e->lock);
+		return false;
+	}
 	op->e = e;
 	op->pfn = pfn;
 	op->level = level;
 	op->reserve = (struct rmap_reserve){ 0 };
-	spin_lock(&e->lock);
 	return true;
 }
 
@@ -59,6 +44,7 @@ bool rmap_move(struct rmap_op *op, pfn_t pfn, u8 level)
 {
 	if (op->e && op->e == extent_for(pfn, level) && rmap_tracks(pfn)) {
 		op->pfn = pfn;
+		op->owner = frame_owner_peek(pfn);
 		op->level = level;
 		return true;
 	}
@@ -104,17 +90,31 @@ int rmap_insert(struct rmap_op *op, u64 key)
 {
 	struct extent *e = op->e;
 	int err = 0;
+	u64 *set;
 
-	if (frame_owner_peek(op->pfn).kind != FRAME_GUEST)
+	if (op->owner.kind != FRAME_GUEST)
 		return trace_error(-EPERM);
 	if (op->level == 1 && !e->keys)
 		err = attach_page(op);
 	if (err)
 		return err;
-	err = rmap_set_add(set_of(e, op->pfn, op->level), key, &op->reserve);
+	set = set_of(e, op->pfn, op->level);
+	if (likely(!*set))
+		*set = key;
+	else
+		err = rmap_set_add(set, key, &op->reserve);
 	if (!err)
 		count_small(op, 1);
 	return err;
+}
+
+void rmap_first_undo(struct extent *e, pfn_t pfn, u8 level)
+{
+	struct rmap_op op = { .e = e, .pfn = pfn, .level = level };
+
+	*set_of(e, pfn, level) = 0;
+	count_small(&op, -1);
+	rmap_unlock(&op);
 }
 
 int rmap_delete(struct rmap_op *op, u64 key)

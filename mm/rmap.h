@@ -32,6 +32,7 @@
 #pragma once
 
 #include "lib/addr.h"
+#include "mm/frames.h"
 #include "mm/rmap_set.h"
 
 /*
@@ -85,6 +86,7 @@ struct extent;
 struct rmap_op {
 	struct extent *e;
 	pfn_t pfn;
+	struct frame_owner owner; /* of the frame, read under the lock */
 	u8 level;
 	struct rmap_reserve reserve;
 };

@@ -162,6 +162,8 @@ static int link_table(struct s2_iter *it)
 	/* If another CPU was faster, go on with what it installed. */
 	if (iter_cas(it, table.v | it->s->fmt->table_bits))
 		table_release(it->s, table);
+	else
+		table_linked(it->s, table);
 	return 0;
 }
 
@@ -215,8 +217,10 @@ static int map_step(struct s2_iter *it, const struct map_wish *wish)
 		return link_table(it);
 	} else {
 		err = iter_cas(it, leaf);
-		if (!err)
+		if (!err) {
+			entry_filled(it->s, it->slot, it->gfn, it->level);
 			iter_next(it);
+		}
 		return err == -EAGAIN ? 0 : err;
 	}
 	return 0;
@@ -315,6 +319,7 @@ static int split_leaf(struct s2_iter *it)
 		err = fill_table(it, table, leaf);
 		if (!err && !iter_cas(it, table.v | it->s->fmt->table_bits)) {
 			it->stale = true;
+			table_linked(it->s, table);
 			children_ready(it, leaf);
 			spin_unlock(&it->s->split_lock);
 			return 0;

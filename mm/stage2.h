@@ -39,6 +39,9 @@
 
 struct stage2;
 
+/* Of a table. A walk may begin at one that is seen LINKED in its read section: see fill_near(). */
+enum s2_table_state { S2_TABLE_NEW, S2_TABLE_LINKED, S2_TABLE_GARBAGE };
+
 /*
  * What a table page serves as, beside the page itself. Each walk compares it with what it takes the
  * table for: a table that is reached under another role, or after it was freed, is noticed before
@@ -51,8 +54,10 @@ struct s2_table {
 	hpa_t next;	/* in the garbage, or in a list of free tables */
 	u32 generation; /* how often the page has become a table */
 	u32 live;	/* present entries; atomic */
+	u64 *entries;
 	u16 vm;
 	u8 level; /* of its entries */
+	u8 state; /* enum s2_table_state; atomic */
 };
 _Static_assert(sizeof(struct s2_table) <= 64, "one cache line");
 
@@ -63,7 +68,9 @@ struct stage2_env {
 	void (*table_free)(struct stage2 *s, hpa_t table);
 	/* Pointer to a table's 512 entries; NULL: it is no table of this space. */
 	u64 *(*table_ptr)(struct stage2 *s, hpa_t table);
-	/* The descriptor that goes with them; lives, and keeps its generation, as long as the page.
+	/*
+	 * The descriptor that goes with them. Stays readable, as what a table that was freed left,
+	 * as long as the space, and keeps its generation as long as the page.
 	 */
 	struct s2_table *(*table_desc)(struct stage2 *s, const u64 *entries);
 	/*
@@ -100,6 +107,8 @@ struct stage2 {
 	u64 unpaid;	 /* flush debts made and not paid yet; atomic */
 	u64 tables;	 /* table pages in use, root and garbage included; atomic */
 	u64 leaves[4];	 /* present leaves by level (index 1..3); atomic */
+	/* tables in which a leaf was installed lately, whatever became of them; atomic */
+	struct s2_table *near[8] ALIGNED(64);
 	struct spinlock garbage_lock;
 	hpa_t garbage; /* unlinked tables that wait for their debt, linked by their descriptors */
 	struct table_pool pool; /* for an env that takes tables from there */
@@ -148,6 +157,12 @@ void stage2_destroy(struct stage2 *s);
  */
 int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum s2_memtype type,
 	       u8 largest);
+
+/*
+ * What a fault wants: stage2_map of the leaf of that level (1..3), of RAM, that covers gfn, to the
+ * piece of memory around pfn. Shorter where one was mapped nearby.
+ */
+int stage2_map_leaf(struct stage2 *s, gfn_t gfn, pfn_t pfn, u8 prot, u8 level);
 
 /*
  * Remove what is mapped in [gfn, gfn + count); holes are fine. A large leaf that sticks out is

@@ -8,7 +8,7 @@
 #include "lib/error.h"
 #include "lib/grace.h"
 #include "mm/frames.h"
-#include "mm/rmap.h"
+#include "mm/rmap_first.h"
 
 /* What no entry that we write may ever look like. */
 static void prove_entry(const struct stage2 *s, u8 level, u64 entry)
@@ -32,17 +32,16 @@ static void prove_entry(const struct stage2 *s, u8 level, u64 entry)
 
 /* --- tables and their descriptors --- */
 
-#define CANARY 0x7ab1e0f57a6e2000ull
-
-static u64 canary_of(const u64 *entries)
+static inline u64 canary_of(const u64 *entries)
 {
-	return CANARY ^ (u64)(uintptr_t)entries;
+	return 0x7ab1e0f57a6e2000ull ^ (u64)(uintptr_t)entries;
 }
 
-/* The descriptor of the table that an entry is in. */
-static struct s2_table *table_of(struct stage2 *s, const u64 *slot)
+/* Does the descriptor say what a walk takes its table for? */
+static inline bool table_serves(const struct s2_table *t, const struct stage2 *s, u64 gfn, u8 level)
 {
-	return s->env->table_desc(s, (const u64 *)ALIGN_DOWN((uintptr_t)slot, PAGE_SIZE));
+	return t->canary == canary_of(t->entries) && t->vm == s->vm && t->level == level &&
+	       t->base == ALIGN_DOWN(gfn, s2_level_frames(level + 1));
 }
 
 u64 *table_find(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
@@ -50,10 +49,7 @@ u64 *table_find(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
 	u64 *entries = s->env->table_ptr(s, table);
 	const struct s2_table *t = entries ? table_of(s, entries) : NULL;
 
-	return t && t->canary == canary_of(entries) && t->vm == s->vm && t->level == level &&
-			       t->base == ALIGN_DOWN(gfn, s2_level_frames(level + 1))
-		       ? entries
-		       : NULL;
+	return t && t->entries == entries && table_serves(t, s, gfn, level) ? entries : NULL;
 }
 
 u64 *table_at(struct stage2 *s, hpa_t table, u64 gfn, u8 level)
@@ -69,80 +65,104 @@ int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table)
 {
 	int err = s->env->table_alloc(s, table);
 	struct s2_table *t;
-	const u64 *entries;
+	u64 *entries;
 
 	if (err)
 		return err;
 	__atomic_fetch_add(&s->tables, 1, __ATOMIC_RELAXED);
 	entries = s->env->table_ptr(s, *table);
 	t = table_of(s, entries);
-	*t = (struct s2_table){
-		.canary = canary_of(entries),
-		.base = ALIGN_DOWN(gfn, s2_level_frames(level + 1)),
-		.generation = t->generation + 1,
-		.vm = s->vm,
-		.level = level,
-	};
+	t->canary = canary_of(entries);
+	t->entries = entries;
+	t->base = ALIGN_DOWN(gfn, s2_level_frames(level + 1));
+	t->stamp = 0;
+	t->next = HPA(0);
+	t->generation++;
+	t->live = 0;
+	t->vm = s->vm;
+	t->level = level;
 	return 0;
+}
+
+/* Unless another CPU has unlinked it by now, which is then the last word. */
+void table_linked(struct stage2 *s, hpa_t table)
+{
+	struct s2_table *t = table_of(s, s->env->table_ptr(s, table));
+	u8 state = S2_TABLE_NEW;
+
+	__atomic_compare_exchange_n(&t->state, &state, S2_TABLE_LINKED, false, __ATOMIC_RELEASE,
+				    __ATOMIC_RELAXED);
 }
 
 /* --- the single writer --- */
 
+/* Of one entry: what is asked for. */
+struct change {
+	struct stage2 *s;
+	struct s2_table *t;
+	u64 *slot, *old; /* what it has to be; if it isn't, becomes what it is */
+	u64 gfn, new, flag;
+	u8 level;
+};
+
 /*
  * The single writer: every store to a stage-2 entry is this one, and what must keep step with the
- * entries hangs here. False if the entry is not *old any more; *old is then what it is now.
+ * entries hangs here: how many leaves and present entries more there are. False if the entry is
+ * not *old any more; *old is then what it is now.
  */
-static bool entry_store(struct stage2 *s, u64 *slot, u8 level, u64 *old, u64 new)
+static inline bool entry_store(const struct change *c, s32 leaves, s32 present)
 {
-	const struct pt_format *fmt = s->fmt;
-	struct s2_table *t = table_of(s, slot);
-	u64 before = *old;
-	s32 more;
-
-	prove_entry(s, level, new);
-	if (!__atomic_compare_exchange_n(slot, old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
+	prove_entry(c->s, c->level, c->new);
+	if (!__atomic_compare_exchange_n(c->slot, c->old, c->new, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_ACQUIRE))
 		return false;
 
-	more = s2_is_leaf(fmt, new, level) - s2_is_leaf(fmt, before, level);
-	if (more)
-		__atomic_fetch_add(&s->leaves[level], (u64)(s64)more, __ATOMIC_RELAXED);
-	more = s2_present(fmt, new) - s2_present(fmt, before);
-	if (more)
-		__atomic_fetch_add(&t->live, (u32)more, __ATOMIC_RELAXED);
+	if (leaves)
+		__atomic_fetch_add(&c->s->leaves[c->level], (u64)(s64)leaves, __ATOMIC_RELAXED);
+	if (present)
+		__atomic_fetch_add(&c->t->live, (u32)present, __ATOMIC_RELAXED);
 	return true;
 }
 
-static bool may_map(const struct stage2 *s, pfn_t pfn)
+static bool store(const struct change *c)
 {
-	return !s->env->private_frames || frame_owner_peek(pfn).vm == s->vm;
+	const struct pt_format *fmt = c->s->fmt;
+	u64 before = *c->old;
+
+	return entry_store(c, s2_is_leaf(fmt, c->new, c->level) - s2_is_leaf(fmt, before, c->level),
+			   s2_present(fmt, c->new) - s2_present(fmt, before));
+}
+
+static bool may_map(const struct stage2 *s, const struct rmap_op *op)
+{
+	return !s->env->private_frames || op->owner.vm == s->vm;
 }
 
 /* The leaf comes: first its key, and who loses the race takes it back. */
-static int store_leaf(struct stage2 *s, struct rmap_op *op, u64 *slot, u64 gfn, u8 level, u64 *old,
-		      u64 new, u64 flag)
+static int store_leaf(const struct change *c, struct rmap_op *op)
 {
-	u64 key = leaf_key(s, gfn, level);
+	u64 key = leaf_key(c->s, c->gfn, c->level);
 	bool key_missing, foreign_frame;
 	int err;
 
-	if (was_leaf(s->fmt, *old)) { /* it comes back: the key never went */
-		if (!entry_store(s, slot, level, old, new))
+	if (was_leaf(c->s->fmt, *c->old)) { /* it comes back: the key never went */
+		if (!store(c))
 			return -EAGAIN;
 		key_missing = rmap_replace(op, key | RMAP_OLD, key);
-		DATA_CORRUPTION_ON(s, gfn, key_missing);
+		DATA_CORRUPTION_ON(c->s, c->gfn, key_missing);
 		return 0;
 	}
 	for (err = -EAGAIN; err == -EAGAIN;) {
-		err = may_map(s, op->pfn) ? rmap_insert(op, key | flag) : -EPERM;
+		err = may_map(c->s, op) ? rmap_insert(op, key | c->flag) : -EPERM;
 		if (err == -EAGAIN && rmap_refill(op))
 			err = -ENOMEM;
 	}
 	foreign_frame = err == -EPERM;
-	DATA_CORRUPTION_ON(s, gfn, foreign_frame);
-	if (err || entry_store(s, slot, level, old, new))
+	DATA_CORRUPTION_ON(c->s, c->gfn, foreign_frame);
+	if (err || store(c))
 		return err;
-	key_missing = rmap_delete(op, key | flag);
-	DATA_CORRUPTION_ON(s, gfn, key_missing);
+	key_missing = rmap_delete(op, key | c->flag);
+	DATA_CORRUPTION_ON(c->s, c->gfn, key_missing);
 	return -EAGAIN;
 }
 
@@ -151,43 +171,125 @@ static int store_leaf(struct stage2 *s, struct rmap_op *op, u64 *slot, u64 gfn, 
  * never linked; or it is split, and the keys of the small leaves hold the frames), otherwise when
  * the flush is paid.
  */
-static int store_no_leaf(struct stage2 *s, struct rmap_op *op, u64 *slot, u64 gfn, u8 level,
-			 u64 *old, u64 new, u64 flag)
+static int store_no_leaf(const struct change *c, struct rmap_op *op)
 {
-	u64 key = leaf_key(s, gfn, level);
+	u64 key = leaf_key(c->s, c->gfn, c->level);
 	bool key_missing;
 
-	if (!entry_store(s, slot, level, old, new))
+	if (!store(c))
 		return -EAGAIN;
-	if (flag || s2_is_table(s->fmt, new, level))
-		key_missing = rmap_delete(op, key | flag) && rmap_delete(op, key | RMAP_NEW);
+	if (c->flag || s2_is_table(c->s->fmt, c->new, c->level))
+		key_missing = rmap_delete(op, key | c->flag) && rmap_delete(op, key | RMAP_NEW);
 	else
 		key_missing = rmap_replace(op, key, key | RMAP_OLD) &&
 			      rmap_replace(op, key | RMAP_NEW, key | RMAP_OLD);
-	DATA_CORRUPTION_ON(s, gfn, key_missing);
+	DATA_CORRUPTION_ON(c->s, c->gfn, key_missing);
 	return 0;
 }
 
-int entry_change(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new, u64 flag)
+static int make_change(const struct change *c)
 {
-	bool comes = s2_is_leaf(s->fmt, new, level), goes = s2_is_leaf(s->fmt, *old, level);
-	const struct pt_format *fmt = s->fmt;
-	u64 before = *old;
+	const struct pt_format *fmt = c->s->fmt;
+	u64 before = *c->old, new = c->new;
+	bool comes = s2_is_leaf(fmt, new, c->level), goes = s2_is_leaf(fmt, before, c->level);
 	struct rmap_op op;
 	int err;
 
 	MMU_WARN_ON(comes && goes && (before ^ new) & fmt->addr_mask);
-	if (comes == goes || !rmap_lock(&op, entry_pfn(fmt, comes ? new : before), level)) {
-		err = entry_store(s, slot, level, old, new) ? 0 : -EAGAIN;
+	if (comes == goes || !rmap_lock(&op, entry_pfn(fmt, comes ? new : before), c->level)) {
+		err = store(c) ? 0 : -EAGAIN;
 	} else {
-		err = comes ? store_leaf(s, &op, slot, gfn, level, old, new, flag)
-			    : store_no_leaf(s, &op, slot, gfn, level, old, new, flag);
+		err = comes ? store_leaf(c, &op) : store_no_leaf(c, &op);
 		rmap_unlock(&op);
 	}
-	if (!err && s->env->changed && (s2_present(fmt, before) || s2_present(fmt, new)))
-		s->env->changed(s, GFN(ALIGN_DOWN(gfn, s2_level_frames(level))), level, before,
-				new);
+	if (c->s->env->changed && !err && (s2_present(fmt, before) || s2_present(fmt, new)))
+		c->s->env->changed(c->s, GFN(ALIGN_DOWN(c->gfn, s2_level_frames(c->level))),
+				   c->level, before, new);
 	return err;
+}
+
+int entry_change(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new, u64 flag)
+{
+	return make_change(
+		&(struct change){ s, table_of(s, slot), slot, old, gfn, new, flag, level });
+}
+
+/* --- a fault: in the table in which the last leaf was installed, without a walk --- */
+
+static inline struct s2_table **near_of(struct stage2 *s, u64 gfn, u8 level)
+{
+	return &s->near[(gfn >> (9 * level)) % ARRAY_SIZE(s->near)];
+}
+
+void entry_filled(struct stage2 *s, const u64 *slot, u64 gfn, u8 level)
+{
+	struct s2_table **near = near_of(s, gfn, level), *t = table_of(s, slot);
+
+	if (READ_ONCE(*near) != t)
+		WRITE_ONCE(*near, t);
+}
+
+/*
+ * -EAGAIN: nothing changed, a walk tells why. The table is not freed before the read section ends,
+ * because who unlinks one says so in its state before it waits for readers. It may be unlinked
+ * meanwhile, as it may behind any walk: then the leaf is removed with it, or the entry is frozen.
+ * Only an empty entry is filled: in another case the fault was spurious, or something above is
+ * damaged, so that the hardware does not get here.
+ */
+static INLINE int fill_near(struct stage2 *s, u64 gfn, u8 level, u64 leaf, pfn_t pfn)
+{
+	struct s2_table *t = READ_ONCE(*near_of(s, gfn, level));
+	u64 *slot, old = 0;
+	struct extent *e;
+
+	if (!t || __atomic_load_n(&t->state, __ATOMIC_ACQUIRE) != S2_TABLE_LINKED ||
+	    !table_serves(t, s, gfn, level))
+		return -EAGAIN;
+	slot = &t->entries[(gfn >> (9 * (level - 1))) % ENTRIES];
+	if (entry_read(slot))
+		return -EAGAIN;
+	e = rmap_first_lock(pfn, level, rmap_key(s->vm, s->root_id, level, gfn), s->vm);
+	if (unlikely(!e))
+		return -EAGAIN;
+	if (!entry_store(&(struct change){ s, t, slot, &old, gfn, leaf, 0, level }, 1, 1)) {
+		rmap_first_undo(e, pfn, level);
+		return -EAGAIN;
+	}
+	spin_unlock(&e->lock);
+	if (unlikely(s->env->changed))
+		s->env->changed(s, GFN(gfn), level, 0, leaf);
+	return 0;
+}
+
+static INLINE int map_leaf(struct stage2 *s, u64 gfn, u64 pfn, u8 prot, u8 level)
+{
+	u64 mask = s2_level_frames(level) - 1, leaf;
+	int err = -EAGAIN;
+
+	gfn &= ~mask;
+	pfn &= ~mask;
+	if (level <= s->max_leaf && (gfn | mask) < s->max_gfn && prot <= S2_RWX &&
+	    s->fmt->prot_bits[prot]) {
+		leaf = s2_make_leaf(s->fmt, level, PFN(pfn), prot, S2_WB);
+		grace_enter();
+		err = fill_near(s, gfn, level, leaf, PFN(pfn));
+		grace_leave();
+	}
+	return likely(err != -EAGAIN)
+		       ? err
+		       : stage2_map(s, GFN(gfn), PFN(pfn), mask + 1, prot, S2_WB, level);
+}
+
+/* The level is a constant in most of what follows. */
+int stage2_map_leaf(struct stage2 *s, gfn_t gfn, pfn_t pfn, u8 prot, u8 level)
+{
+	if (likely(level == 2))
+		return map_leaf(s, gfn.v, pfn.v, prot, 2);
+	if (level == 1)
+		return map_leaf(s, gfn.v, pfn.v, prot, 1);
+	gfn.v &= ~MASK(17, 0);
+	pfn.v &= ~MASK(17, 0);
+	return stage2_map(s, gfn, pfn, s2_level_frames(3), prot, S2_WB, level);
 }
 
 /* --- garbage --- */
@@ -218,6 +320,7 @@ void table_release(struct stage2 *s, hpa_t table)
 		return; /* it stays out of use */
 	forget_leaves(s, t, entries);
 	t->canary = 0;
+	WRITE_ONCE(t->state, S2_TABLE_NEW);
 	__atomic_fetch_sub(&s->tables, 1, __ATOMIC_RELAXED);
 	s->env->table_free(s, table);
 }
@@ -227,6 +330,7 @@ void garbage_add(struct stage2 *s, hpa_t table)
 	struct s2_table *t = table_of(s, s->env->table_ptr(s, table));
 
 	spin_lock(&s->garbage_lock);
+	WRITE_ONCE(t->state, S2_TABLE_GARBAGE);
 	t->stamp = __atomic_load_n(&s->generation, __ATOMIC_SEQ_CST) + 1;
 	t->next = s->garbage;
 	s->garbage = table;

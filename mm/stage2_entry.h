@@ -70,8 +70,18 @@ static inline int entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 
 	return entry_change(s, slot, gfn, level, old, new, 0);
 }
 
+/* A walk has installed a leaf there: a fault may fill its neighbours without one. */
+void entry_filled(struct stage2 *s, const u64 *slot, u64 gfn, u8 level);
+
 /* A table of entries of that level that covers gfn, empty. 0 or -ENOMEM. */
 int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table);
+/* An entry has been made that leads to the new table, in a read section that goes on. */
+void table_linked(struct stage2 *s, hpa_t table);
+/* The descriptor of the table that an entry is in. */
+static inline struct s2_table *table_of(struct stage2 *s, const u64 *slot)
+{
+	return s->env->table_desc(s, (const u64 *)ALIGN_DOWN((uintptr_t)slot, PAGE_SIZE));
+}
 /* Nobody can reach the table: the keys of what it still says go, and it is freed. */
 void table_release(struct stage2 *s, hpa_t table);
 /*

@@ -175,10 +175,8 @@ static int map_piece(struct vm *vm, gpa_t gpa, pfn_t pfn, u8 prot, u8 level, u8 
 	int err = -EEXIST;
 
 	for (; err == -EEXIST && level; level--) {
-		u64 mask = s2_level_frames(level) - 1;
-
-		err = stage2_map(&vm->stage2, GFN(gfn & ~mask), PFN(pfn.v & ~mask), mask + 1,
-				 exec_4k && level > 1 ? prot & ~S2_X : prot, S2_WB, level);
+		err = stage2_map_leaf(&vm->stage2, GFN(gfn), pfn,
+				      exec_4k && level > 1 ? prot & ~S2_X : prot, level);
 		if (!err && level == 3 && !stage2_merge(&vm->stage2, GFN(gfn), 3, &debt))
 			vm_pay_flush(vm, &debt);
 	}

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "lib/error.h"
+#include "lib/grace.h"
 #include "mm/audit.h"
 #include "mm/extent.h"
 #include "svm/npt.h"
@@ -83,9 +84,7 @@ static void close_vm(void)
 
 static void map(u64 gfn, u64 pfn, u8 level)
 {
-	must(stage2_map(&vm, GFN(gfn), PFN(guest.v + pfn), s2_level_frames(level), S2_RWX, S2_WB,
-			level),
-	     "map");
+	must(stage2_map_leaf(&vm, GFN(gfn), PFN(guest.v + pfn), S2_RWX, level), "map");
 }
 
 /* --- the engine: nanoseconds a leaf, one by one as faults come --- */
@@ -489,14 +488,23 @@ static u64 threads;
 
 struct faulter {
 	pthread_t id;
+	u32 cpu;
 	u64 first;
 	double start, end;
 };
+
+static __thread u32 cpu;
+
+static u32 cpu_number(void)
+{
+	return cpu;
+}
 
 static void *fault_main(void *arg)
 {
 	struct faulter *f = arg;
 
+	cpu = f->cpu;
 	pthread_barrier_wait(&barrier);
 	f->start = now_ns();
 	for (u64 i = f->first; i < f->first + LEAVES / threads; i++)
@@ -513,6 +521,7 @@ static double fault_run(void)
 
 	pthread_barrier_init(&barrier, NULL, (u32)threads);
 	for (u64 i = 0; i < threads; i++) {
+		some[i].cpu = (u32)i + 1;
 		some[i].first = i * (LEAVES / threads);
 		must(pthread_create(&some[i].id, NULL, fault_main, &some[i]), "thread");
 	}
@@ -588,6 +597,7 @@ int main(int argc, char **argv)
 		      { "audits", audits },
 		      { "faults", faults } };
 
+	grace_cpu_hook = cpu_number;
 	for (u32 i = 0; i < ARRAY_SIZE(parts); i++) {
 		bool wanted = argc == 1;
 

@@ -41,7 +41,7 @@ WORDS = (
     (r"\bwrmsr_safe\s*\(", ("arch/x86/", "vmx/", "svm/"), "write MSRs"),
     (r"\b(?:vmx_ops|svm_ops)\b", ("boot/main.c", "vmx/ops.c", "vmx/ops.h", "svm/ops.c", "svm/ops.h"),
      "name a backend"),
-    (r"\bs2_make_leaf\s*\(", ("mm/stage2.c", "mm/pt_format.h"), "makes stage-2 entries"),
+    (r"\bs2_make_leaf\s*\(", ("mm/stage2.c", "mm/stage2_entry.c", "mm/pt_format.h"), "makes stage-2 entries"),
     (r"(?:->|\.)\s*table_ptr\s*\(", ("mm/stage2.c", "mm/stage2_entry.c", "mm/audit.c"),
      "sees the entries of stage-2 tables"),
     (r"\bslot_ptr\s*\(|(?:->|\.)bias\b",
@@ -57,7 +57,7 @@ PRIVATE = {
     "svm/insn.h": ("svm/",),
 }
 # The single writer of stage-2 entries.
-STAGE2_STORES = {"entry_store": 1}
+STAGE2_STORES = {"entry_store": 1, "table_linked": 1}  # the latter: a state of its own
 
 # What has no place in a public tree: paths and hosts of one machine, notes to oneself.
 UNWANTED = re.compile(r"(?<![\w.$}])/(?:work|home|root|mnt)/\w|\b[\w-]+\.(?:internal|corp|lan)\b|"

@@ -15,6 +15,7 @@
 #include "mm/mappers.h"
 #include "svm/npt.h"
 #include "tests/unit/host.h"
+#include "tests/unit/stage2_host.h"
 #include "vmx/ept.h"
 
 #define VMS	2
@@ -119,7 +120,7 @@ static void map(struct guest *g, u64 gfn, u64 pfn, u64 count, u8 prot, u8 larges
 	int err;
 
 	count = MIN(count, EXTENTS * 512 - pfn);
-	err = stage2_map(&g->s, GFN(gfn), PFN(shared.v + pfn), count, prot, S2_WB, largest);
+	err = map_either(&g->s, GFN(gfn), PFN(shared.v + pfn), count, prot, S2_WB, largest);
 	for (u64 i = 0; i < count; i++, gfn++) {
 		struct stage2_leaf leaf;
 
@@ -259,7 +260,7 @@ static void open_machine(const struct pt_format *fmt)
 	memset(guests, 0, sizeof(guests));
 	memset(debts, 0, sizeof(debts));
 	CHECK(!frames_init(&map_, 1, HPA(MEMORY)));
-	shared = extent_alloc(EXTENTS, 1, FRAME_GUEST, 99);
+	shared = extent_alloc(EXTENTS, 1, FRAME_GUEST, VM_NONE);
 	CHECK(pfn_valid(shared));
 	for (u16 i = 0; i < VMS; i++) {
 		CHECK(!stage2_init(&guests[i].s, fmt, &env, 3, 1ull << 30, i + 1));
@@ -283,7 +284,7 @@ static void close_machine(void)
 		CHECK(!guests[i].s.corruptions);
 	}
 	CHECK(!rmap_set_memory() && !host_warnings);
-	CHECK(!extent_free(shared, EXTENTS, FRAME_GUEST, 99));
+	CHECK(!extent_free(shared, EXTENTS, FRAME_GUEST, VM_NONE));
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)

@@ -68,7 +68,7 @@ static void step(struct thread *t, struct stage2 *s)
 	case 2: /* both VMs, the same frames; the second one shifted, so that a frame is at two gfns
 		 */
 		pfn = (gfn + (r >> 63) * 512) % WINDOW;
-		err = stage2_map(s, GFN(gfn), PFN(guest.v + pfn), MIN(count, WINDOW - pfn), S2_RWX,
+		err = map_either(s, GFN(gfn), PFN(guest.v + pfn), MIN(count, WINDOW - pfn), S2_RWX,
 				 S2_WB, r >> 60 & 1 ? 2 : 1);
 		HOST_CHECK(err == 0 || err == -EEXIST);
 		break;
@@ -153,7 +153,7 @@ static void test_vcpus_and_an_auditor(void **state)
 	host_arena_open(MEMORY);
 	host_failures = host_warnings = splits = merges = audits = 0;
 	assert_int_equal(frames_init(&map, 1, HPA(MEMORY)), 0);
-	guest = extent_alloc(WINDOW / 512, 1, FRAME_GUEST, 99);
+	guest = extent_alloc(WINDOW / 512, 1, FRAME_GUEST, VM_NONE);
 	assert_true(pfn_valid(guest));
 	for (u16 i = 0; i < 2; i++) {
 		assert_int_equal(stage2_init(&vms[i], *state, &pool_env, 3, 1ull << 30, i + 1), 0);
@@ -237,7 +237,7 @@ static void begin_walk(void)
 {
 	hpa_t hpa = vms[0].root;
 
-	assert_int_equal(stage2_map(&vms[0], GFN(5), guest, 1, S2_RWX, S2_WB, 1), 0);
+	assert_int_equal(map_either(&vms[0], GFN(5), guest, 1, S2_RWX, S2_WB, 1), 0);
 	for (u32 level = 4; level > 1; level--)
 		hpa = s2_entry_hpa(vms[0].fmt, *table_pool_ptr(&vms[0], hpa));
 	table = table_pool_desc(&vms[0], table_pool_ptr(&vms[0], hpa));
@@ -262,7 +262,7 @@ static void test_walks_keep_tables(void **state)
 	host_arena_open(MEMORY);
 	host_failures = host_warnings = 0;
 	assert_int_equal(frames_init(&map, 1, HPA(MEMORY)), 0);
-	guest = extent_alloc(1, 1, FRAME_GUEST, 99);
+	guest = extent_alloc(1, 1, FRAME_GUEST, VM_NONE);
 	assert_int_equal(stage2_init(&vms[0], *state, &pool_env, 3, 1ull << 30, 1), 0);
 
 	begin_walk();

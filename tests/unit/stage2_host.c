@@ -16,6 +16,42 @@ u64 leaves_seen[4];
 void (*watch)(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry);
 void (*watch_alloc)(u64 *table);
 
+/* Behind the page: where its descriptor is. That outlives the page, and serves another one then. */
+union desc {
+	struct s2_table table;
+	union desc *next;
+};
+static union desc *free_descs;
+static struct spinlock desc_lock = SPINLOCK_INIT(RANK_FRAMES);
+
+static struct s2_table *table_desc(struct stage2 *s, const u64 *entries)
+{
+	(void)s;
+	return (struct s2_table *)(uintptr_t)entries[ENTRIES];
+}
+
+static union desc *desc_alloc(void)
+{
+	union desc *d;
+
+	spin_lock(&desc_lock);
+	d = free_descs;
+	if (d)
+		free_descs = d->next;
+	spin_unlock(&desc_lock);
+	return d ? d : calloc(1, sizeof(*d));
+}
+
+static void desc_free(struct s2_table *t)
+{
+	union desc *d = (union desc *)t;
+
+	spin_lock(&desc_lock);
+	d->next = free_descs;
+	free_descs = d;
+	spin_unlock(&desc_lock);
+}
+
 static int table_alloc(struct stage2 *s, hpa_t *table)
 {
 	u64 *p;
@@ -27,6 +63,7 @@ static int table_alloc(struct stage2 *s, hpa_t *table)
 		allocs_left--;
 	p = aligned_alloc(PAGE_SIZE, 2 * PAGE_SIZE);
 	memset(p, 0, 2 * PAGE_SIZE);
+	p[ENTRIES] = (u64)(uintptr_t)desc_alloc();
 	*table = HPA((u64)(uintptr_t)p);
 	__atomic_fetch_add(&tables_live, 1, __ATOMIC_RELAXED);
 	if (watch_alloc)
@@ -40,16 +77,10 @@ u64 *stage2_table(struct stage2 *s, hpa_t table)
 	return (u64 *)(uintptr_t)table.v;
 }
 
-/* Behind the page. */
-static struct s2_table *table_desc(struct stage2 *s, const u64 *entries)
-{
-	(void)s;
-	return (struct s2_table *)(uintptr_t)(entries + ENTRIES);
-}
-
 static void table_free(struct stage2 *s, hpa_t table)
 {
 	__atomic_fetch_sub(&tables_live, 1, __ATOMIC_RELAXED);
+	desc_free(table_desc(s, stage2_table(s, table)));
 	free(stage2_table(s, table));
 }
 

@@ -22,6 +22,23 @@ extern void (*watch)(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 n
 extern void (*watch_alloc)(u64 *table);
 extern const struct stage2_env stage2_host_env;
 
+/*
+ * stage2_map; every second time where it comes to the same, as a fault does it. Inline, because
+ * some tests have another machine.
+ */
+static inline int map_either(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, u8 type,
+			     u8 largest)
+{
+	static __thread u32 calls;
+
+	for (u8 level = 1; level <= largest; level++) {
+		if (count == s2_level_frames(level) && !((gfn.v | pfn.v) % count) &&
+		    type == S2_WB && calls++ % 2)
+			return stage2_map_leaf(s, gfn, pfn, prot, level);
+	}
+	return stage2_map(s, gfn, pfn, count, prot, type, largest);
+}
+
 /* Pointer to a table's entries. */
 u64 *stage2_table(struct stage2 *s, hpa_t table);
 void open_stage2(struct stage2 *s, const struct pt_format *fmt, u8 max_leaf);

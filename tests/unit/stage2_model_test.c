@@ -160,7 +160,7 @@ static int model_run(struct flush_debt *debt)
 	debt->generation = 0;
 	switch (model.op) {
 	case OP_MAP:
-		return stage2_map(s, gfn, PFN(model.wish.pfn), frames, model.wish.prot,
+		return map_either(s, gfn, PFN(model.wish.pfn), frames, model.wish.prot,
 				  model.wish.type, host_random(&model.seed) % 8 ? 3 : low);
 	case OP_UNMAP:
 		return stage2_unmap(s, gfn, frames, debt);

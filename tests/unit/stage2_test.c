@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "lib/error.h"
+#include "mm/extent.h"
 #include "tests/unit/host.h"
 #include "tests/unit/stage2_host.h"
 
@@ -450,6 +451,151 @@ static void test_unmap_during_split(void **state)
 	close_stage2(&s);
 }
 
+/* --- a fault: the table in which the last leaf was installed --- */
+
+static int fault(struct stage2 *s, u64 gfn, u64 pfn, u8 level)
+{
+	return stage2_map_leaf(s, GFN(gfn), PFN(pfn), S2_RWX, level);
+}
+
+static void test_faults(void **state)
+{
+	const struct s2_table *t;
+	struct flush_debt debt;
+	struct stage2 s;
+
+	open_stage2(&s, *state, 3);
+	/* The piece around what it names, of each size. */
+	for (u8 level = 1; level <= 3; level++) {
+		u64 n = s2_level_frames(level), gfn = (4 + level) * FRAMES_1G;
+
+		for (u64 i = 0; i < 3; i++)
+			assert_int_equal(fault(&s, gfn + i * n + n / 2, gfn + i * n + n / 3, level),
+					 0);
+		for (u64 i = 0; i < 3; i++)
+			expect(&s, gfn + i * n, level, gfn + i * n, S2_RWX);
+	}
+	/* What stands there is left alone. */
+	assert_int_equal(fault(&s, 5 * FRAMES_1G + 1, 5 * FRAMES_1G + 1, 1), 0);
+	assert_int_equal(fault(&s, 5 * FRAMES_1G + 1, 77, 1), -EEXIST);
+	assert_int_equal(fault(&s, 5 * FRAMES_1G, 512, 2), -EEXIST);
+	expect(&s, 5 * FRAMES_1G, 1, 5 * FRAMES_1G, S2_RWX);
+	assert_int_equal(stage2_map_leaf(&s, GFN(9), PFN(9), S2_W, 1), -EINVAL);
+	assert_int_equal(stage2_map_leaf(&s, GFN(9), PFN(9), 8, 1), -EINVAL);
+	assert_int_equal(fault(&s, 9, 1ull << 40, 1), -EINVAL);
+	assert_int_equal(fault(&s, DEFAULT_MAX_GFN, 9, 2), -EINVAL);
+
+	/* The tables go, their descriptors serve others: nothing may come into these by mistake. */
+	assert_int_equal(stage2_unmap(&s, GFN(5 * FRAMES_1G), FRAMES_1G, &debt), 0);
+	assert_int_equal(fault(&s, 5 * FRAMES_1G + 3, 3, 1), 0);
+	expect(&s, 5 * FRAMES_1G + 3, 1, 3, S2_RWX);
+	pay(&debt);
+	t = s.near[0];
+	assert_int_equal(t->state, S2_TABLE_LINKED);
+	assert_int_equal(stage2_unmap(&s, GFN(5 * FRAMES_1G), FRAMES_1G, &debt), 0);
+	assert_int_equal(t->state, S2_TABLE_GARBAGE);
+	pay(&debt);
+	assert_int_equal(t->state, S2_TABLE_NEW);
+	for (u64 i = 1; i < 8; i++)
+		map_ok(&s, 10 * FRAMES_1G + i * 512, 1000 + i, 1, S2_RWX);
+	assert_int_equal(fault(&s, 5 * FRAMES_1G + 20, 1020, 1), 0);
+	expect(&s, 5 * FRAMES_1G + 20, 1, 1020, S2_RWX);
+	expect(&s, 10 * FRAMES_1G + 20 * 512, 2, 0, 0);
+	for (u64 i = 1; i < 8; i++)
+		expect(&s, 10 * FRAMES_1G + i * 512 + 20, 1, 0, 0);
+	close_stage2(&s);
+}
+
+/* Another CPU maps something else there, just before the leaf is stored: with the key locked. */
+static struct stage2 *raced;
+
+static u32 *race(void)
+{
+	struct stage2 *s = raced;
+	static u32 held;
+
+	raced = NULL;
+	if (s)
+		map_ok(s, 512 + 7, 9999, 1, S2_RWX);
+	held = 0;
+	return &held;
+}
+
+static void test_fault_loses(void **state)
+{
+	struct stage2 s;
+
+	open_stage2(&s, *state, 3);
+	map_ok(&s, 512, 512, 1, S2_RWX);
+	spin_held_hook = race;
+	raced = &s;
+	assert_int_equal(fault(&s, 512 + 7, 512 + 7, 1), -EEXIST);
+	spin_held_hook = NULL;
+	assert_null(raced);
+	expect(&s, 512 + 7, 1, 9999, S2_RWX);
+	assert_int_equal(rmap_count(PFN(512 + 7)), 0);
+	assert_int_equal(extent_of(PFN(512))->small_keys, 1);
+	close_stage2(&s);
+}
+
+/* While a split fills a table that has the role, and the descriptor, of one that was near. */
+static void fault_meanwhile(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry)
+{
+	bool same = false;
+
+	(void)gfn;
+	(void)old_entry;
+	if (level != 1 || !new_entry)
+		return;
+	watch = NULL;
+	for (u32 i = 0; i < ARRAY_SIZE(s->near); i++)
+		same |= s->near[i] && s->near[i]->base == 512;
+	HOST_CHECK(same); /* it would be taken, if it were linked */
+	HOST_CHECK(fault(s, 512 + 300, 512 + 301, 1) == -EEXIST);
+}
+
+static void test_fault_during_split(void **state)
+{
+	struct stage2 s;
+	struct flush_debt debt;
+
+	open_stage2(&s, *state, 3);
+	map_ok(&s, 512 + 5, 512 + 5, 1, S2_RWX);
+	assert_int_equal(stage2_unmap(&s, GFN(512), 512, &debt), 0);
+	pay(&debt);
+	map_ok(&s, 512, 512, 512, S2_RWX);
+	watch = fault_meanwhile;
+	assert_int_equal(stage2_split(&s, GFN(700), 1, &debt), 0);
+	pay(&debt);
+	assert_null(watch);
+	for (u64 gfn = 512; gfn < 1024; gfn++)
+		expect(&s, gfn, 1, gfn, S2_RWX);
+	close_stage2(&s);
+}
+
+/* The hardware does not get to the table any more: no fault may be answered from there for ever. */
+static void test_fault_below_damage(void **state)
+{
+	struct stage2 s;
+	u64 *slot, saved;
+
+	open_stage2(&s, *state, 3);
+	map_ok(&s, 512, 512, 1, S2_RWX);
+	slot = stage2_table(&s, s.root);
+	slot = stage2_table(&s, HPA(*slot & s.fmt->addr_mask));
+	slot = stage2_table(&s, HPA(*slot & s.fmt->addr_mask)) + 1;
+	saved = *slot;
+	*slot &= ~s.fmt->present_mask;
+	assert_int_equal(fault(&s, 515, 515, 1), 0);
+	assert_int_equal(s.corruptions, 0);
+	assert_int_equal(fault(&s, 515, 515, 1), -EUCLEAN);
+	assert_int_equal(s.corruptions, 1);
+	*slot = saved;
+	expect(&s, 515, 1, 515, S2_RWX);
+	s.corruptions = host_warnings = 0;
+	close_stage2(&s);
+}
+
 /* The hardware sets D in children after the merge began, in tables that it may still know: with the
  * entry above frozen. */
 static u64 *merge_children;
@@ -594,6 +740,10 @@ int main(void)
 		BOTH(test_walk),
 		BOTH(test_dirty_during_split),
 		BOTH(test_unmap_during_split),
+		BOTH(test_faults),
+		BOTH(test_fault_loses),
+		BOTH(test_fault_during_split),
+		BOTH(test_fault_below_damage),
 		BOTH(test_dirty_during_merge),
 		BOTH(test_merge_gives_up),
 		BOTH(test_out_of_memory),

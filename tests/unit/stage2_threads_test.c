@@ -121,7 +121,7 @@ static void *chaos_main(void *arg)
 		case 0:
 		case 1:
 		case 2:
-			err = stage2_map(&shared, GFN(gfn), PFN(gfn + CHAOS_DELTA), count, prot,
+			err = map_either(&shared, GFN(gfn), PFN(gfn + CHAOS_DELTA), count, prot,
 					 S2_WB, 3);
 			HOST_CHECK(err == 0 || err == -EEXIST);
 			break;
@@ -188,7 +188,7 @@ static void change_owned(struct thread *t, u64 i, u64 count, u8 prot)
 	else if (t->prot[i])
 		HOST_CHECK(stage2_protect(&shared, GFN(gfn), count, prot, &debt) == 0);
 	else
-		HOST_CHECK(stage2_map(&shared, GFN(gfn), PFN(gfn + CHAOS_DELTA), count, prot, S2_WB,
+		HOST_CHECK(map_either(&shared, GFN(gfn), PFN(gfn + CHAOS_DELTA), count, prot, S2_WB,
 				      3) == 0);
 	stage2_debt_paid(&debt);
 	memset(&t->prot[i], prot, count);
