@@ -40,6 +40,7 @@ KINDS = {
     "flush": (lambda level: "flush {name} {gpa}", None, "", "flush_lost"),
     "debt": (lambda level: "debt {name} {gpa}", None, END, FREED),
     "key": (lambda level: "key {name} {gpa} 35", "leaf-without-key", UNMAP, KEY_MISSING),
+    "count": (lambda level: "count {name} {gpa}", "key-count", None, None),  # of the extent; it names nobody
 }
 
 
@@ -59,7 +60,7 @@ def damaged(kind, level, by_audit, name="victim"):
     if by_audit or meets:  # otherwise it is met before poke says what it did
         lines += f"wait vm={name} level={level} gfn={gfn}\n"
     if by_audit:
-        lines += (f"send audit\nmatch finding={finding} vm={name} level=[1-4] gfn=0x\n"
+        lines += (f"send audit\nmatch finding={finding} vm=(?:{name}|\\?) level=[1-4] gfn=0x\n"
                   f"wait this should not be: {finding}\n")
     else:
         lines += meets.format(**words)
@@ -113,7 +114,7 @@ def test(name, on, script, memory="32M", machine=2048, **more):
 def panics(on):
     """on_corruption = panic: the last words name the same kind and place."""
     for kind, (_, finding, meets, says) in KINDS.items():
-        by_audit = kind in ("drop", "key", "alias", "flip-entry", "desc-live")
+        by_audit = kind in ("drop", "key", "alias", "flip-entry", "desc-live", "count")
         what = finding if by_audit else says
         script = "wait corbel>\n" + damaged(kind, 1, by_audit).partition("match finding" if by_audit else
                                                                          "wait this should not be")[0]
