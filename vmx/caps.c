@@ -271,6 +271,7 @@ static void choose(const u64 *value)
 	c->revision = (u32)(value[CAP_VMX_REGION] & VMX_BASIC_REVISION);
 	if (x_split == X_SPLIT_AUTO && !(value[CAP_ARCH_CAPABILITIES] & ARCH_CAP_PSCHANGE_MC_NO))
 		x_split = X_SPLIT_ON;
+	c->ept_ad = cap & VMX_EPT_AD;
 	c->max_leaf = cap & VMX_EPT_1G ? 3 : cap & VMX_EPT_2M ? 2 : 1;
 	c->cr0_must = ~value[CAP_VMX_CR0_MUST_CLEAR] & ~(u64)(X86_CR0_PE | X86_CR0_PG);
 	c->cr4_must = ~value[CAP_VMX_CR4_MUST_CLEAR];

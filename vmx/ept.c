@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Extended page tables (SDM volume 3, "EPT Translation Mechanism"). A and D bits are where they are
- * whether or not EPTP turns them on; if it does not, they stay clear, so one format serves both.
+ * whether or not the CPU has them (EPTP turns them on where it does); if not, they stay clear, so
+ * one format serves both.
  */
 #include "vmx/ept.h"
 

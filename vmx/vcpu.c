@@ -140,7 +140,8 @@ int vmx_vcpu_create(struct vcpu *v)
 	}
 	x->vpid = vmx_controls.vpid ? vmx_vpid_alloc() : 0;
 	x->proc2 = vmx_controls.proc2 & ~(u32)(x->vpid ? 0 : PROC2_VPID);
-	x->eptp = v->vm->stage2.root.v | EPTP_WB | EPTP_4_LEVELS;
+	x->eptp = v->vm->stage2.root.v | EPTP_WB | EPTP_4_LEVELS |
+		  (vmx_controls.ept_ad ? EPTP_AD : 0);
 	x->host_epoch = 0;
 	v->loaded_cpu = CPU_NONE;
 	before = enter_vmcs(x);

@@ -212,6 +212,7 @@ enum {
 #define VMX_EPT_WB	    BIT(14)
 #define VMX_EPT_2M	    BIT(16)
 #define VMX_EPT_1G	    BIT(17)
+#define VMX_EPT_AD	    BIT(21)
 #define VMX_INVEPT	    BIT(20)
 #define VMX_INVEPT_SINGLE   BIT(25)
 #define VMX_INVEPT_ALL	    BIT(26)
@@ -219,12 +220,10 @@ enum {
 #define VMX_INVVPID_SINGLE  BIT(41)
 #define VMX_INVVPID_ALL	    BIT(42)
 
-/*
- * SDM "Extended-Page-Table Pointer (EPTP)": write-back tables, a walk of 4 levels. A/D bits stay
- * off until someone reads them.
- */
+/* SDM "Extended-Page-Table Pointer (EPTP)": write-back tables, a walk of 4 levels, A/D bits. */
 #define EPTP_WB	      6ull
 #define EPTP_4_LEVELS (3ull << 3)
+#define EPTP_AD	      BIT(6)
 
 /*
  * SDM app. C "VMX Basic Exit Reasons": what vmx/exit.c names and asm/vmx.h of Linux 6.1 does not.

@@ -23,6 +23,7 @@ struct vmx_controls {
 	u32 revision;		/* of VMCS regions */
 	u8 max_leaf;		/* largest EPT leaf level: 1, 2 or 3 */
 	bool vpid, pause_loop, mtf, bus_lock;
+	bool ept_ad;	  /* EPT has A and D bits */
 	u8 invvpid_type;  /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
 	hpa_t msr_bitmap; /* all VMs' */
 	bool apicv;

@@ -502,6 +502,13 @@ def guest_ends():
                               "send ept idle-forever 1000000\nwait kind=leaf pfn=\nwait prot=rwx\n"
                               "send audit idle-forever\nwait findings=0\nsend mem\nwait corruptions=0\n"
                               "send vm idle-forever stop\n")
+    # A guest writes to this page. Where the CPU has no A and D bits in EPT, they stay clear.
+    written = {**tiny("checksum", corbel="x_split = off\n"),
+               "script": "wait checksum: ready\nkey ctrl-]\nsend ept checksum 1c00000\nwait kind=leaf pfn=\n"
+                         "send vm checksum stop\n"}
+    yield from on_both("dirty", **written, says=["kind=leaf .* accessed=1 dirty=1", "ended: operator"])
+    yield Test("dirty-old-bochs", "bochs", **written, emu=["--cpu", "corei7_ivy_bridge_3770k"],
+               says=["kind=leaf .* accessed=0 dirty=0", "ended: operator"])
 
 
 # A guest's first GiB becomes one leaf when the last of it has been touched. (Bochs has no machine with a free one.)
