@@ -385,20 +385,32 @@ static u64 metadata(void)
 	return stats.frames[FRAME_META] * PAGE_SIZE;
 }
 
+/* The frame allocator's pages of heads: one in each extent that is split. */
+static u64 heads(void)
+{
+	u64 count = 0;
+
+	for (u64 i = 0; i < frames.extent_count; i++)
+		count += frames.extents[i].heads != 0;
+	return count * PAGE_SIZE;
+}
+
 static void measure_vm(const char *name, u64 size, u8 level)
 {
 	/* One descriptor for each extent of the guest, whether it is mapped or not. */
-	u64 before, extents = size / EXTENT_SIZE * sizeof(struct extent);
+	u64 before, heads_before, extents = size / EXTENT_SIZE * sizeof(struct extent);
 	double start, took;
 
 	open_vm(&ept_format, size);
 	before = metadata();
+	heads_before = heads();
 	start = now_ns();
 	for (u64 gfn = 0; gfn < size >> PAGE_SHIFT; gfn += s2_level_frames(level))
 		map(gfn, gfn, level);
 	took = now_ns() - start;
 	say(name, "build", took / 1e6, "ms");
 	say(name, "metadata", (double)(metadata() - before + extents) / 1024, "KiB");
+	say(name, "heads", (double)(heads() - heads_before) / 1024, "KiB of that");
 	say(name, "tables", (double)vm.tables * PAGE_SIZE / 1024, "KiB");
 	start = now_ns();
 	close_vm();
