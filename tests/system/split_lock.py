@@ -194,17 +194,20 @@ def tests():
                   says=[CORE.format("on", DETECT) + ".* joined=[1-9].* cancelled=[0-9]+ uncovered_us=[1-9]",
                         *[f"vm={name} .* passed=[1-9][0-9]{{4}}" for name in "abcd"]],
                   has=["vm u: ended: power-off: *"], also=passed_what_they_saw)
-    # Corbel splits one itself.
+    # Corbel splits one itself; CPUs that come back honour it, also those of a whole core.
     yield on_qemu("own", "faults = cpu3:own-split-lock=1\n" + vm("s", "l", "cpus = 0") +
                   vm("o", "u", "cpus = 3", "autostart = no"), efi="faults/corbel.efi",
-                  script="wait corbel>\nsleep 2\nsend vm o start\nwait split lock in Corbel\nwait vm o: ended\n"
+                  script="wait corbel>\nsleep 2\nsend vm o start\nwait split lock in Corbel\nwait vm o: ended\n" +
+                         "".join(f"send cpu {cpu} {state}\nwait CPU {cpu}: {state}\n" for state in ("offline", "online")
+                                 for cpu in (1, 2, 3)) +
                          "send split-lock\nwait vm=o\nsend split-lock on\nwait split_lock=on\nsend split-lock\n"
                          "wait vm=o\nsend vm s stop\n",
                   says=["split lock in Corbel itself, on CPU 3 at [0-9a-f]+: a bug", "vcpu_run",
                         "split_lock=off-by-corbel bus_locks=exit cpu=3 rip=0x[0-9a-f]+ at=\"fault_inject",
                         CORE.format("off-by-corbel", 0),
                         CORE.format("off-by-corbel", 0), "split_lock=on", CORE.format("on", DETECT),
-                        CORE.format("on", DETECT), "vm s: ended: operator"])
+                        CORE.format("on", DETECT), "vm s: ended: operator"],
+                  has=["split locks: VMs that were offered detection will not see it any more"])
     # The same guest on CPUs without, where its locked accesses are what they are.
     yield from on_both("split-lock-none", **tiny("split-lock", cmdline="n"),
                        says=["split locks: not supported: the CPUs don't have it", "split-lock: all is well"])
@@ -219,7 +222,7 @@ def tests():
                f"faults = {faults} {' '.join(untouched)}\n" + vm("m", "m", both) + vm("k", "k", both) +
                "".join(vm(name, "m", both, "split_lock = ratelimit:2000") for name in ("r", "s", "t")),
                files=GUEST, efi="faults/corbel.efi", emu=["--topology", "1:1:2"],
-               script="wait corbel>\nmatch (?s)" + "".join(f"(?=.*vm {name}: ended)" for name in "mkrst") +
+               script="wait corbel>\nmatch (?s)" + "".join(f"(?=.*vm {name}: (?:ended|stopped))" for name in "mkrst") +
                       "\nsend split-lock\nwait vm=t\nsend sched\nwait cpu=1\nsend poweroff\n",
                says=["detection is on, which was on, and LOCK# was suppressed",
                      CORE.format("on", 0x30000000) + ".*joined=[1-9]", "given=[1-9]"],
