@@ -33,8 +33,8 @@ CONFIG := boot/config.c boot/config_files.c boot/config_keys.c boot/config_text.
 OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c \
 	boot/vms.c \
 	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_irq.c \
-	debug/commands_memory.c debug/commands_sched.c debug/commands_split.c debug/commands_system.c \
-	debug/commands_trace.c debug/commands_vcpu.c debug/commands_vm.c debug/console.c debug/crash.c \
+	debug/commands_memory.c debug/commands_sched.c debug/commands_slots.c debug/commands_split.c \
+	debug/commands_system.c debug/commands_trace.c debug/commands_vcpu.c debug/commands_vm.c debug/console.c debug/crash.c \
 	debug/dump.c debug/escape.c debug/fields.c debug/gdb.c debug/gdb_line.c debug/gdb_memory.c \
 	debug/gdb_packet.c debug/gdb_regs.c debug/inspect.c debug/keyboard.c debug/lineedit.c debug/monitor.c \
 	debug/postmortem.c debug/print.c debug/screen.c debug/status.c debug/terminal.c debug/vmconsole.c \
@@ -49,10 +49,11 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/bus.c virt/caps.c virt/corruption.c virt/cpuid.c virt/cpuid_allow.c virt/cr.c virt/debug.c virt/decode.c \
 	virt/decode_tables.c virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c \
 	virt/guestmem.c virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c \
-	virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c virt/start.c \
-	virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c \
+	virt/memfault.c virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c \
+	virt/start.c virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
-	mm/audit.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
+	mm/audit.c mm/backing.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/mappers.c \
+	mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c arch/x86/desc.c arch/x86/ioapic.c \
 	arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c arch/x86/split_lock.c arch/x86/timer.c \

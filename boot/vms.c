@@ -15,6 +15,7 @@
 #include "virt/loader.h"
 #include "virt/ops.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 
 /*
  * The guest's memory map: [0, ACPI_GPA) RAM, the ACPI tables, a hole up to 1 MiB, RAM to the PCI
@@ -81,10 +82,10 @@ static u32 fill_e820(const struct config_vm *c, struct boot_e820_entry map[4])
 static int add_memory(struct vm *vm, const struct config_vm *c)
 {
 	u64 low = memory_below_hole(c);
-	int err = vm_add_memory(vm, GPA(0), low, S2_RWX);
+	int err = vm_add_memory(vm, GPA(0), low, 0);
 
 	if (!err && low < c->memory)
-		err = vm_add_memory(vm, GPA(HIGH_4G), c->memory - low, S2_RWX);
+		err = vm_add_memory(vm, GPA(HIGH_4G), c->memory - low, 0);
 	return err;
 }
 

@@ -74,6 +74,8 @@ bool cmd_poweroff(u32 argc, char **argv);
 bool cmd_audit(u32 argc, char **argv);
 bool cmd_rmap(u32 argc, char **argv);
 bool cmd_ept(u32 argc, char **argv);
+bool cmd_populate(u32 argc, char **argv);
+bool cmd_slot(u32 argc, char **argv);
 bool cmd_mem(u32 argc, char **argv);
 bool cmd_vms(u32 argc, char **argv);
 bool cmd_vm(u32 argc, char **argv);
@@ -95,6 +97,9 @@ bool cmd_trace(u32 argc, char **argv);
 bool cmd_split_lock(u32 argc, char **argv);
 bool cmd_screen(u32 argc, char **argv);
 bool cmd_gdb(u32 argc, char **argv);
+
+/* Its slots, and the memory-fault exits of its vCPUs (`vm NAME info`). */
+void print_vm_memory(const struct vm *vm);
 
 /* Boot, once the CPUs are known: the tasks of cmd_ipi. */
 void commands_ipi_init(void);

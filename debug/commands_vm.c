@@ -7,6 +7,7 @@
 #include "lib/printf.h"
 #include "lib/string.h"
 #include "virt/exit_cost.h"
+#include "virt/slots.h"
 
 const char *command_vm_state(const struct vm *vm)
 {
@@ -23,8 +24,8 @@ u64 command_vm_memory(const struct vm *vm)
 {
 	u64 size = 0;
 
-	for (u32 i = 0; i < vm->nr_slots; i++)
-		size += vm->slots[i].size;
+	for (u32 i = 0; i < vm_slots(vm)->nr; i++)
+		size += vm_slots(vm)->slot[i].size;
 	return size;
 }
 
@@ -94,6 +95,8 @@ const char *command_vcpu_state(const struct vcpu *v)
 
 	if (v->state == VCPU_HALTED && v->activity == VCPU_WAIT_SIPI)
 		return "wait-for-sipi";
+	if (READ_ONCE(v->wait.backing))
+		return "waits-for-memory";
 	return v->state < ARRAY_SIZE(names) ? names[v->state] : "?";
 }
 
@@ -126,9 +129,7 @@ static void info(struct vm *vm)
 		print_text(vm, "why", vm->stop_text);
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		print_vcpu(vm->vcpus[i]);
-	for (u32 i = 0; i < vm->nr_slots; i++)
-		monitor_printf("vm=%s slot=%u gpa=0x%lx size=0x%lx prot=%u\n", vm->name, i,
-			       vm->slots[i].gpa.v, vm->slots[i].size, vm->slots[i].prot);
+	print_vm_memory(vm);
 	print_console(vm);
 	print_virtio(vm);
 }

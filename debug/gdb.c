@@ -506,10 +506,14 @@ static void describe_threads(struct gdb_doc *d)
 
 	gdb_doc(d, "<threads>");
 	for_each_thread(v) {
+		u32 activity = READ_ONCE(v->activity);
+		const char *does =
+			activity & VCPU_WAITS_MEMORY ? "waits for memory" : names[activity];
+
 		fmt_snprintf(text, sizeof(text),
 			     "<thread id=\"" THREAD "\" name=\"%s/%u\">%s</thread>", v->vm->id,
 			     v->index + 1, v->vm->name, v->index,
-			     v->vm->state == VM_RUNNING ? names[v->activity] : "not running");
+			     v->vm->state == VM_RUNNING ? does : "not running");
 		gdb_doc(d, text);
 	}
 	gdb_doc(d, "</threads>");

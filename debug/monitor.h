@@ -51,3 +51,6 @@ void monitor_print_begin(const char *tag, bool json);
 void monitor_print_end(void);
 /* Nobody watches what is being printed: no page that refreshes. */
 bool monitor_for_script(void);
+
+/* What a change of slots (virt/slots.h) failed with, in the user's words. */
+const char *monitor_slot_error(int err);

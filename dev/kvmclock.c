@@ -31,13 +31,20 @@ _Static_assert(sizeof(struct pvclock_vcpu_time_info) == 32, "layout of the inter
 
 /*
  * Write a structure that begins with its version: odd, the rest, even. One that isn't aligned,
- * crosses a page, or has no memory is refused (HAZARDS row 39); the caller's #GP.
+ * crosses a page, or has no memory is refused (HAZARDS row 39); the caller's #GP. -EAGAIN: it is
+ * missing, and the instruction is executed again.
  */
 static int publish(struct vm *vm, u64 gpa, void *data, u32 size)
 {
 	u32 *version = data, old;
+	int err;
+
 	if (gpa % ADDRESS_ALIGNMENT || gpa % PAGE_SIZE + size > PAGE_SIZE)
 		return -EINVAL;
+	/* In one page: what is there now stays. */
+	err = guest_touch(vm, GPA(gpa), size);
+	if (err)
+		return err;
 	if (guest_read(vm, GPA(gpa), &old, sizeof(old)))
 		return -EINVAL;
 	*version = old | 1;

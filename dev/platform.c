@@ -139,6 +139,14 @@ static int create_devices(struct vm *vm, struct platform *p, const struct platfo
 	return err;
 }
 
+/* vm->retry_devices */
+static void retry_devices(struct vm *vm)
+{
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
+		if (platform_virtio(vm, i))
+			virtio_retry(platform_virtio(vm, i));
+}
+
 int platform_create(struct vm *vm, const struct platform_devices *devices)
 {
 	struct platform *p = frame_alloc_zero(FRAME_HEAP, vm->id);
@@ -146,6 +154,7 @@ int platform_create(struct vm *vm, const struct platform_devices *devices)
 		return -ENOMEM;
 	vm->platform = p;
 	vm->irqchip = &irqchip;
+	vm->retry_devices = retry_devices;
 	int err = create_devices(vm, p, devices);
 	if (err)
 		platform_destroy(vm);

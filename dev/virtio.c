@@ -231,6 +231,36 @@ static int mmio_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value
 	return 0;
 }
 
+static bool set_missing(struct virtio *d, u32 queue, bool missing)
+{
+	bool was;
+
+	spin_lock(&d->lock);
+	was = d->q[queue].missing;
+	d->q[queue].missing = missing;
+	spin_unlock(&d->lock);
+	return was;
+}
+
+/* If it met missing memory, this vCPU waits for that, and then comes here again. */
+static bool notify(struct virtio *d, u32 queue)
+{
+	bool again;
+
+	set_missing(d, queue, false);
+	again = d->kind->notify(d, queue);
+	return set_missing(d, queue, false) || again;
+}
+
+void virtio_retry(struct virtio *d)
+{
+	if (!d->kind->retry)
+		return;
+	for (u32 i = 0; i < d->kind->queues; i++)
+		set_missing(d, i, false);
+	d->kind->retry(d);
+}
+
 static int mmio_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value)
 {
 	struct virtio *d = dev;
@@ -239,7 +269,7 @@ static int mmio_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 	if (size != 4)
 		return 0;
 	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY)
-		return value < d->kind->queues && d->kind->notify(d, (u32)value) ? -EAGAIN : 0;
+		return value < d->kind->queues && notify(d, (u32)value) ? -EAGAIN : 0;
 	spin_lock(&d->lock);
 	write_reg(d, offset, (u32)value);
 	spin_unlock(&d->lock);

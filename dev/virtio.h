@@ -44,8 +44,9 @@ struct virtq {
 	u64 desc, avail, used; /* gpa */
 	u16 size;	       /* as the driver says; checked when it becomes ready */
 	bool ready;
-	bool busy;  /* a chain is at hand: the rest describes it */
-	bool fresh; /* the device has not looked at it yet: cleared by the device */
+	bool busy;    /* a chain is at hand: the rest describes it */
+	bool fresh;   /* the device has not looked at it yet: cleared by the device */
+	bool missing; /* guest memory that it needs is: nothing happens until it is tried again */
 	u16 next_avail, next_used;
 	u16 head, nr, nr_readable; /* chain[0..nr): first what the device reads, then what it writes
 				    */
@@ -61,6 +62,11 @@ struct virtio_kind {
 	u32 queues; /* at most VIRTIO_QUEUES */
 	/* The guest kicked one of the queues. On the runner, no lock held. True: again, please. */
 	bool (*notify)(struct virtio *d, u32 queue);
+	/*
+	 * Work that no vCPU asked for met missing memory, and may be tried again. On the runner of
+	 * a vCPU, no lock held. May be NULL.
+	 */
+	void (*retry)(struct virtio *d);
 	/*
 	 * Give back what the device has besides itself, or a part of it that takes no longer than
 	 * some 10 us. True: there is more. May be NULL.
@@ -98,6 +104,8 @@ int virtio_create(struct vm *vm, enum virtio_slot slot, const struct virtio_kind
 		  struct virtio **out);
 /* A part of it. True: there is more; false: d is gone. */
 bool virtio_destroy_step(struct virtio *d);
+/* Missing memory may be there now. On the runner of a vCPU. */
+void virtio_retry(struct virtio *d);
 /*
  * Power-on state. The VM is not running; after this the device touches no memory of it, also not
  * for others, until the VM runs again.
@@ -112,7 +120,7 @@ bool virtq_next(struct virtio *d, struct virtq *q);
 /*
  * Copy len bytes from the readable, or to the writable part of the chain at hand, offset bytes into
  * it; the part is at least that long. False: the guest has no (writable) memory there, the device
- * is broken now. Locked.
+ * is broken now; or it is missing, and the same is to be done again later (q->missing). Locked.
  */
 bool virtq_read(struct virtio *d, struct virtq *q, u64 offset, void *buf, size_t len) MUST_CHECK;
 bool virtq_write(struct virtio *d, struct virtq *q, u64 offset, const void *buf,

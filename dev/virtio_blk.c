@@ -98,13 +98,13 @@ static u8 request_status(struct virtio_blk *b)
 /* A new request. False: it is none. */
 static bool begin(struct virtio_blk *b, struct virtq *q)
 {
-	q->fresh = false;
 	if (q->readable < sizeof(b->header) || !q->writable)
 		return virtio_broken(&b->d, q,
 				     "%lu bytes to be read, %lu to be written: no block request",
 				     q->readable, q->writable);
 	if (!virtq_read(&b->d, q, 0, &b->header, sizeof(b->header)))
 		return false;
+	q->fresh = false;
 	switch (b->header.type) {
 	case VIRTIO_BLK_T_IN:
 		b->length = q->writable - 1;
@@ -155,10 +155,11 @@ static void finish(struct virtio_blk *b, struct virtq *q)
 {
 	u64 data = b->header.type == VIRTIO_BLK_T_OUT ? 0 : q->done, last = q->writable - 1;
 
+	if (!virtq_write(&b->d, q, last, &b->status, sizeof(b->status)))
+		return;
 	if (b->status != VIRTIO_BLK_S_OK)
 		b->d.errors++;
-	if (virtq_write(&b->d, q, last, &b->status, sizeof(b->status)))
-		virtq_done(&b->d, q, (u32)MIN(data == last ? data + 1 : data, ~0u));
+	virtq_done(&b->d, q, (u32)MIN(data == last ? data + 1 : data, ~0u));
 }
 
 /* What can be done at once of the request at hand; what it cost. */

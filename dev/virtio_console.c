@@ -46,6 +46,11 @@ static bool console_notify(struct virtio *d, u32 queue)
 	return false;
 }
 
+static void console_retry(struct virtio *d)
+{
+	console_notify(d, RECEIVE);
+}
+
 /* The UART's second receiver: see there. */
 static bool receive(void *arg, const u8 *bytes, size_t n, size_t *taken)
 {
@@ -73,6 +78,7 @@ static const struct virtio_kind kind = {
 	.id = VIRTIO_ID_CONSOLE,
 	.queues = 2,
 	.notify = console_notify,
+	.retry = console_retry,
 };
 
 int virtio_console_create(struct vm *vm, struct uart *uart, struct virtio **out)

@@ -19,6 +19,10 @@ struct virtio_net {
 	struct virtio_net_config config;
 	char name[VIRTIO_NET_NAME];
 	struct list node; /* among all cards */
+	/* A frame for which the driver's memory is missing; those that come meanwhile are dropped.
+	 */
+	u32 held;
+	u8 held_frame[FRAME_MAX];
 };
 _Static_assert(sizeof(struct virtio_net) <= VIRTIO_SIZE_MAX,
 	       "struct virtio_net outgrew its frames");
@@ -70,7 +74,25 @@ static void receive(struct virtio_net *n, u32 len)
 		q->done = len;
 		virtq_done(d, q, HEADER + len);
 	}
+	if (q->missing && !n->held) {
+		memcpy(n->held_frame, frame, len);
+		n->held = len;
+	}
 	spin_unlock(&d->lock);
+}
+
+static void net_retry(struct virtio *d)
+{
+	struct virtio_net *n = (struct virtio_net *)d;
+	u32 len;
+
+	spin_lock(&switch_lock);
+	len = n->held;
+	n->held = 0;
+	memcpy(frame, n->held_frame, len);
+	if (len)
+		receive(n, len);
+	spin_unlock(&switch_lock);
 }
 
 static bool is_for(const struct virtio_net *n, const u8 *mac)
@@ -129,6 +151,7 @@ static const struct virtio_kind kind = {
 	.id = VIRTIO_ID_NET,
 	.queues = 2,
 	.notify = net_notify,
+	.retry = net_retry,
 	.destroy = net_destroy,
 };
 

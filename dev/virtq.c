@@ -4,6 +4,8 @@
  * memory that the guest does not see: what was checked is what is used.
  */
 #include "dev/virtio.h"
+
+#include <asm-generic/errno.h>
 #include "virt/guestmem.h"
 
 #define AVAIL_IDX     offsetof(struct vring_avail, idx)
@@ -24,16 +26,27 @@ static const char *descriptor_fault(const struct virtq *q, const struct vring_de
 	return NULL;
 }
 
+/* Not broken: the same again when the memory is there. */
+static bool wait_for_memory(struct virtq *q)
+{
+	q->missing = true;
+	return false;
+}
+
 static bool fetch_descriptor(struct virtio *d, struct virtq *q, u16 at)
 {
 	struct vring_desc *s = &q->chain[q->nr];
 	const char *fault;
+	int err;
 
 	if (at >= q->size)
 		return virtio_broken(d, q, "descriptor %u, but there are %u", at, q->size);
 	if (q->nr == q->size)
 		return virtio_broken(d, q, "the chain from descriptor %u has a loop", q->head);
-	if (guest_read(d->vm, GPA(q->desc + at * sizeof(*s)), s, sizeof(*s)))
+	err = guest_read(d->vm, GPA(q->desc + at * sizeof(*s)), s, sizeof(*s));
+	if (err == -EAGAIN)
+		return wait_for_memory(q);
+	if (err)
 		return virtio_broken(d, q, "no memory for descriptor %u at gpa %#lx", at,
 				     q->desc + at * sizeof(*s));
 	fault = descriptor_fault(q, s);
@@ -65,31 +78,52 @@ static bool fetch_chain(struct virtio *d, struct virtq *q)
 	return true;
 }
 
+static bool no_available(struct virtio *d, struct virtq *q, int err)
+{
+	if (err == -EAGAIN)
+		return wait_for_memory(q);
+	return virtio_broken(d, q, "no memory for the available ring at gpa %#lx", q->avail);
+}
+
+/* Of the chain that is done next. */
+static gpa_t used_elem(const struct virtq *q)
+{
+	return GPA(q->used + USED_ENTRY +
+		   RING_AT(q, q->next_used) * sizeof(struct vring_used_elem));
+}
+
 bool virtq_next(struct virtio *d, struct virtq *q)
 {
 	u16 index, waiting;
+	int err;
 
-	if (!virtio_live(d) || !q->ready)
+	if (!virtio_live(d) || !q->ready || q->missing)
 		return false;
 	if (q->busy)
 		return true;
-	if (guest_read(d->vm, GPA(q->avail + AVAIL_IDX), &index, sizeof(index)))
-		return virtio_broken(d, q, "no memory for the available ring at gpa %#lx",
-				     q->avail);
+	err = guest_read(d->vm, GPA(q->avail + AVAIL_IDX), &index, sizeof(index));
+	if (err)
+		return no_available(d, q, err);
 	waiting = index - q->next_avail;
 	if (!waiting)
 		return false;
 	if (waiting > q->size)
 		return virtio_broken(d, q, "available index jumps from %u to %u", q->next_avail,
 				     index);
-	if (guest_read(
-		    d->vm,
-		    GPA(q->avail + AVAIL_ENTRY + RING_AT(q, q->next_avail) * sizeof(q->next_avail)),
-		    &q->head, sizeof(q->head)))
-		return virtio_broken(d, q, "no memory for the available ring at gpa %#lx",
-				     q->avail);
+	err = guest_read(
+		d->vm,
+		GPA(q->avail + AVAIL_ENTRY + RING_AT(q, q->next_avail) * sizeof(q->next_avail)),
+		&q->head, sizeof(q->head));
+	if (err)
+		return no_available(d, q, err);
+	/* When the chain is done it is too late to wait: nothing is done twice. */
+	if (guest_touch(d->vm, used_elem(q), sizeof(struct vring_used_elem)) == -EAGAIN ||
+	    guest_touch(d->vm, GPA(q->used + USED_IDX), sizeof(index)) == -EAGAIN)
+		return wait_for_memory(q);
+	if (!fetch_chain(d, q))
+		return false;
 	q->next_avail++;
-	return fetch_chain(d, q);
+	return true;
 }
 
 bool virtq_serve(struct virtio *d, struct virtq *q, u32 (*serve)(struct virtio *d, struct virtq *q))
@@ -120,6 +154,8 @@ static bool copy(struct virtio *d, struct virtq *q, u32 first, u64 offset, u8 *t
 		n = MIN(len, s->len - offset);
 		err = to ? guest_read(d->vm, GPA(s->addr + offset), to, n)
 			 : guest_write(d->vm, GPA(s->addr + offset), from, n);
+		if (err == -EAGAIN)
+			return wait_for_memory(q);
 		if (err)
 			return virtio_broken(d, q, "a buffer at gpa %#lx, length %u, is not %s",
 					     (u64)s->addr, s->len,
@@ -149,8 +185,7 @@ void virtq_done(struct virtio *d, struct virtq *q, u32 written)
 
 	q->busy = false;
 	d->bytes += q->done;
-	if (guest_write(d->vm, GPA(q->used + USED_ENTRY + RING_AT(q, q->next_used) * sizeof(elem)),
-			&elem, sizeof(elem)) ||
+	if (guest_write(d->vm, used_elem(q), &elem, sizeof(elem)) ||
 	    guest_write(d->vm, GPA(q->used + USED_IDX), &index, sizeof(index))) {
 		virtio_broken(d, q, "the used ring at gpa %#lx is not in writable memory", q->used);
 		return;

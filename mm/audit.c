@@ -89,7 +89,7 @@ static u64 foreign_owner(const struct stage2 *s, pfn_t pfn, u8 level)
 		struct frame_owner owner = frame_owner_peek(at);
 
 		if ((owner.kind != FRAME_GUEST && owner.kind != FRAME_QUARANTINE) ||
-		    (s->env->private_frames && owner.vm != s->vm))
+		    (s->env->private_frames && owner.vm != s->vm && owner.vm != VM_NONE))
 			return owner_value(owner.kind, owner.vm);
 		if (!extent_of(at)->heads)
 			i |= EXTENT_FRAMES - 1;

@@ -3,33 +3,31 @@
  * Backing objects: memory with a life of its own. Slots (virt/slots.h) show ranges of an object to
  * VMs, several slots may show the same one.
  *
- *	entries, one for each 2 MiB of the object (a "part")
- *	[ EMPTY | RESERVED | CLAIMED | PRESENT | TABLE | POISON ... ]
- *		    |                     |       |
- *		 frames, without       frames    [ the same states: one word for each 4 KiB ]
- *		 contents yet
+ *	words, one for each 2 MiB of the object (a "part")
+ *	[ PRESENT | ZERO | MISSING | BUSY | POISON | TABLE | ... ]
+ *						  |
+ *				       [ the same, one for each 4 KiB ]
  *
- * A word is the address of the memory (in Corbel's direct map) and a state. Only compare-and-swap
- * changes one, so that faults on different parts never meet: whoever takes a word to CLAIMED puts
- * the contents in, everybody else waits for that one. No lock is taken by who finds it PRESENT.
+ * A word is the address of the memory (in Corbel's direct map), or of the table, and a state. The
+ * memory is set aside when the object is made; what the states tell is whether it has contents:
  *
- *	EMPTY ----> CLAIMED ----> PRESENT, PRESENT + READONLY	(contents are there)
- *	RESERVED -> CLAIMED ----> POISON			(they never will be)
- *	    ^----------'  given up: the fetch failed, or whoever waited for it has gone
+ *	ZERO ------> BUSY -> PRESENT	who touches it first clears it; others spin that long
+ *	MISSING ---> BUSY -> PRESENT	its contents come from elsewhere; others wait
+ *	   ^----------'			given up: the fetch failed, or who made it has gone
+ *	MISSING ---> ZERO, READONLY, POISON	as who resolves it says
  *
- * Contents come from one of these:
- *	zero	by the CPU that faults, at once; spinning is bounded by the time to clear 2 MiB
- *	source	an object with a source is fetched from there, a piece at a time, see below
- *	hand	by who resolves: the monitor's `populate`, a loader that writes a kernel
+ * Only compare-and-swap changes a word, so faults on different parts never meet: who takes a word
+ * to BUSY puts the contents in. No lock is taken by anybody.
  */
 #pragma once
 
 #include "lib/addr.h"
+#include "lib/list.h"
 #include "mm/frames.h"
 
 /*
  * One fetch that is under way: who needs the piece first has claimed it, and makes all the calls;
- * everybody else who needs it waits for that.
+ * everybody else who needs it waits for that. The beginning is all zero.
  */
 struct backing_fetch {
 	u64 offset;   /* of the piece in the object, a multiple of the source's piece size */
@@ -47,11 +45,12 @@ struct backing_fetch {
  * up, and the VMs that wait for it stop with a memory fault that names the source. The source must
  * write zeroes where its image says nothing.
  *
- * Context: the claimer's, in its own time: a vCPU's turn on any CPU, or a task; interrupts on, no
- * lock held. Different pieces are fetched by several CPUs at once; consecutive calls for one piece
- * may come from different CPUs, never at the same time. A fetch may be abandoned between two calls,
- * without a word, and begun anew later: it must hold nothing outside of f->state and f->to. Not
- * allowed in fetch(): waiting, IPIs, guest memory, allocation that it could lose by that.
+ * Context: the claimer's, in its own time: a vCPU's turn on any CPU, or a task; interrupts on or
+ * off, no lock held. Different pieces are fetched by several CPUs at once; consecutive calls for
+ * one piece may come from different CPUs, never at the same time. A fetch may be abandoned between
+ * two calls, without a word, and begun anew later: it must hold nothing outside of f->state and
+ * f->to. Not allowed in fetch(): waiting, IPIs, guest memory, allocation that it could lose by
+ * that.
  */
 struct backing_source {
 	const char *name; /* for messages: "image foo.cbl" */
@@ -59,14 +58,90 @@ struct backing_source {
 	int (*fetch)(const struct backing_source *source, struct backing_fetch *f);
 };
 
+enum backing_state {
+	BACKING_PRESENT,
+	BACKING_ZERO,	  /* to be cleared by who touches it first */
+	BACKING_MISSING,  /* contents come from elsewhere */
+	BACKING_CLEARING, /* BUSY, for a moment: spin */
+	BACKING_FETCHING, /* BUSY, for longer: wait */
+	BACKING_READONLY, /* there, and nobody may write it */
+	BACKING_POISON,	  /* lost: a memory error, to who touches it */
+	BACKING_TABLE,
+};
+#define BACKING_STATE 7ull
+
+struct backing {
+	char name[32];	  /* of a [memory] section; empty: a VM's own */
+	struct list node; /* the owner's */
+	void *vm;	  /* whose own it is; NULL: it may be shown to several. virt's */
+	u64 size;	  /* bytes, a multiple of 4 KiB */
+	u16 owner;	  /* of its frames: the VM, or VM_NONE */
+	bool lost; /* mapped by a VM whose structures were damaged: frames are never reused */
+	u32 parts; /* that are left, while it is being freed */
+	u32 users; /* slots and fetches under way; atomic */
+	const struct backing_source *source; /* NULL: none. Set before anybody uses it */
+	u64 fetched;			     /* pieces that came from there; atomic */
+	u64 words[];
+};
+
+static inline u8 backing_state(u64 word)
+{
+	return word & BACKING_STATE;
+}
+
+/* The memory of a word that is no table. */
+static inline u8 *backing_memory(u64 word)
+{
+	return (u8 *)(uintptr_t)(word & ~BACKING_STATE);
+}
+
 /*
- * A slice of fetching the piece that holds `offset`, for its object. *f is all zero at first, and
- * the caller's until it is done. 0: the contents are there, whoever brought them; -EAGAIN: call
- * again; -EBUSY: somebody else is at it; -EIO and others: it can't be had. Context as for fetch():
- * for a vCPU that waits, and for a task that fetches ahead (a recorded hot set: one piece after the
- * other, a slice at a time). Wakes who waits for the piece.
+ * An object of `size` bytes, whose frames (FRAME_GUEST) are owned by `owner`; contiguous and
+ * aligned in each GiB where there is room. All MISSING, or with `zero` all ZERO. 0; -EINVAL: no
+ * multiple of 4 KiB; -ENOSPC: above 500 GiB; -ENOMEM, and nothing is left behind.
  */
-struct backing;
+int backing_create(u64 size, u16 owner, bool zero, struct backing **out);
+/*
+ * Up to a GiB of its memory goes back. False: nothing is left, *b is gone. No users; nothing of it
+ * is mapped.
+ */
+bool backing_free_step(struct backing *b);
+/* As after creation. Nothing of it is mapped, nobody uses it meanwhile. */
+void backing_reset(struct backing *b, bool zero);
+
+/* The word for an offset, and how much it stands for (2: the part, 1: a page). Any context. */
+u64 *backing_word(const struct backing *b, u64 offset, u8 *level);
+/*
+ * Bring a word whose state is ZERO or CLEARING on, or MISSING if that is the same; by any CPU, not
+ * from interrupt context. Returns the word as it is afterwards: PRESENT, or whatever it has become
+ * meanwhile.
+ */
+u64 backing_touch(u64 *word, u8 level, bool missing_is_zero);
+
+enum backing_fill {
+	FILL_ZERO,
+	FILL_COPY,
+	FILL_READONLY,
+	FILL_POISON,
+	FILL_WRITABLE, /* what is READONLY becomes PRESENT; whoever maps it unmaps it afterwards */
+};
+/*
+ * What is MISSING in [offset, offset + size), which is page aligned and inside, gets contents: zero
+ * (also FILL_READONLY), those at `from` (size bytes), or none ever. What is not missing stays as it
+ * is. 0 if anything changed; -EEXIST: nothing is missing (or read-only, for FILL_WRITABLE); -EBUSY:
+ * it is being fetched; -ENOMEM: no table; -EOPNOTSUPP: a part of a piece that its source delivers
+ * as a whole. Nothing is woken: memory_resolved() does (virt/memfault.h). For MISSING pages only a
+ * table is ever made.
+ */
+int backing_fill(struct backing *b, u64 offset, u64 size, enum backing_fill how, const void *from);
+
+/*
+ * A slice of fetching the piece that holds `offset`, for an object that has a source. *f is all
+ * zero at first, and the caller's until it is done. 0: this call was the last, the contents are
+ * there; -EAGAIN: call again; -EBUSY: somebody else is at it; -EEXIST: it is not missing; -EIO and
+ * others: it can't be had. After 0 and -EIO: memory_resolved() for [f->offset, f->offset +
+ * f->size). For a vCPU that waits, and for tasks that fetch ahead (a recorded hot set).
+ */
 int backing_fetch(struct backing *b, u64 offset, struct backing_fetch *f) MUST_CHECK;
-/* No more calls with *f: what it had claimed is anybody's again. Nothing, if nothing is claimed. */
+/* No more calls: what it had claimed is MISSING again. Nothing, if nothing is claimed. */
 void backing_fetch_drop(struct backing *b, struct backing_fetch *f);

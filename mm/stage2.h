@@ -85,7 +85,7 @@ struct stage2_env {
 	 * each leaf that comes is reported once, and once when it goes. May be NULL.
 	 */
 	void (*changed)(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry);
-	bool private_frames; /* only frames of owner s->vm are mapped; others are damage */
+	bool private_frames; /* only frames of s->vm, or of no VM, are mapped; others are damage */
 };
 
 struct stage2 {

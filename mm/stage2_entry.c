@@ -135,7 +135,7 @@ static bool store(const struct change *c)
 
 static bool may_map(const struct stage2 *s, const struct rmap_op *op)
 {
-	return !s->env->private_frames || op->owner.vm == s->vm;
+	return !s->env->private_frames || op->owner.vm == s->vm || op->owner.vm == VM_NONE;
 }
 
 /* The leaf comes: first its key, and who loses the race takes it back. */

@@ -22,12 +22,14 @@
 #define CR0_LOADS_PDPTES (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)
 #define CR4_LOADS_PDPTES (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)
 
+/* If they are missing, the entry waits for them. */
 static bool pdptes_bad(struct vcpu *v, u64 cr0, u64 cr3, u64 cr4)
 {
 	u64 pdptes[4];
 
 	return virt_ops->loads_pdptes && cr0 & X86_CR0_PG && cr4 & X86_CR4_PAE &&
-	       !(virt_ops->get_reg(v, VR_EFER) & EFER_LME) && guest_read_pdptes(v, cr3, pdptes);
+	       !(virt_ops->get_reg(v, VR_EFER) & EFER_LME) &&
+	       guest_read_pdptes(v, cr3, pdptes) == -EINVAL;
 }
 
 int guest_set_cr0(struct vcpu *v, u64 value)

@@ -11,6 +11,7 @@
 #include "virt/msr_policy.h"
 #include "virt/ops.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 
 #define KVM_ENOSYS 1000
 /* SDM "First Instruction Executed"; FFFF:0000 has a stub, dev/platform.c */
@@ -107,10 +108,12 @@ static void exit_rdmsr(struct vcpu *v)
 
 static void exit_wrmsr(struct vcpu *v)
 {
-	if (guest_wrmsr(v, (u32)v->gpr[RCX], (u32)v->gpr[RAX] | v->gpr[RDX] << 32))
-		vcpu_gp(v);
-	else
+	int err = guest_wrmsr(v, (u32)v->gpr[RCX], (u32)v->gpr[RAX] | v->gpr[RDX] << 32);
+
+	if (!err)
 		vcpu_skip(v);
+	else if (err != -EAGAIN) /* it waits for memory: the same again */
+		vcpu_gp(v);
 }
 
 static void exit_hlt(struct vcpu *v)
@@ -147,6 +150,27 @@ static void no_memory(struct vcpu *v)
 		mmio_execute(v);
 }
 
+/* The memory is there and can't be used like this; waits, or stops the VM. */
+static void denied(struct vcpu *v, u8 kind)
+{
+	const struct memory_fault fault = { .gpa = v->exit.fault.gpa,
+					    .access = v->exit.fault.access,
+					    .kind = kind,
+					    .gva = v->exit.fault.gva,
+					    .gva_valid = v->exit.fault.gva_valid,
+					    .walk = v->exit.fault.walk };
+	const struct memslot *s = vm_slot(v->vm, fault.gpa);
+
+	/*
+	 * A write to a read-only slot does nothing, as on a PC's ROM; the guest's tables can't be
+	 * there.
+	 */
+	if (kind == MEMORY_READONLY && s && s->flags & SLOT_READONLY && !fault.walk)
+		mmio_execute(v);
+	else
+		memory_fault(v, &fault);
+}
+
 /* The 2 MiB around gfn become leaves of 4 KiB, in which the guest may execute. 0 or -ENOMEM. */
 static int map_exec(struct vm *vm, u64 gfn, u64 pfn)
 {
@@ -167,57 +191,63 @@ static int map_exec(struct vm *vm, u64 gfn, u64 pfn)
  * smaller one. A GiB that has been mapped in leaves of 2 MiB becomes one leaf, unless another CPU
  * is at it.
  */
-static int map_piece(struct vm *vm, gpa_t gpa, pfn_t pfn, u8 prot, u8 level, u8 access)
+static int map_piece(struct vm *vm, gpa_t gpa, const struct guest_frame *f, u8 access)
 {
-	bool exec_4k = level > 1 && x_split == X_SPLIT_ON;
+	bool exec_4k = f->level > 1 && x_split == X_SPLIT_ON;
 	u64 gfn = gpa_gfn(gpa).v;
 	struct flush_debt debt;
 	int err = -EEXIST;
 
-	for (; err == -EEXIST && level; level--) {
-		err = stage2_map_leaf(&vm->stage2, GFN(gfn), pfn,
-				      exec_4k && level > 1 ? prot & ~S2_X : prot, level);
+	for (u8 level = f->level; err == -EEXIST && level; level--) {
+		err = stage2_map_leaf(&vm->stage2, GFN(gfn), f->pfn,
+				      exec_4k && level > 1 ? f->prot & ~S2_X : f->prot, level);
 		if (!err && level == 3 && !stage2_merge(&vm->stage2, GFN(gfn), 3, &debt))
 			vm_pay_flush(vm, &debt);
 	}
-	if ((!err || err == -EEXIST) && exec_4k && access == ACCESS_X && prot & S2_X)
-		err = map_exec(vm, gfn, pfn.v);
+	if ((!err || err == -EEXIST) && exec_4k && access == ACCESS_X && f->prot & S2_X)
+		err = map_exec(vm, gfn, f->pfn.v);
 	return err;
+}
+
+/* In a slot that is logged, the leaf stands there without the right to write. */
+static void make_writable(struct vm *vm, gpa_t gpa, u8 prot)
+{
+	struct flush_debt debt;
+	int err = stage2_protect(&vm->stage2, gpa_gfn(gpa), 1, prot, &debt);
+
+	if (err)
+		vm_stop(vm, STOP_INTERNAL, "cannot protect gpa %#lx: error %d", gpa.v, err);
+	if (debt.generation)
+		vm_pay_flush(vm, &debt);
 }
 
 static void exit_stage2_fault(struct vcpu *v)
 {
 	gpa_t gpa = v->exit.fault.gpa;
-	pfn_t pfn;
-	u8 prot, level;
+	struct guest_frame f;
+	u8 kind = guest_frame(v->vm, gpa, v->exit.fault.access, &f);
 	int err;
 
-	if (guest_frame(v->vm, gpa, &pfn, &prot, &level)) {
+	if (kind == MEMORY_NO_MEMORY) {
 		no_memory(v);
 		return;
 	}
-	if (v->exit.fault.access == ACCESS_W && !(prot & S2_W)) {
-		/*
-		 * A write to read-only memory does nothing, as on a PC's ROM; the guest's tables
-		 * can't be there.
-		 */
-		if (v->exit.fault.walk) {
-			trace_memory_fault(v);
-			vm_stop(v->vm, STOP_MEMORY_FAULT,
-				"has page tables in read-only memory at gpa %#lx", gpa.v);
-		} else {
-			mmio_execute(v);
-		}
+	if (kind != MEMORY_OK) {
+		denied(v, kind);
 		return;
 	}
-	err = map_piece(v->vm, gpa, pfn, prot, level, v->exit.fault.access);
-	vcpu_trace(v, TRACE_MAP, level, gpa_gfn(gpa).v, pfn.v);
+	err = map_piece(v->vm, gpa, &f, v->exit.fault.access);
+	vcpu_trace(v, TRACE_MAP, f.level, gpa_gfn(gpa).v, f.pfn.v);
 	/*
 	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
 	 * tells.
 	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
+	if (err == -EEXIST && f.logged)
+		make_writable(v->vm, gpa, f.prot);
+	if (f.logged)
+		guest_logged(v->vm, gpa);
 }
 
 /*

@@ -14,26 +14,19 @@ enum copy { COPY_CHECK, COPY_READ, COPY_WRITE };
 static int copy_piece(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 *buf, size_t n,
 		      enum copy what, u8 access, struct walk_fault *fault)
 {
-	struct memslot *s;
+	u8 moves = access == ACCESS_W ? ACCESS_W : ACCESS_R;
+	struct guest_denied why;
 	gpa_t gpa;
-	int err;
 
 	if (guest_walk_mmu(v, m, linear, access, m->cpl, &gpa, fault))
 		return -EFAULT;
-	switch (what) {
-	case COPY_READ:
-		err = guest_read(v->vm, gpa, buf, n);
-		break;
-	case COPY_WRITE:
-		err = guest_write(v->vm, gpa, buf, n);
-		break;
-	default:
-		s = vm_slot(v->vm, gpa);
-		err = s && s->prot & S2_W ? 0 : -EFAULT;
-	}
-	if (err)
-		*fault = (struct walk_fault){ .stage2 = true, .gpa = gpa, .gva = linear };
-	return err;
+	if (what == COPY_CHECK ? guest_ready(v->vm, gpa, n, moves, &why)
+			       : guest_copy(v->vm, gpa, buf, n, moves, &why))
+		return 0;
+	*fault = (struct walk_fault){
+		.stage2 = true, .gpa = why.gpa, .kind = why.kind, .access = access, .gva = linear
+	};
+	return -EFAULT;
 }
 
 static int copy_linear(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 *buf, size_t len,
@@ -151,10 +144,10 @@ static inline void compare(struct vcpu *v, u64 bias, u64 gpa, const struct insn_
 }
 
 /* As fast_bias(), in whatever slot; *s is tried first. */
-static u64 any_bias(struct vcpu *v, struct memslot **s, u64 gpa)
+static u64 any_bias(struct vcpu *v, const struct memslot **s, u64 gpa)
 {
 	if (!slot_has(*s, gpa)) {
-		struct memslot *other = vm_slot(v->vm, GPA(gpa));
+		const struct memslot *other = vm_slot(v->vm, GPA(gpa));
 
 		if (!other || !(other->prot & S2_R))
 			return 0;
@@ -166,7 +159,7 @@ static u64 any_bias(struct vcpu *v, struct memslot **s, u64 gpa)
 /* The leaf lies elsewhere than the tables, or is of 4 KiB. */
 static NOINLINE void compare_leaf(struct vcpu *v, u64 gpa, const struct insn_pattern *insn)
 {
-	struct memslot *s = v->slot_hint;
+	const struct memslot *s = v->slot_hint;
 	u64 bias = any_bias(v, &s, gpa);
 
 	if (bias)
@@ -176,7 +169,7 @@ static NOINLINE void compare_leaf(struct vcpu *v, u64 gpa, const struct insn_pat
 /* The tables are in more than one slot, or a leaf is of 1 GiB: step by step. */
 static NOINLINE void compare_scattered(struct vcpu *v, u64 cr3, const struct insn_pattern *insn)
 {
-	struct memslot *s = v->slot_hint;
+	const struct memslot *s = v->slot_hint;
 	u64 entry = cr3, gpa, bias;
 
 	for (u32 shift = 39;; shift -= 9) {

@@ -2,41 +2,77 @@
 /*
  * Guest physical memory: checked, and copied once.
  *
- * Slots don't change while the VM runs, so a range that was found good stays good: a write looks at
- * the whole range first and changes nothing if some byte of it can't be written.
+ * A range that was found good stays good: memory that is there does not go, and the slots are
+ * looked at once. So a write looks at the whole range first and changes nothing if some byte of it
+ * can't be written.
  */
 #include "virt/guestmem.h"
 #include "lib/error.h"
 #include "lib/string.h"
 #include "virt/slotmem.h"
 
-/* Errors here are what guests can cause, so they are not traced. */
-static bool range_ok(struct vm *vm, u64 gpa, u64 len, u8 prot)
+/* A loader brings what is missing where it writes: a VM that runs is none of its business. */
+static bool supply(struct vm *vm, const struct memslot *s, u64 gpa)
 {
+	struct backing_fetch f = { 0 };
+	u64 offset = s->offset + (gpa - s->gpa.v);
+	int err;
+
+	if (READ_ONCE(vm->state) == VM_RUNNING)
+		return false;
+	if (!s->backing->source)
+		return !backing_fill(s->backing, ALIGN_DOWN(offset, PAGE_SIZE), PAGE_SIZE,
+				     FILL_ZERO, NULL);
+	do
+		err = backing_fetch(s->backing, offset, &f);
+	while (err == -EAGAIN);
+	return !err;
+}
+
+/* The memory at gpa, for what `span` says: up to the end of the 2 MiB, the page or the slot. */
+static u8 *memory_at(struct vm *vm, const struct memslot *s, u64 gpa, u8 access, u64 *span,
+		     u8 *kind)
+{
+	u64 bias = slot_bias(s, slot_part(s, gpa)), in_slot = s->gpa.v + s->size - gpa;
+	struct slot_memory m = { .kind = MEMORY_OK, .level = 2 };
+
+	if (likely(bias)) {
+		m.ptr = (u8 *)(uintptr_t)(bias + gpa);
+	} else {
+		slot_memory(s, gpa, access, &m);
+		if (m.kind == MEMORY_MISSING && access == ACCESS_W && supply(vm, s, gpa))
+			slot_memory(s, gpa, access, &m);
+	}
+	*kind = m.kind;
+	*span = MIN(in_slot,
+		    m.level == 2 ? EXTENT_SIZE - gpa % EXTENT_SIZE : PAGE_SIZE - gpa % PAGE_SIZE);
+	return m.ptr;
+}
+
+/* Errors here are what guests can cause, so they are not traced. */
+static bool range_ready(struct vm *vm, const struct slot_map *slots, u64 gpa, u64 len, u8 access,
+			struct guest_denied *why)
+{
+	*why = (struct guest_denied){ .gpa = GPA(gpa), .kind = MEMORY_NO_MEMORY };
 	if (len && gpa + len - 1 < gpa)
 		return false;
 	while (len) {
-		const struct memslot *s = vm_slot(vm, GPA(gpa));
+		const struct memslot *s = slot_find(slots, gpa);
 		u64 n;
 
-		if (!s || (s->prot & prot) != prot)
+		*why = (struct guest_denied){ .gpa = GPA(gpa), .kind = MEMORY_NO_MEMORY };
+		if (!s)
 			return false;
-		n = MIN(len, s->gpa.v + s->size - gpa);
+		why->kind = MEMORY_READONLY;
+		if (access == ACCESS_W && !(s->prot & S2_W))
+			return false;
+		if (!memory_at(vm, s, gpa, access, &n, &why->kind))
+			return false;
+		n = MIN(len, n);
 		gpa += n;
 		len -= n;
 	}
 	return true;
-}
-
-/* A piece of a good range that is contiguous in host memory: its address; *len is cut to its size.
- */
-static u8 *piece(struct vm *vm, u64 gpa, size_t *len)
-{
-	struct memslot *s = vm_slot(vm, GPA(gpa));
-	u64 in_slot = s->gpa.v + s->size - gpa, in_extent = EXTENT_SIZE - gpa % EXTENT_SIZE;
-
-	*len = MIN(*len, MIN(in_slot, in_extent));
-	return slot_ptr(s, gpa);
 }
 
 /* A ring's index is read while the guest writes it, and the reverse: never in two halves. */
@@ -48,44 +84,71 @@ static void copy(void *dst, const void *src, size_t n)
 		memcpy(dst, src, n);
 }
 
+bool guest_copy(struct vm *vm, gpa_t gpa, void *buf, size_t len, u8 access,
+		struct guest_denied *why)
+{
+	const struct slot_map *slots = vm_slots(vm);
+
+	if (!range_ready(vm, slots, gpa.v, len, access, why))
+		return false;
+	for (u64 at = gpa.v, end = gpa.v + len, n; at < end; at += n) {
+		const struct memslot *s = slot_find(slots, at);
+		u8 kind, *ptr = memory_at(vm, s, at, access, &n, &kind), *part;
+
+		n = MIN(n, end - at);
+		part = (u8 *)buf + (at - gpa.v);
+		if (access != ACCESS_W) {
+			copy(part, ptr, n);
+			continue;
+		}
+		copy(ptr, part, n);
+		slot_dirty(s, at, n);
+	}
+	return true;
+}
+
+bool guest_ready(struct vm *vm, gpa_t gpa, u64 len, u8 access, struct guest_denied *why)
+{
+	return range_ready(vm, vm_slots(vm), gpa.v, len, access, why);
+}
+
+static int failed(struct vm *vm, u8 access, const struct guest_denied *why)
+{
+	return memory_access_failed(vm, why->gpa, access, why->kind);
+}
+
 int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
-	u8 *to = dst;
+	struct guest_denied why;
 
-	if (!range_ok(vm, gpa.v, len, S2_R))
-		return -EFAULT;
-	for (size_t done = 0, n; done < len; done += n) {
-		n = len - done;
-		const u8 *from = piece(vm, gpa.v + done, &n);
-		copy(to + done, from, n);
-	}
-	return 0;
+	return guest_copy(vm, gpa, dst, len, ACCESS_R, &why) ? 0 : failed(vm, ACCESS_R, &why);
 }
 
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
-	const u8 *from = src;
+	struct guest_denied why;
 
-	if (!range_ok(vm, gpa.v, len, S2_W))
-		return -EFAULT;
-	for (size_t done = 0, n; done < len; done += n) {
-		n = len - done;
-		u8 *to = piece(vm, gpa.v + done, &n);
-		copy(to, from + done, n);
-	}
-	return 0;
+	/* only read from: ACCESS_W */
+	return guest_copy(vm, gpa, (void *)src, len, ACCESS_W, &why) ? 0
+								     : failed(vm, ACCESS_W, &why);
+}
+
+int guest_touch(struct vm *vm, gpa_t gpa, size_t len)
+{
+	struct guest_denied why;
+
+	return guest_ready(vm, gpa, len, ACCESS_W, &why) ? 0 : failed(vm, ACCESS_W, &why);
 }
 
 int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len)
 {
-	if (!range_ok(vm, gpa.v, len, S2_W))
-		return -EFAULT;
-	for (size_t done = 0, n; done < len; done += n) {
-		n = len - done;
-		u8 *to = piece(vm, gpa.v + done, &n);
-		memset(to, byte, n);
-	}
-	return 0;
+	u8 bytes[256];
+	int err = 0;
+
+	memset(bytes, byte, sizeof(bytes));
+	for (size_t done = 0; !err && done < len; done += sizeof(bytes))
+		err = guest_write(vm, GPA(gpa.v + done), bytes, MIN(len - done, sizeof(bytes)));
+	return err;
 }
 
 /* Does the slot cover the aligned piece of that size around gpa? */
@@ -97,31 +160,55 @@ static bool slot_covers(const struct memslot *s, u64 gpa, u64 size)
 }
 
 /*
- * Is the GiB around gpa one piece of the host, and all of it clean? Clearing the rest would take a
+ * Is the GiB around gpa one piece of the host, and all of it there? Clearing the rest would take a
  * tenth of a second, so one leaf comes when the last extent has been touched. That one is looked at
  * first: a guest that goes through its memory upwards needs no search.
  */
 static bool whole_gib(const struct memslot *s, u64 gpa, pfn_t pfn)
 {
-	u32 first = slot_extent(s, ALIGN_DOWN(gpa, GIB)), last = first + GIB / EXTENT_SIZE - 1;
-	u64 bias = extent_bias(s, last);
+	u32 first = slot_part(s, ALIGN_DOWN(gpa, GIB)), last = first + GIB / EXTENT_SIZE - 1;
+	u64 bias = slot_bias(s, last);
 
 	while (bias && last-- > first)
-		if (extent_bias(s, last) != bias)
+		if (slot_bias(s, last) != bias)
 			return false;
 	return bias && !((gpa_gfn(GPA(gpa)).v ^ pfn.v) & (GIB / PAGE_SIZE - 1));
 }
 
-int guest_frame(struct vm *vm, gpa_t gpa, pfn_t *pfn, u8 *prot, u8 *level)
+/* In a slot that is logged, pages are mapped one by one, writable by a write. */
+static void log_access(u8 access, struct guest_frame *out)
 {
-	struct memslot *s = vm_slot(vm, gpa);
+	out->level = 1;
+	out->logged = access == ACCESS_W;
+	if (!out->logged)
+		out->prot &= (u8)~S2_W;
+}
+
+enum memory_fault_kind guest_frame(struct vm *vm, gpa_t gpa, u8 access, struct guest_frame *out)
+{
+	const struct memslot *s = vm_slot(vm, gpa);
+	struct slot_memory m;
 
 	if (!s)
-		return -EFAULT;
-	*pfn = hpa_pfn(ptr_hpa(slot_ptr(s, gpa.v)));
-	*prot = s->prot;
-	*level = slot_covers(s, gpa.v, EXTENT_SIZE) ? 2 : 1;
-	if (slot_covers(s, gpa.v, GIB) && whole_gib(s, gpa.v, *pfn))
-		*level = 3;
-	return 0;
+		return MEMORY_NO_MEMORY;
+	slot_memory(s, gpa.v, access, &m);
+	if (m.kind != MEMORY_OK)
+		return m.kind;
+	*out = (struct guest_frame){ .pfn = hpa_pfn(ptr_hpa(m.ptr)), .prot = s->prot };
+	out->level = m.level == 2 && slot_covers(s, gpa.v, EXTENT_SIZE) ? 2 : 1;
+	if (slot_covers(s, gpa.v, GIB) && whole_gib(s, gpa.v, out->pfn))
+		out->level = 3;
+	if (!m.writable)
+		out->prot &= (u8)~S2_W;
+	if (s->dirty)
+		log_access(access, out);
+	return MEMORY_OK;
+}
+
+void guest_logged(struct vm *vm, gpa_t gpa)
+{
+	const struct memslot *s = vm_slot(vm, gpa);
+
+	if (s)
+		slot_dirty(s, gpa.v, 1);
 }

@@ -5,32 +5,48 @@
  */
 #pragma once
 
+#include "virt/memfault.h"
 #include "virt/vm.h"
 
 /*
- * Copy from or to guest physical memory. 0, or -EFAULT: some byte has no memory, or may not be
- * written (nothing was written). Two aligned bytes move at once, whatever the guest's CPUs do
- * meanwhile.
+ * Copy from or to guest physical memory. 0; -EFAULT: some byte has no memory, or may not be written
+ * (nothing was written); -EAGAIN: some of it is missing (nothing was written). The vCPU that runs
+ * on this CPU then waits for it, if it is the VM's: whoever gets this leaves everything so that the
+ * same instruction can be executed again. Two aligned bytes move at once, whatever the guest's CPUs
+ * do meanwhile. What is missing when the VM does not run is supplied by who writes it: a loader.
  */
 int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len) MUST_CHECK;
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) MUST_CHECK;
+/* The range is there, and may be written; errors as guest_write. Nothing changes. */
+int guest_touch(struct vm *vm, gpa_t gpa, size_t len) MUST_CHECK;
 int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len) MUST_CHECK;
 
+/* What a stage-2 fault is to map. */
+struct guest_frame {
+	pfn_t pfn;   /* of the 4 KiB page */
+	u8 prot;     /* enum s2_prot */
+	u8 level;    /* of the contiguous piece around it that is there: 1 (4 KiB) to 3 (1 GiB) */
+	bool logged; /* the leaf gets its right to write by this: guest_logged() when it is there */
+};
+/* For an access (enum access). MEMORY_OK, or why the memory can't be used as it is. */
+enum memory_fault_kind guest_frame(struct vm *vm, gpa_t gpa, u8 access, struct guest_frame *out);
 /*
- * Make the frame behind a gpa present and clean. 0 and the host frame of this 4 KiB page, with the
- * size of the contiguous piece in *level (1: 4 KiB, 2: 2 MiB, 3: 1 GiB, of which all is clean);
- * -EFAULT: no slot.
+ * The page is dirty. After a leaf became writable, before the guest goes on: who clears the log in
+ * between takes the right away again, or sees this at the next look.
  */
-int guest_frame(struct vm *vm, gpa_t gpa, pfn_t *pfn, u8 *prot, u8 *level);
+void guest_logged(struct vm *vm, gpa_t gpa);
 
 /*
- * Exactly one of: stage2 (no memory behind gpa), noncanonical (#GP, or #SS for a stack access),
- * else #PF with error.
+ * Exactly one of: stage2 (no memory behind gpa that can be used), noncanonical (#GP, or #SS for a
+ * stack access), else #PF with error.
  */
 struct walk_fault {
 	bool stage2;
 	bool noncanonical;
 	gpa_t gpa; /* stage2: of the table entry or of the operand */
+	u8 kind;   /* stage2: enum memory_fault_kind */
+	u8 access; /* stage2: enum access */
+	bool walk; /* stage2: it is a table entry */
 	/*
 	 * linear address of the page that failed, for CR2: within an access, its first byte in that
 	 * page
@@ -50,7 +66,7 @@ int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa,
 	       struct walk_fault *fault) MUST_CHECK;
 /*
  * The four PDPTEs that PAE paging loads from this CR3. 0, or -EINVAL: a present one has a reserved
- * bit, or there is no memory, which reads as ones on a bus.
+ * bit, or there is no memory, which reads as ones on a bus; or -EAGAIN (guest_read).
  */
 int guest_read_pdptes(struct vcpu *v, u64 cr3, u64 pdptes[4]) MUST_CHECK;
 /*

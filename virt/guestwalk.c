@@ -45,19 +45,26 @@ void guest_mmu_ask(struct vcpu *v, struct guest_mmu *m)
 		m->cpl = ss.attr >> SEG_ATTR_DPL_SHIFT & 3;
 }
 
-/* Where a naturally aligned table entry lies in host memory; NULL: no memory there, or none that
- * can be read. */
-static inline const void *entry_ptr(struct vcpu *v, u64 gpa)
+/* Where a naturally aligned table entry lies in host memory; NULL: *kind says why not. */
+static inline const void *entry_ptr(struct vcpu *v, u64 gpa, u8 *kind)
 {
-	struct memslot *s = v->slot_hint;
+	const struct memslot *s = v->slot_hint;
+	struct slot_memory m;
+	u64 bias;
 
 	if (unlikely(!slot_has(s, gpa))) {
 		s = vm_slot(v->vm, GPA(gpa));
-		if (!s || !(s->prot & S2_R))
+		*kind = MEMORY_NO_MEMORY;
+		if (!s)
 			return NULL;
 		v->slot_hint = s;
 	}
-	return slot_ptr(s, gpa);
+	bias = slot_bias(s, slot_part(s, gpa));
+	if (likely(bias))
+		return (const void *)(uintptr_t)(bias + gpa);
+	slot_memory(s, gpa, ACCESS_R, &m);
+	*kind = m.kind;
+	return m.ptr;
 }
 
 /* One walk: how it is done, and what it has found so far. */
@@ -103,9 +110,14 @@ static int page_fault(const struct walk *w, u64 error)
 	return -EFAULT;
 }
 
-static int stage2_fault(const struct walk *w, u64 gpa)
+static int stage2_fault(const struct walk *w, u64 gpa, u8 kind)
 {
-	*w->fault = (struct walk_fault){ .stage2 = true, .gpa = GPA(gpa), .gva = w->linear };
+	*w->fault = (struct walk_fault){ .stage2 = true,
+					 .gpa = GPA(gpa),
+					 .kind = kind,
+					 .access = ACCESS_R,
+					 .walk = true,
+					 .gva = w->linear };
 	return -EFAULT;
 }
 
@@ -132,8 +144,10 @@ static u64 pdpte_reserved(const struct vcpu *v)
 
 int guest_read_pdptes(struct vcpu *v, u64 cr3, u64 pdptes[4])
 {
-	if (guest_read(v->vm, GPA(cr3 & MASK(31, 5)), pdptes, 4 * sizeof(*pdptes)))
-		return -EINVAL;
+	int err = guest_read(v->vm, GPA(cr3 & MASK(31, 5)), pdptes, 4 * sizeof(*pdptes));
+
+	if (err)
+		return err == -EAGAIN ? err : -EINVAL;
 	for (u32 i = 0; i < 4; i++)
 		if (pdptes[i] & PTE_P && pdptes[i] & pdpte_reserved(v))
 			return -EINVAL;
@@ -169,10 +183,11 @@ static bool is_leaf(const struct walk *w, u8 level, u64 entry)
 
 static int read_entry(struct walk *w, u64 gpa, u64 *entry)
 {
-	const void *p = entry_ptr(w->v, gpa);
+	u8 kind;
+	const void *p = entry_ptr(w->v, gpa, &kind);
 
 	if (!p)
-		return stage2_fault(w, gpa);
+		return stage2_fault(w, gpa, kind);
 	*entry = w->levels == 2 ? READ_ONCE(*(const u32 *)p) : READ_ONCE(*(const u64 *)p);
 	return 0;
 }

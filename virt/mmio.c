@@ -12,6 +12,7 @@
 #include "virt/exits.h"
 #include "virt/guestmem.h"
 #include "virt/ops.h"
+#include "virt/slots.h"
 
 struct job {
 	struct vcpu *v;
@@ -35,7 +36,15 @@ u8 vcpu_cpl(struct vcpu *v)
 
 void vcpu_walk_fault(struct vcpu *v, const struct walk_fault *f)
 {
-	if (f->stage2) {
+	if (f->stage2 && f->kind != MEMORY_NO_MEMORY) {
+		const struct memory_fault fault = { .gpa = f->gpa,
+						    .access = f->access,
+						    .kind = f->kind,
+						    .gva = f->gva,
+						    .gva_valid = true,
+						    .walk = f->walk };
+		memory_fault(v, &fault);
+	} else if (f->stage2) {
 		vm_stop(v->vm, STOP_MEMORY_FAULT,
 			"has page tables at gpa %#lx (rip %#lx), where no memory is", f->gpa.v,
 			v->rip);
@@ -90,6 +99,36 @@ static bool translate(struct job *j, u64 at, u32 size, u8 access, gpa_t *gpa)
 	return true;
 }
 
+/*
+ * The memory that an operand is to be written to is there: before a value is taken from a device,
+ * because it could not be taken again.
+ */
+static bool destination(struct job *j, u64 at, u32 size)
+{
+	for (u32 n, done = 0; done < size; done += n) {
+		gpa_t gpa;
+
+		n = MIN(size - done, (u32)(PAGE_SIZE - (at + done) % PAGE_SIZE));
+		if (!translate(j, at + done, n, ACCESS_W, &gpa))
+			return false;
+		if (vm_slot(j->v->vm, gpa) && guest_touch(j->v->vm, gpa, n) == -EAGAIN)
+			return false;
+	}
+	return true;
+}
+
+/* False: it waits, or stops, for what can't be used. True: nothing is there, or a ROM. */
+static bool no_memory(struct job *j, const struct walk_fault *f)
+{
+	const struct memslot *s = vm_slot(j->v->vm, f->gpa);
+
+	if (!f->stage2 || (s && f->kind == MEMORY_READONLY && s->flags & SLOT_READONLY))
+		return true;
+	if (s)
+		vcpu_walk_fault(j->v, f);
+	return !s;
+}
+
 /* Memory first, then devices; where nothing is, reads give ones and writes vanish, as on a bus. */
 static bool load(struct job *j, u64 at, u32 size, u64 *value)
 {
@@ -102,6 +141,8 @@ static bool load(struct job *j, u64 at, u32 size, u64 *value)
 	if (vm_slot(j->v->vm, gpa)) {
 		if (!guest_read_linear(j->v, at, value, size, &fault))
 			return true;
+		if (!no_memory(j, &fault))
+			return false;
 	} else if (!io_read(j->v, IO_MMIO, gpa.v, size, value)) {
 		return true;
 	}
@@ -116,12 +157,8 @@ static bool store(struct job *j, u64 at, u32 size, u64 value)
 
 	if (!translate(j, at, size, ACCESS_W, &gpa))
 		return false;
-	if (vm_slot(j->v->vm, gpa)) {
-		/* Read-only memory: dropped. */
-		if (guest_write_linear(j->v, at, &value, size, &fault))
-			return true;
-		return true;
-	}
+	if (vm_slot(j->v->vm, gpa)) /* Read-only memory: dropped. */
+		return !guest_write_linear(j->v, at, &value, size, &fault) || no_memory(j, &fault);
 	/* A device that has more to do than fits into one exit: the same instruction again. */
 	return io_write(j->v, IO_MMIO, gpa.v, size, value) != -EAGAIN;
 }
@@ -243,6 +280,8 @@ static bool element(struct job *j, struct insn_values *val)
 	val->mem = 0;
 	if (!linear(j, &insn->mem, mem_insn_offset(insn, j->gprs, next), &at))
 		return false;
+	if (insn->op == MEM_OP_MOVS && !destination(j, at, insn->opsize))
+		return false;
 	if (two &&
 	    (!linear(j, &insn->src, mem_operand_offset(insn, &insn->src, j->gprs, next), &src) ||
 	     !load(j, src, insn->opsize, &val->reg)))
@@ -301,7 +340,6 @@ void string_io_execute(struct vcpu *v)
 	u32 size = v->exit.io.size;
 	u64 at, value = 0;
 	struct job j;
-	gpa_t gpa;
 
 	if (!fetch(v, &j) || nothing_to_do(&j))
 		return;
@@ -315,7 +353,7 @@ void string_io_execute(struct vcpu *v)
 		return;
 	if (in) {
 		/* A port's value must not be taken and lost: the destination is looked at first. */
-		if (!translate(&j, at, size, ACCESS_W, &gpa))
+		if (!destination(&j, at, size))
 			return;
 		if (io_read(v, IO_PORT, v->exit.io.port, size, &value))
 			value = MASK(size * 8 - 1, 0);

@@ -1,22 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From a guest physical address to the memory behind it. Private to slots.c, guestmem.c and
- * guestwalk.c: pointers into a guest don't leave these files.
+ * guestwalk.c: pointers into a guest don't leave these files. All in read sections (virt/sched.h).
  */
 #pragma once
 
-#include "mm/frames.h"
 #include "mm/phys.h"
-#include "virt/vm.h"
+#include "virt/slots.h"
+
+/* Where memory is, or why it can't be used. */
+struct slot_memory {
+	u8 *ptr;  /* NULL: `kind` says why */
+	u8 kind;  /* enum memory_fault_kind */
+	u8 level; /* 2: good for the 2 MiB around it, 1: for the page; as far as the slot goes */
+	bool writable; /* the memory itself, whatever the slot says */
+};
+
+/* The slot that contains gpa, or NULL. */
+const struct memslot *slot_find(const struct slot_map *m, u64 gpa);
 
 /*
- * Clear extent i of the slot, or wait until the CPU that is at it has done so; returns its bias.
- * Not from NMI or interrupt context: the code that was interrupted might be the one to wait for.
+ * The memory behind a gpa of the slot, for an access (enum access); cleared first, if that is its
+ * turn: not from NMI or interrupt context, because the code that was interrupted might be the one
+ * to wait for.
  */
-u64 slot_touch(struct memslot *s, u32 i);
+void slot_memory(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m);
 
-/* Number of the slot's extent that holds a gpa of the slot. */
-static inline u32 slot_extent(const struct memslot *s, u64 gpa)
+/* Number of the slot's 2 MiB that hold a gpa of the slot. */
+static inline u32 slot_part(const struct memslot *s, u64 gpa)
 {
 	return (u32)((gpa >> EXTENT_SHIFT) - (s->gpa.v >> EXTENT_SHIFT));
 }
@@ -26,24 +37,27 @@ static inline bool slot_has(const struct memslot *s, u64 gpa)
 	return gpa - s->gpa.v < s->size;
 }
 
-/*
- * The extent's bias, 0 if it isn't cleared. Acquire: what is read by it is read after the clearing.
- */
-static inline u64 extent_bias(const struct memslot *s, u32 i)
+/* 0 if it isn't there. Acquire: what is read by it is read after the clearing. */
+static inline u64 slot_bias(const struct memslot *s, u32 i)
 {
 	return __atomic_load_n(&s->bias[i], __ATOMIC_ACQUIRE);
 }
 
-/*
- * The memory behind a gpa of the slot, cleared by now; valid up to the end of the 2 MiB or of the
- * slot.
- */
-static inline u8 *slot_ptr(struct memslot *s, u64 gpa)
-{
-	u32 i = slot_extent(s, gpa);
-	u64 bias = extent_bias(s, i);
+/* Why a range can't be used: the first byte of it. */
+struct guest_denied {
+	gpa_t gpa;
+	u8 kind; /* enum memory_fault_kind */
+};
+/* As guest_read and guest_write, but nobody waits; and whether they would succeed. */
+bool guest_ready(struct vm *vm, gpa_t gpa, u64 len, u8 access, struct guest_denied *why);
+bool guest_copy(struct vm *vm, gpa_t gpa, void *buf, size_t len, u8 access,
+		struct guest_denied *why);
 
-	if (unlikely(!bias))
-		bias = slot_touch(s, i);
-	return (u8 *)(uintptr_t)(bias + gpa);
+/* n bytes in one slot were written: into the log, after that. */
+static inline void slot_dirty(const struct memslot *s, u64 gpa, u64 n)
+{
+	u64 first = (gpa - s->gpa.v) >> PAGE_SHIFT, last = (gpa + n - 1 - s->gpa.v) >> PAGE_SHIFT;
+
+	for (u64 i = first; s->dirty && i <= last; i++)
+		bitmap_test_and_set_atomic(s->dirty, (u32)i);
 }

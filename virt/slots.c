@@ -1,42 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Memory slots: guest physical ranges, backed by whole host extents of 2 MiB.
- *
- *	gpa      0        0x90000 0xa0000   1M       2M                 4M
- *	slots    [   a    ][  b  )           [       c                   ...
- *	extents  a: [0 ................ 2M)    c: [0 ....... 2M)[2M ..... 4M) ...
- *	         b: [0 ................ 2M)
- *
- * Extents count from the slot's gpa rounded down to 2 MiB, and each stands for the guest's aligned
- * 2 MiB: a 2 MiB leaf is possible wherever the slot covers one wholly. No two slots share an
- * extent; what sticks out at a slot's edges is wasted (at most 4 MiB a slot less two pages), for a
- * rule without exceptions: a slot's memory is its own.
- *
- * An extent is cleared when it is first touched, by whoever comes first: `claimed` says that
- * somebody is at it, `touched` that it is done. Two bits instead of a lock, so that faults on
- * different extents never meet. (Clearing 2 MiB takes in the order of 100 microseconds: the largest
- * piece of work that a fault does.)
- */
+#include "virt/slots.h"
 #include "lib/error.h"
-#include "lib/log.h"
 #include "lib/string.h"
-#include "arch/x86/insn.h"
-#include "mm/audit.h"
 #include "virt/corruption.h"
+#include "virt/sched.h"
 #include "virt/slotmem.h"
 
 /* A kernel boots in less; about 25 ms of one CPU. */
 #define CLEAR_AHEAD (256 * MIB)
 
+/* Of a VM that has none; a hint points at a slot that contains nothing. */
+const struct slot_map no_slots = { .slot = { { .size = 0 } } };
+
 /* Index of the first slot that ends above gpa: the only one that can contain it. */
-static u32 slot_search(const struct vm *vm, u64 gpa)
+static u32 slot_search(const struct slot_map *m, u64 gpa)
 {
-	u32 low = 0, high = vm->nr_slots;
+	u32 low = 0, high = m->nr;
 
 	while (low < high) {
 		u32 mid = (low + high) / 2;
 
-		if (vm->slots[mid].gpa.v + vm->slots[mid].size <= gpa)
+		if (m->slot[mid].gpa.v + m->slot[mid].size <= gpa)
 			low = mid + 1;
 		else
 			high = mid;
@@ -44,61 +28,86 @@ static u32 slot_search(const struct vm *vm, u64 gpa)
 	return low;
 }
 
-struct memslot *vm_slot(struct vm *vm, gpa_t gpa)
+const struct memslot *slot_find(const struct slot_map *m, u64 gpa)
 {
-	u32 i = slot_search(vm, gpa.v);
+	u32 i = slot_search(m, gpa);
 
-	return i < vm->nr_slots && slot_has(&vm->slots[i], gpa.v) ? &vm->slots[i] : NULL;
+	return i < m->nr && slot_has(&m->slot[i], gpa) ? &m->slot[i] : NULL;
 }
 
-static u64 extent_gpa(const struct memslot *s, u32 i)
+const struct memslot *vm_slot(const struct vm *vm, gpa_t gpa)
 {
-	return ALIGN_DOWN(s->gpa.v, EXTENT_SIZE) + (u64)i * EXTENT_SIZE;
+	return slot_find(vm_slots(vm), gpa.v);
 }
 
-/* The part of extent i that belongs to the slot; the rest is never mapped and never read. */
-static void clear_extent(const struct memslot *s, u32 i)
-{
-	u64 base = extent_gpa(s, i);
-	u64 from = MAX(base, s->gpa.v), to = MIN(base + EXTENT_SIZE, s->gpa.v + s->size);
+/* --- memory behind a slot --- */
 
-	memset((u8 *)pfn_ptr(s->extents[i]) + (from - base), 0, to - from);
+static u8 right(u8 access)
+{
+	return access == ACCESS_X ? S2_X : access == ACCESS_W ? S2_W : S2_R;
 }
 
-u64 slot_touch(struct memslot *s, u32 i)
+/* What nobody has brought yet reads as zero. */
+static bool slot_is_zero(const struct memslot *s)
 {
-	u64 bias;
+	return !(s->flags & SLOT_EXIT_ON_MISSING) && !s->backing->source;
+}
 
-	if (!bitmap_test_and_set_atomic(s->touched, i)) {
-		clear_extent(s, i);
-		bias = (u64)(uintptr_t)pfn_ptr(s->extents[i]) - extent_gpa(s, i);
-		__atomic_store_n(&s->bias[i], bias, __ATOMIC_RELEASE);
-		return bias;
+void slot_memory(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m)
+{
+	u64 offset = s->offset + (gpa - s->gpa.v), word;
+	u64 *at;
+
+	*m = (struct slot_memory){ .kind = access == ACCESS_X ? MEMORY_NOEXEC : MEMORY_READONLY };
+	if (!(s->prot & right(access)))
+		return;
+	do {
+		at = backing_word(s->backing, offset, &m->level);
+		word = backing_touch(at, m->level, slot_is_zero(s));
+	} while (backing_state(word) == BACKING_TABLE);
+	switch (backing_state(word)) {
+	case BACKING_PRESENT:
+		m->writable = true;
+		break;
+	case BACKING_READONLY:
+		if (access == ACCESS_W)
+			return;
+		break;
+	case BACKING_POISON:
+		m->kind = MEMORY_POISONED;
+		return;
+	default:
+		m->kind = MEMORY_MISSING;
+		return;
 	}
-	while (!(bias = extent_bias(s, i))) {
-		/* The other CPU may want something from us meanwhile (DESIGN: who spins polls). */
-		spin_wait();
-	}
-	return bias;
+	m->kind = MEMORY_OK;
+	m->ptr = backing_memory(word) + gpa % (m->level == 2 ? EXTENT_SIZE : PAGE_SIZE);
+	if (m->level == 2 && m->writable)
+		__atomic_store_n(&s->bias[slot_part(s, gpa)], (u64)(uintptr_t)m->ptr - gpa,
+				 __ATOMIC_RELEASE);
 }
 
 void vm_clear_ahead(struct vm *vm)
 {
+	const struct slot_map *map = vm_slots(vm);
 	u64 left = CLEAR_AHEAD;
 
-	for (u32 i = 0; i < vm->nr_slots; i++) {
-		struct memslot *s = &vm->slots[i];
+	for (u32 i = 0; i < map->nr; i++) {
+		const struct memslot *s = &map->slot[i];
+		u64 end = s->gpa.v + s->size, gpa = s->gpa.v;
+		struct slot_memory m;
 
-		for (u32 j = 0; j < s->nr_extents && left; j++, left -= EXTENT_SIZE)
-			if (!extent_bias(s, j))
-				slot_touch(s, j);
+		for (; gpa < end && left && slot_is_zero(s);
+		     gpa = ALIGN_DOWN(gpa, EXTENT_SIZE) + EXTENT_SIZE, left -= EXTENT_SIZE)
+			if (!slot_bias(s, slot_part(s, gpa)))
+				slot_memory(s, gpa, ACCESS_R, &m);
 	}
 }
 
-/* The three arrays of a slot share one allocation. Its order, by the number of extents. */
-static u32 array_order(u32 extents)
+/* --- the arrays --- */
+
+static u32 bytes_order(u64 bytes)
 {
-	u64 bytes = extents * (sizeof(pfn_t) + sizeof(u64)) + BITMAP_WORDS(extents) * sizeof(u64);
 	u32 order = 0;
 
 	while (PAGE_SIZE << order < bytes)
@@ -106,155 +115,533 @@ static u32 array_order(u32 extents)
 	return order;
 }
 
-static int slot_arrays_alloc(struct memslot *s, u16 vm)
+static void *array_alloc(struct vm *vm, u64 bytes)
 {
-	u32 order = array_order(s->nr_extents);
-	pfn_t f;
+	pfn_t f = bytes_order(bytes) <= 9
+			  ? frame_alloc_order(bytes_order(bytes), FRAME_HEAP, vm->id)
+			  : PFN_NONE;
 
-	if (order > 9)
-		return trace_error(-ENOSPC); /* about 250 GiB */
-	f = frame_alloc_order(order, FRAME_HEAP, vm);
-	if (!pfn_valid(f))
+	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE << bytes_order(bytes)) : NULL;
+}
+
+static void array_free(struct vm *vm, const void *array, u64 bytes)
+{
+	if (array)
+		frame_free_order(hpa_pfn(ptr_hpa(array)), bytes_order(bytes), FRAME_HEAP, vm->id);
+}
+
+static struct slot_map *map_alloc(struct vm *vm, u32 nr)
+{
+	u64 bytes = sizeof(struct slot_map) + (nr + 1) * sizeof(struct memslot);
+	struct slot_map *map = array_alloc(vm, bytes);
+
+	if (map)
+		*map = (struct slot_map){ .nr = nr, .order = bytes_order(bytes) };
+	return map;
+}
+
+static void map_free(struct vm *vm, const struct slot_map *map)
+{
+	if (map != &no_slots)
+		frame_free_order(hpa_pfn(ptr_hpa(map)), map->order, FRAME_HEAP, vm->id);
+}
+
+static u64 bias_bytes(const struct memslot *s)
+{
+	return (slot_part(s, s->gpa.v + s->size - 1) + 1) * sizeof(u64);
+}
+
+static u64 dirty_bytes(const struct memslot *s)
+{
+	return BITMAP_WORDS(s->size >> PAGE_SHIFT) * sizeof(u64);
+}
+
+/* What belongs to the slot at this place, with these flags. */
+static int slot_arrays(struct vm *vm, struct memslot *s)
+{
+	s->bias = array_alloc(vm, bias_bytes(s));
+	s->dirty = s->flags & SLOT_LOG_DIRTY ? array_alloc(vm, dirty_bytes(s)) : NULL;
+	if (!s->bias || (s->flags & SLOT_LOG_DIRTY && !s->dirty)) {
+		array_free(vm, s->bias, bias_bytes(s));
+		array_free(vm, s->dirty, dirty_bytes(s));
 		return trace_error(-ENOMEM);
-	s->extents = pfn_ptr(f);
-	memset(s->extents, 0, PAGE_SIZE << order);
-	s->bias = (u64 *)&s->extents[s->nr_extents];
-	s->touched = &s->bias[s->nr_extents];
+	}
 	s->gpa_bias = (const u64 *)((uintptr_t)s->bias - (s->gpa.v >> EXTENT_SHIFT) * sizeof(u64));
+	s->prot = (u8)(S2_R | (s->flags & SLOT_READONLY ? 0 : S2_W) |
+		       (s->flags & SLOT_NOEXEC ? 0 : S2_X));
 	return 0;
 }
 
-static void slot_arrays_free(struct memslot *s, u16 vm)
+static void slot_arrays_free(struct vm *vm, const struct memslot *s)
 {
-	frame_free_order(hpa_pfn(ptr_hpa(s->extents)), array_order(s->nr_extents), FRAME_HEAP, vm);
+	array_free(vm, s->bias, bias_bytes(s));
+	array_free(vm, s->dirty, dirty_bytes(s));
 }
 
-/* Give back the first n extents. A mismatch of owners has been reported by extent_free, and that
- * extent stays lost. */
-static void extents_release(struct memslot *s, u32 n, u16 vm)
+/* --- changes --- */
+
+/* Who runs with the old array may know it until here. */
+static void publish(struct vm *vm, const struct slot_map *map)
 {
-	for (u32 i = 0; i < n; i++)
-		extent_free(s->extents[i], 1, FRAME_GUEST, vm);
-}
+	const struct slot_map *old = vm->slots;
 
-/* Extents from i on that make up an aligned GiB of the guest inside the slot: all 512, or one. */
-static u32 run_length(const struct memslot *s, u32 i)
-{
-	u64 gpa = extent_gpa(s, i);
-	bool whole = gpa % GIB == 0 && gpa >= s->gpa.v && gpa + GIB <= s->gpa.v + s->size;
+	__atomic_store_n(&vm->slots, map, __ATOMIC_SEQ_CST);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		__atomic_fetch_or(&vm->vcpus[i]->requests, REQ_SLOTS, __ATOMIC_SEQ_CST);
+	if (vm->starts)
+		sched_grace();
+	/* Its hint, too. One that does not run gets it from us; if it runs by now, so it would. */
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		struct vcpu *v = vm->vcpus[i];
 
-	return whole ? GIB / EXTENT_SIZE : 1;
-}
-
-static int extents_reserve(struct memslot *s, u16 vm)
-{
-	for (u32 i = 0, run; i < s->nr_extents; i += run) {
-		pfn_t f = PFN_NONE;
-
-		run = run_length(s, i);
-		if (run > 1)
-			f = extent_alloc(run, run, FRAME_GUEST, vm);
-		if (!pfn_valid(f)) {
-			run = 1;
-			f = extent_alloc(1, 1, FRAME_GUEST, vm);
-		}
-		if (!pfn_valid(f)) {
-			extents_release(s, i, vm);
-			return trace_error(-ENOMEM);
-		}
-		for (u32 j = 0; j < run; j++)
-			s->extents[i + j] = PFN(f.v + (u64)j * EXTENT_FRAMES);
+		while (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_SLOTS &&
+		       __atomic_load_n(&v->state, __ATOMIC_SEQ_CST) == VCPU_RUNNING)
+			spin_wait();
+		if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_SLOTS)
+			v->slot_hint = map->slot;
 	}
-	return 0;
+	map_free(vm, old);
 }
 
-static int slot_create(struct memslot *s, gpa_t gpa, u64 size, u8 prot, u16 vm)
+/* The present array without `gone` and with `more` (either may be NULL) takes its place. */
+static int change(struct vm *vm, const struct memslot *gone, const struct memslot *more)
 {
-	u64 first = gpa.v >> EXTENT_SHIFT, last = (gpa.v + size - 1) >> EXTENT_SHIFT;
-	int err;
+	const struct slot_map *old = vm->slots;
+	u32 nr = old->nr - !!gone + !!more, n = 0;
+	struct slot_map *map = map_alloc(vm, nr);
 
-	if (last - first >= BIT(31))
-		return trace_error(-ENOSPC);
-	*s = (struct memslot){ .gpa = gpa, .size = size, .prot = prot };
-	s->nr_extents = (u32)(last - first + 1);
-	err = slot_arrays_alloc(s, vm);
-	if (err)
-		return err;
-	err = extents_reserve(s, vm);
-	if (err)
-		slot_arrays_free(s, vm);
-	return err;
-}
-
-int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 prot)
-{
-	u64 top = vm->stage2.max_gfn << PAGE_SHIFT;
-	struct memslot slot;
-	u32 at;
-	int err;
-
-	if (!size || (gpa.v | size) & ~PAGE_MASK || gpa.v >= top || size > top - gpa.v)
-		return trace_error(-EINVAL);
-	if (!prot || prot & ~S2_RWX)
-		return trace_error(-EINVAL);
-	if (READ_ONCE(vm->state) == VM_RUNNING)
-		return trace_error(-EBUSY);
-	at = slot_search(vm, gpa.v);
-	if (at < vm->nr_slots && vm->slots[at].gpa.v < gpa.v + size)
-		return trace_error(-EEXIST);
-	if (vm->nr_slots >= VM_MAX_SLOTS)
-		return trace_error(-ENOSPC);
-	err = slot_create(&slot, gpa, size, prot, vm->id);
-	if (err)
-		return err;
-	table_pool_allow(&vm->stage2.pool, size >> PAGE_SHIFT);
-	memmove(&vm->slots[at + 1], &vm->slots[at], (vm->nr_slots - at) * sizeof(slot));
-	vm->slots[at] = slot;
-	vm->nr_slots++;
-	return 0;
-}
-
-void vm_clear_memory(struct vm *vm)
-{
-	struct flush_debt debt = { 0 };
-
-	/* The whole space at once: no leaf sticks out, so nothing is split and nothing can be
-	 * missing for it. */
-	if (VM_BUG_ON(vm, stage2_unmap(&vm->stage2, GFN(0), vm->stage2.max_gfn, &debt)))
-		return;
-	vm_pay_flush(vm, &debt);
-	for (u32 i = 0; i < vm->nr_slots; i++) {
-		struct memslot *s = &vm->slots[i];
-
-		memset(s->touched, 0, BITMAP_WORDS(s->nr_extents) * sizeof(u64));
-		memset(s->bias, 0, s->nr_extents * sizeof(u64));
+	if (!map)
+		return trace_error(-ENOMEM);
+	for (u32 i = 0; i <= old->nr; i++) {
+		if (more && (i == old->nr || old->slot[i].gpa.v > more->gpa.v)) {
+			map->slot[n++] = *more;
+			more = NULL;
+		}
+		if (i < old->nr && &old->slot[i] != gone)
+			map->slot[n++] = old->slot[i];
 	}
-}
-
-/* Its frames are given back, or in quarantine. */
-static bool last_slot_done(struct vm *vm)
-{
-	struct memslot *s = &vm->slots[vm->nr_slots - 1];
-
-	slot_arrays_free(s, vm->id);
-	*s = (struct memslot){ 0 };
-	vm->freed_extents = 0;
-	return --vm->nr_slots;
+	publish(vm, map);
+	return 0;
 }
 
 /* A part may need memory, for what waits for the flush; the whole space needs none. */
-static bool unmap_for_good(struct vm *vm, u64 from, u64 to)
+static bool unmap(struct vm *vm, u64 from, u64 to)
 {
 	struct flush_debt debt = { 0 };
 	int err = stage2_unmap(&vm->stage2, GFN(from >> PAGE_SHIFT), (to - from) >> PAGE_SHIFT,
 			       &debt);
 
-	if (err == -ENOMEM)
+	if (err == -ENOMEM) {
+		vm_pay_flush(vm, &debt);
 		err = stage2_unmap(&vm->stage2, GFN(0), vm->stage2.max_gfn, &debt);
+	}
 	if (VM_BUG_ON(vm, err))
 		return false;
 	vm_pay_flush(vm, &debt);
 	return !vm_is_corrupt(vm);
+}
+
+static void wake_waiting(struct vm *vm, const struct memslot *s)
+{
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		struct vcpu *v = vm->vcpus[i];
+
+		if (v->wait.backing == s->backing && v->wait.fault.slot == s->id)
+			vcpu_request(v, REQ_MEMORY);
+	}
+}
+
+/* The object of a slot that is gone: frames that nobody uses go back. */
+static void release(struct vm *vm, struct backing *b)
+{
+	if (vm_is_corrupt(vm))
+		b->lost = true;
+	__atomic_fetch_sub(&b->users, 1, __ATOMIC_SEQ_CST);
+	if (b->vm && !__atomic_load_n(&b->users, __ATOMIC_SEQ_CST)) {
+		list_del(&b->node);
+		while (backing_free_step(b))
+			;
+	}
+}
+
+/* A slot that is in no array any more, and nobody looks at. */
+static void retire(struct vm *vm, const struct memslot *s)
+{
+	if (!unmap(vm, s->gpa.v, s->gpa.v + s->size))
+		s->backing->lost = true;
+	wake_waiting(vm, s);
+	slot_arrays_free(vm, s);
+}
+
+const struct memslot *vm_slot_by_id(const struct vm *vm, u16 id)
+{
+	const struct slot_map *m = vm->slots;
+
+	for (u32 i = 0; i < m->nr; i++)
+		if (m->slot[i].id == id)
+			return &m->slot[i];
+	return NULL;
+}
+
+static bool on_device(const struct vm *vm, u64 gpa, u64 size)
+{
+	const struct io_bus *bus = &vm->bus;
+
+	for (u32 i = 0; i < bus->count[IO_MMIO]; i++) {
+		const struct io_region *r = &bus->region[IO_MMIO][i];
+
+		if (r->base < gpa + size && gpa < r->base + r->size)
+			return true;
+	}
+	return false;
+}
+
+/* May [gpa, gpa + size) be a slot, when `gone` is none any more? */
+static int check_place(const struct vm *vm, u64 gpa, u64 size, u64 offset,
+		       const struct memslot *gone)
+{
+	const struct slot_map *m = vm->slots;
+	u64 top = vm->stage2.max_gfn << PAGE_SHIFT;
+
+	if (!size || (gpa | size | offset) & ~PAGE_MASK)
+		return trace_error(-EINVAL);
+	if (gpa >= top || size > top - gpa)
+		return trace_error(-ERANGE);
+	if ((gpa ^ offset) % EXTENT_SIZE)
+		return trace_error(-EDOM);
+	for (u32 i = slot_search(m, gpa); i < m->nr && m->slot[i].gpa.v < gpa + size; i++)
+		if (&m->slot[i] != gone)
+			return trace_error(-EEXIST);
+	return on_device(vm, gpa, size) ? trace_error(-EADDRINUSE) : 0;
+}
+
+static u16 new_slot_id(struct vm *vm)
+{
+	do
+		vm->last_slot = (u16)((vm->last_slot + 1) % MEMORY_NO_SLOT);
+	while (vm_slot_by_id(vm, vm->last_slot));
+	return vm->last_slot;
+}
+
+int vm_slot_add(struct vm *vm, gpa_t gpa, u64 size, struct backing *b, u64 offset, u8 flags,
+		u16 *id)
+{
+	struct memslot s = { .gpa = gpa,
+			     .size = size,
+			     .backing = b,
+			     .offset = offset,
+			     .generation = ++vm->slot_changes,
+			     .flags = flags };
+	int err = check_place(vm, gpa.v, size, offset, NULL);
+
+	if (err)
+		return err;
+	if (flags & ~SLOT_FLAGS)
+		return trace_error(-EINVAL);
+	if (offset > b->size || size > b->size - offset)
+		return trace_error(-EFBIG);
+	if (vm->slots->nr >= VM_MAX_SLOTS)
+		return trace_error(-ENOSPC);
+	err = slot_arrays(vm, &s);
+	if (err)
+		return err;
+	s.id = new_slot_id(vm);
+	__atomic_fetch_add(&b->users, 1, __ATOMIC_SEQ_CST);
+	table_pool_allow(&vm->stage2.pool, size >> PAGE_SHIFT);
+	err = change(vm, NULL, &s);
+	if (err) {
+		__atomic_fetch_sub(&b->users, 1, __ATOMIC_SEQ_CST);
+		slot_arrays_free(vm, &s);
+	} else if (id) {
+		*id = s.id;
+	}
+	return err;
+}
+
+int vm_slot_remove(struct vm *vm, u16 id)
+{
+	const struct memslot *at = vm_slot_by_id(vm, id);
+	struct memslot s;
+	int err;
+
+	if (!at)
+		return trace_error(-ENOENT);
+	s = *at;
+	err = change(vm, at, NULL);
+	if (err)
+		return err;
+	retire(vm, &s);
+	release(vm, s.backing);
+	return 0;
+}
+
+/* The slot with another place or other flags; nothing of it stays mapped. */
+static int replace(struct vm *vm, const struct memslot *at, gpa_t gpa, u8 flags)
+{
+	struct memslot old = *at, new = old;
+	int err;
+
+	new.gpa = gpa;
+	new.flags = flags;
+	new.generation = ++vm->slot_changes;
+	err = slot_arrays(vm, &new);
+	if (err)
+		return err;
+	err = change(vm, at, &new);
+	if (err)
+		slot_arrays_free(vm, &new);
+	else
+		retire(vm, &old);
+	return err;
+}
+
+int vm_slot_move(struct vm *vm, u16 id, gpa_t gpa)
+{
+	const struct memslot *s = vm_slot_by_id(vm, id);
+	int err;
+
+	if (!s)
+		return trace_error(-ENOENT);
+	err = check_place(vm, gpa.v, s->size, s->offset, s);
+	return err ? err : replace(vm, s, gpa, s->flags);
+}
+
+int vm_slot_flags(struct vm *vm, u16 id, u8 flags)
+{
+	const struct memslot *s = vm_slot_by_id(vm, id);
+
+	if (!s)
+		return trace_error(-ENOENT);
+	if (flags & ~SLOT_FLAGS)
+		return trace_error(-EINVAL);
+	return replace(vm, s, s->gpa, flags);
+}
+
+/* --- the log of writes --- */
+
+/* Pages [from, to) of the slot lose their right to be written. */
+static int protect_pages(struct vm *vm, const struct memslot *s, u64 from, u64 to)
+{
+	struct flush_debt debt;
+	int err = stage2_protect(&vm->stage2, GFN((s->gpa.v >> PAGE_SHIFT) + from), to - from,
+				 s->prot & (u8)~S2_W, &debt);
+
+	if (debt.generation)
+		vm_pay_flush(vm, &debt);
+	return err;
+}
+
+/*
+ * A fault first makes a page writable and then logs it: one that comes between our two steps is
+ * protected again by us, or stays writable and in the log.
+ */
+int vm_slot_dirty(struct vm *vm, u16 id, u64 first, u64 count, u64 *bits, u64 *dirty)
+{
+	const struct memslot *s = vm_slot_by_id(vm, id);
+	u64 pages = s ? s->size >> PAGE_SHIFT : 0, from = ~0ull, to = 0;
+	int err;
+
+	*dirty = 0;
+	if (!s)
+		return trace_error(-ENOENT);
+	if (!s->dirty)
+		return trace_error(-EOPNOTSUPP);
+	if (first % 64 || first > pages || count > pages - first)
+		return trace_error(-EINVAL);
+	for (u64 i = 0; i < BITMAP_WORDS(count); i++) {
+		u64 mask = count - i * 64 < 64 ? BIT(count - i * 64) - 1 : ~0ull;
+		u64 *word = &s->dirty[first / 64 + i];
+
+		bits[i] = !READ_ONCE(*word)
+				  ? 0
+				  : __atomic_fetch_and(word, ~mask, __ATOMIC_SEQ_CST) & mask;
+		if (!bits[i])
+			continue;
+		from = MIN(from, first + i * 64);
+		to = MIN(first + i * 64 + 64, pages);
+		*dirty += bitmap_weight(&bits[i], 64);
+	}
+	err = *dirty ? protect_pages(vm, s, from, to) : 0;
+	for (u64 i = 0; err && i < BITMAP_WORDS(count); i++)
+		__atomic_fetch_or(&s->dirty[first / 64 + i], bits[i], __ATOMIC_SEQ_CST);
+	return err;
+}
+
+/* --- shared objects --- */
+
+struct list shared_memory = LIST_INIT(shared_memory);
+
+int shared_memory_add(const char *name, u64 size)
+{
+	struct backing *b;
+	int err = backing_create(size, vm_new_id(), true, &b);
+
+	if (err)
+		return err;
+	memcpy(b->name, name, strnlen(name, sizeof(b->name) - 1));
+	list_add_tail(&shared_memory, &b->node);
+	return 0;
+}
+
+struct backing *shared_memory_find(const char *name)
+{
+	list_for_each(n, &shared_memory) {
+		struct backing *b = list_entry(n, struct backing, node);
+
+		if (!strcmp(b->name, name))
+			return b;
+	}
+	return NULL;
+}
+
+/* --- resolving --- */
+
+struct resolution {
+	enum backing_fill how;
+	const u8 *from;
+	bool give_up;
+	u32 waited;
+	bool changed;
+};
+
+/* Of n bytes in one slot. */
+static int resolve_piece(struct vm *vm, const struct memslot *s, u64 gpa, u64 n,
+			 struct resolution *r)
+{
+	u64 offset = s->offset + (gpa - s->gpa.v);
+	int err;
+
+	if (r->give_up) {
+		r->waited += memory_give_up(s->backing, offset, n);
+		return 0;
+	}
+	if (r->how == FILL_WRITABLE && !s->backing->vm)
+		return -EOPNOTSUPP;
+	err = backing_fill(s->backing, offset, n, r->how, r->from);
+	if (r->from)
+		r->from += n;
+	if (err == -EEXIST)
+		return 0;
+	r->changed = true;
+	if (r->how == FILL_WRITABLE)
+		unmap(vm, gpa, gpa + n);
+	r->waited += memory_resolved(s->backing, offset, n);
+	return err;
+}
+
+static int resolve(struct vm *vm, gpa_t gpa, u64 size, struct resolution *r)
+{
+	const struct slot_map *m = vm->slots;
+	u64 end = gpa.v + size, at = gpa.v, n;
+	int err = 0;
+
+	if (!size || (gpa.v | size) & ~PAGE_MASK || end < gpa.v)
+		return -EINVAL;
+	for (; at < end; at += n) {
+		const struct memslot *s = slot_find(m, at);
+
+		if (!s)
+			return -EFAULT;
+		n = MIN(end, s->gpa.v + s->size) - at;
+	}
+	for (at = gpa.v; at < end && !err; at += n) {
+		const struct memslot *s = slot_find(m, at);
+
+		n = MIN(end, s->gpa.v + s->size) - at;
+		err = resolve_piece(vm, s, at, n, r);
+	}
+	return err;
+}
+
+int vm_resolve(struct vm *vm, gpa_t gpa, u64 size, enum backing_fill how, const void *from,
+	       u32 *woken)
+{
+	struct resolution r = { .how = how, .from = from };
+	int err = resolve(vm, gpa, size, &r);
+
+	*woken = r.waited;
+	return err || r.changed ? err : -EEXIST;
+}
+
+int vm_give_up(struct vm *vm, gpa_t gpa, u64 size, u32 *waited)
+{
+	struct resolution r = { .give_up = true };
+	int err = resolve(vm, gpa, size, &r);
+
+	*waited = r.waited;
+	return err || r.waited ? err : -ESRCH;
+}
+
+/* --- a VM's own memory --- */
+
+int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 flags)
+{
+	u64 offset = gpa.v % EXTENT_SIZE;
+	struct backing *b;
+	int err = check_place(vm, gpa.v, size, offset, NULL);
+
+	if (!err)
+		err = backing_create(offset + size, vm->id, !(flags & SLOT_EXIT_ON_MISSING), &b);
+	if (err)
+		return err;
+	b->vm = vm;
+	list_add_tail(&vm->own_memory, &b->node);
+	err = vm_slot_add(vm, gpa, size, b, offset, flags, NULL);
+	if (err) {
+		b->users++;
+		release(vm, b);
+	}
+	return err;
+}
+
+void vm_clear_memory(struct vm *vm)
+{
+	const struct slot_map *m = vm->slots;
+
+	/* The whole space at once: no leaf sticks out, so nothing is split and nothing can be
+	 * missing for it. */
+	if (!unmap(vm, 0, vm->stage2.max_gfn << PAGE_SHIFT))
+		return;
+	for (u32 i = 0; i < m->nr; i++) {
+		const struct memslot *s = &m->slot[i];
+
+		if (s->backing->vm)
+			backing_reset(s->backing, !(s->flags & SLOT_EXIT_ON_MISSING));
+		memset(s->bias, 0, bias_bytes(s));
+		if (s->dirty)
+			memset(s->dirty, 0, dirty_bytes(s));
+	}
+}
+
+/* The last slot goes, at rest. */
+static void drop_last(struct vm *vm)
+{
+	struct slot_map *m = (struct slot_map *)vm->slots;
+	const struct memslot *s = &m->slot[m->nr - 1];
+
+	s->backing->lost |= vm_is_corrupt(vm);
+	__atomic_fetch_sub(&s->backing->users, 1, __ATOMIC_SEQ_CST);
+	slot_arrays_free(vm, s);
+	vm->unmapped = 0;
+	m->slot[--m->nr] = (struct memslot){ 0 };
+	if (m->nr)
+		return;
+	map_free(vm, m);
+	vm->slots = &no_slots;
+}
+
+static bool free_own_step(struct vm *vm)
+{
+	struct backing *b;
+
+	if (list_empty(&vm->own_memory))
+		return false;
+	b = list_entry(vm->own_memory.next, struct backing, node);
+	list_del(&b->node);
+	b->lost |= vm_is_corrupt(vm);
+	if (backing_free_step(b))
+		list_add_tail(&vm->own_memory, &b->node);
+	return true;
 }
 
 /*
@@ -263,27 +650,15 @@ static bool unmap_for_good(struct vm *vm, u64 from, u64 to)
  */
 bool vm_free_memory_step(struct vm *vm)
 {
-	struct memslot *s;
+	const struct memslot *s = &vm->slots->slot[vm->slots->nr - 1];
 	u64 from, to;
-	u32 i, n;
 
-	if (!vm->nr_slots)
-		return false;
-	s = &vm->slots[vm->nr_slots - 1];
-	n = s->nr_extents - vm->freed_extents;
-	to = extent_gpa(s, n);
-	from = MAX(ALIGN_DOWN(to - 1, GIB), extent_gpa(s, 0));
-	i = (u32)((from - extent_gpa(s, 0)) >> EXTENT_SHIFT);
-	to = MIN(to, vm->stage2.max_gfn << PAGE_SHIFT);
-	if (vm_is_corrupt(vm) || !unmap_for_good(vm, from, to))
-		return last_slot_done(vm);
-	for (u32 k = i; k < n; k++) {
-		if (audit_unmapped(s->extents[k]) && !vm_is_corrupt(vm))
-			extent_free(s->extents[k], 1, FRAME_GUEST, vm->id);
-		else if (extent_quarantine(s->extents[k], vm->id))
-			log_warn("vm %s: 2 MiB are still mapped by another: in quarantine",
-				 vm->name);
-	}
-	vm->freed_extents += n - i;
-	return i || last_slot_done(vm);
+	if (!vm->slots->nr)
+		return free_own_step(vm);
+	to = vm->unmapped ? vm->unmapped : s->gpa.v + s->size;
+	from = MAX(ALIGN_DOWN(to - 1, GIB), s->gpa.v);
+	vm->unmapped = from;
+	if (vm_is_corrupt(vm) || !unmap(vm, from, to) || from == s->gpa.v)
+		drop_last(vm);
+	return true;
 }

@@ -13,6 +13,7 @@
 #include "virt/guestmem.h"
 #include "virt/ops.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 
 u64 vcpu_gpr(struct vcpu *v, enum gpr n)
 {
@@ -213,6 +214,10 @@ static NOINLINE bool serve_rare(struct vcpu *v, u32 req)
 		virt_ops->flush(v);
 		vcpu_trace(v, TRACE_FLUSH, 0, 0, 0);
 	}
+	if (req & REQ_SLOTS)
+		v->slot_hint = vm_slots(v->vm)->slot;
+	if (req & (REQ_STOP | REQ_MEMORY))
+		memory_wait_end(v);
 	if (req & REQ_STOP)
 		return false;
 	if (req & REQ_TIMER)
@@ -223,10 +228,12 @@ static NOINLINE bool serve_rare(struct vcpu *v, u32 req)
 		vcpu_take_init(v);
 	if (req & REQ_SIPI)
 		vcpu_take_sipi(v);
-	if (req & REQ_DELAY)
+	if (req & (REQ_DELAY | REQ_MEMORY))
 		split_delay_over(v);
 	if (req & REQ_BUS_LOCKED)
 		split_bus_locked(v);
+	if (req & (REQ_MEMORY | REQ_DEVICES) && v->vm->retry_devices)
+		v->vm->retry_devices(v->vm);
 	return true;
 }
 
@@ -241,8 +248,8 @@ static enum run_verdict serve_requests(struct vcpu *v)
 	req = __atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST);
 	if (unlikely(req & ~(u32)(REQ_EVENT | REQ_RESCHED)) && !serve_rare(v, req))
 		return RUN_STOP;
-	if (v->activity != VCPU_WAIT_SIPI &&
-	    req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI | REQ_DELAY))
+	if (v->activity != VCPU_WAIT_SIPI && !(v->activity & VCPU_WAITS_MEMORY) &&
+	    req & (REQ_EVENT | REQ_TIMER | REQ_NMI | REQ_SIPI | REQ_DELAY | REQ_MEMORY))
 		deliver_events(v);
 	return req & REQ_RESCHED ? RUN_YIELD : RUN_ENTER;
 }
@@ -332,7 +339,13 @@ enum run_result vcpu_run(struct vcpu *v)
 		if (unlikely(v->not_ready)) {
 			WRITE_ONCE(v->in_guest, 0);
 			verdict = serve_requests(v);
-			if (verdict != RUN_ENTER || v->activity)
+			if (verdict != RUN_ENTER)
+				break;
+			if (unlikely(v->activity & VCPU_WAITS_MEMORY) && memory_wait_step(v)) {
+				vcpu_take_irqs(v);
+				continue;
+			}
+			if (v->activity)
 				break;
 			continue;
 		}
@@ -351,5 +364,8 @@ enum run_result vcpu_run(struct vcpu *v)
 		return VCPU_RUN_STOPPED;
 	if (verdict == RUN_HOLD)
 		return VCPU_RUN_HELD;
-	return v->activity ? VCPU_RUN_HALTED : VCPU_RUN_YIELDED;
+	/* Whoever fetches what it waits for comes back for the next slice. */
+	if (v->activity && !(verdict == RUN_YIELD && memory_wait_works(v)))
+		return VCPU_RUN_HALTED;
+	return VCPU_RUN_YIELDED;
 }

@@ -12,6 +12,7 @@
 #include "arch/x86/timer.h"
 #include "arch/x86/trace.h"
 #include "virt/exit.h"
+#include "virt/memfault.h"
 #include "virt/share.h"
 #include "virt/split_policy.h"
 
@@ -100,17 +101,20 @@ enum { EVENT_EXT_INT = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFT_INT = 4
 
 /* Bits of vcpu.requests: looked at before each entry. */
 enum vcpu_request {
-	REQ_EVENT = 1,	 /* an interrupt may be deliverable: ask the interrupt controller again */
-	REQ_STOP = 2,	 /* leave the run loop: the VM stops, pauses, or is dead */
-	REQ_RESCHED = 4, /* leave the run loop: others want the CPU */
-	REQ_TIMER = 8,	 /* the virtual timer has expired */
-	REQ_NMI = 16,	 /* an NMI for the guest */
-	REQ_FLUSH = 32,	 /* forget cached stage-2 translations */
-	REQ_INIT = 64,	 /* an INIT for the guest */
-	REQ_SIPI = 128,	 /* a start-up IPI, with sipi_vector */
-	REQ_DELAY = 256, /* the wait of VCPU_DELAYED may be over */
-	REQ_DEBUG = 512, /* leave the run loop if debug.hold is set */
-	REQ_BUS_LOCKED = 1024, /* its last instruction locked the bus; set by its runner */
+	REQ_EVENT = 1,	   /* an interrupt may be deliverable: ask the interrupt controller again */
+	REQ_STOP = 2,	   /* leave the run loop: the VM stops, pauses, or is dead */
+	REQ_RESCHED = 4,   /* leave the run loop: others want the CPU */
+	REQ_TIMER = 8,	   /* the virtual timer has expired */
+	REQ_NMI = 16,	   /* an NMI for the guest */
+	REQ_FLUSH = 32,	   /* forget cached stage-2 translations */
+	REQ_INIT = 64,	   /* an INIT for the guest */
+	REQ_SIPI = 128,	   /* a start-up IPI, with sipi_vector */
+	REQ_DELAY = 256,   /* the wait of VCPU_DELAYED may be over */
+	REQ_DEBUG = 512,   /* leave the run loop if debug.hold is set */
+	REQ_MEMORY = 1024, /* what it waits for is there, or will never be */
+	REQ_DEVICES = 2048,    /* a device met missing memory: vm->retry_devices */
+	REQ_SLOTS = 4096,      /* the slots have changed */
+	REQ_BUS_LOCKED = 8192, /* its last instruction locked the bus; set by its runner */
 };
 
 /* Who wants a step. STEP_NMI is the backend's: to open NMIs behind the instruction. */
@@ -122,6 +126,8 @@ enum vcpu_activity {
 	VCPU_IN_HLT,
 	VCPU_WAIT_SIPI,
 	VCPU_DELAYED, /* Corbel's own: it waits for its next split lock (virt/split_policy.c) */
+	/* beside one of these: it waits for memory first (virt/memfault.h) */
+	VCPU_WAITS_MEMORY = 0x80,
 };
 
 /* What the scheduler does with it; halted: with nothing to do; paused: held by a debugger. */
@@ -209,7 +215,8 @@ struct vcpu {
 
 	const struct io_region *io_last[3]; /* bus.c: region of the last access, by enum io_space */
 	/* guestwalk.c: slot of the last table that was read; any slot at first */
-	struct memslot *slot_hint;
+	const struct memslot *slot_hint;
+	struct memory_wait wait;
 
 	struct vcpu_split split;
 	void *lapic;		   /* dev/lapic.c's state */

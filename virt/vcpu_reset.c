@@ -41,6 +41,7 @@ static void reset(struct vcpu *v)
 	v->event = (struct event){ 0 };
 	v->exit.done = v->want_irq_window = v->want_nmi_window = v->nmi_pending = false;
 	split_put(v); /* a pass is for the instruction that stood there */
+	memory_wait_end(v);
 	v->activity = v->index ? VCPU_WAIT_SIPI : VCPU_ACTIVE;
 	virt_ops->vcpu_reset(v);
 }
@@ -48,7 +49,7 @@ static void reset(struct vcpu *v)
 void vcpu_power_on(struct vcpu *v)
 {
 	/* this CPU may know translations of an earlier life, or of an earlier VM with this root */
-	v->requests = REQ_FLUSH;
+	v->requests = REQ_FLUSH | REQ_SLOTS;
 	v->kvmclock_msr = 0;
 	v->launched_before = false;
 	v->xcr0 = 1;

@@ -18,6 +18,7 @@
 #include "virt/fpu.h"
 #include "virt/ops.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 #include "virt/vm.h"
 
 #define FLUSH_MS 500 /* a vCPU that was asked clears the request, and flushes at once */
@@ -29,11 +30,8 @@ struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
 void (*vm_stopped_hook)(struct vm *vm);
 const struct virt_ops *virt_ops;
 
-/*
- * The number of a new VM: each in turn, so that one is used again as late as can be, and not as
- * long as anything belongs to a VM of that number. 0: there is none.
- */
-static u16 new_id(void)
+/* Each in turn, so that one is used again as late as can be. */
+u16 vm_new_id(void)
 {
 	static u16 last;
 	static bool again;
@@ -154,7 +152,7 @@ static int vcpu_add(struct vm *vm, u32 index, u16 pin)
 	v->index = index;
 	v->pin = pin;
 	v->trace.who = (u32)TRACE_WHO(vm->id, index);
-	v->slot_hint = vm->slots;
+	v->slot_hint = vm->slots->slot;
 	v->cpu = v->loaded_cpu = CPU_NONE;
 	share_init(&v->share, vm->weight);
 	err = virt_ops->vcpu_create(v);
@@ -225,7 +223,7 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16
 		return trace_error(-ENODEV);
 	if (!vcpus || vcpus > VM_MAX_VCPUS || strlen(name) >= VM_NAME_MAX || vm_find(name))
 		return trace_error(-EINVAL);
-	id = new_id();
+	id = vm_new_id();
 	f = id ? frame_alloc_order(VM_ORDER, FRAME_HEAP, id) : PFN_NONE;
 	if (!pfn_valid(f))
 		return trace_error(-ENOMEM);
@@ -237,6 +235,8 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16
 	vm->weight = weight;
 	spin_init(&vm->lock, RANK_VM);
 	list_init(&vm->node);
+	list_init(&vm->own_memory);
+	vm->slots = &no_slots;
 	err = build(vm, vcpus, pin);
 	if (err) {
 		while (vm_destroy_step(vm))

@@ -11,25 +11,7 @@
 #include "virt/vcpu.h"
 
 #define VM_MAX_VCPUS 64
-#define VM_MAX_SLOTS 512
 #define VM_NAME_MAX  32
-
-/*
- * A memory slot: guest physical range -> host extents. Memory is reserved when the slot is added
- * and cleared when an extent is first touched: `touched` has a bit per extent that somebody clears
- * or has cleared. What `bias` says of an extent, once it is cleared, is host pointer - gpa (of any
- * byte in it); 0 until then, and never after: gpas are far smaller than host pointers.
- */
-struct memslot {
-	gpa_t gpa;
-	u64 size;
-	pfn_t *extents; /* one per 2 MiB of the slot, counted from gpa rounded down to 2 MiB */
-	u64 *touched;
-	u64 *bias;
-	const u64 *gpa_bias; /* bias, moved so that gpa >> EXTENT_SHIFT is the index */
-	u32 nr_extents;
-	u8 prot; /* enum s2_prot */
-};
 
 enum vm_state {
 	VM_CREATED, /* memory and vCPUs exist, nothing is loaded */
@@ -89,6 +71,7 @@ struct irqchip_ops {
 	void (*set_tpr)(struct vcpu *v, u8 tpr);
 };
 
+struct slot_map;
 struct vm {
 	u16 id; /* 1.. */
 	char name[VM_NAME_MAX];
@@ -100,9 +83,11 @@ struct vm {
 	char stop_text[160]; /* one line that says why */
 	struct spinlock lock;
 	struct stage2 stage2;
-	struct memslot slots[VM_MAX_SLOTS]; /* sorted by gpa */
-	u32 nr_slots;
-	u32 freed_extents; /* of the last slot, when it is being destroyed */
+	const struct slot_map *slots; /* virt/slots.h; atomic */
+	u16 last_slot;		      /* number of the last one that was added */
+	u32 slot_changes;
+	struct list own_memory; /* backing objects of its own, also of slots that are gone */
+	u64 unmapped;		/* when it is being destroyed: where the last slot ends now */
 	struct io_bus bus;
 	const struct irqchip_ops *irqchip;
 	bool apicv; /* its vCPUs may use APIC virtualization; not changed while it runs */
@@ -122,7 +107,12 @@ struct vm {
 	 */
 	int (*load)(struct vm *vm, char *why, size_t why_len);
 	const void *config; /* what `load` works from */
-	u64 tsc_base;	    /* host TSC that the guests see as 0 */
+	/*
+	 * What devices could not do because memory was missing they may try again. On the runner of
+	 * a vCPU, interrupts off. May be NULL.
+	 */
+	void (*retry_devices)(struct vm *vm);
+	u64 tsc_base; /* host TSC that the guests see as 0 */
 	u64 starts, resets;
 	u64 ends_seen; /* boot's: the start whose end was handled */
 };
@@ -145,37 +135,15 @@ void vm_unlist(struct vm *vm);
  */
 bool vm_destroy_step(struct vm *vm);
 struct vm *vm_find(const char *name);
+/*
+ * The number of a new VM, or of who else owns frames: nothing belongs to it now. 0: there is none.
+ * On the CPU that makes VMs.
+ */
+u16 vm_new_id(void);
 
 /*
- * Reserve memory for [gpa, gpa + size), 4 KiB aligned, with prot (enum s2_prot). 0; -EINVAL:
- * alignment, prot, beyond the CPU's width (vm->stage2.max_gfn); -EEXIST: overlaps a slot; -EBUSY:
- * the VM runs; -ENOSPC: too many slots, or above about 250 GiB in one; -ENOMEM. Nothing is left
- * behind then. One caller at a time.
- */
-int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 prot);
-/* All memory reads as zero again, nothing is mapped (for a reset). Not running. */
-void vm_clear_memory(struct vm *vm);
-/*
- * Clear the memory that a guest touches first, so that it does not wait for that, 2 MiB at a time,
- * in its first faults: the lowest 256 MiB. What is beyond is cleared when it is touched.
- */
-void vm_clear_ahead(struct vm *vm);
-/*
- * Up to a GiB of its memory is unmapped and goes back to the allocator. Not running, and never
- * again. False: nothing is left.
- */
-bool vm_free_memory_step(struct vm *vm);
-static inline void vm_free_memory(struct vm *vm)
-{
-	while (vm_free_memory_step(vm))
-		;
-}
-/* The slot that contains gpa, or NULL. Any CPU. */
-struct memslot *vm_slot(struct vm *vm, gpa_t gpa);
-/*
- * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid(). A vCPU
- * that does not know of it is damage: the VM ends, and the debt stays. Interrupts on or off, no
- * lock held.
+ * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid().
+ * Interrupts on or off, no lock held.
  */
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt);
 

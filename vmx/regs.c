@@ -10,6 +10,7 @@
 #include "lib/assert.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/msr.h"
+#include "lib/error.h"
 #include "virt/guestmem.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
@@ -100,18 +101,22 @@ static void set_cr3(struct vmx_vcpu *x, u64 value)
  * SDM "PDPTE Registers": with EPT, an entry takes them from the VMCS, so whoever changes CR0, CR3
  * or CR4 from outside loads them. (The guest's own MOV to CR3 does it by itself.) virt/ has checked
  * them; if another vCPU has made them bad meanwhile, which would fail the entry, none is present.
+ * False: they are missing, and the vCPU waits.
  */
-void vmx_load_pdptes(struct vmx_vcpu *x)
+bool vmx_load_pdptes(struct vmx_vcpu *x)
 {
 	u64 pdptes[4];
-	bool good;
+	int err;
 
 	if ((x->entry_controls & ENTRY_CTL_IA32E) || !(vmcs_read(VMCS_GUEST_CR0) & X86_CR0_PG) ||
 	    !(vmcs_read(VMCS_GUEST_CR4) & X86_CR4_PAE))
-		return;
-	good = !guest_read_pdptes(&x->v, vmcs_read(VMCS_GUEST_CR3), pdptes);
+		return true;
+	err = guest_read_pdptes(&x->v, vmcs_read(VMCS_GUEST_CR3), pdptes);
+	if (err == -EAGAIN)
+		return false;
 	for (u32 i = 0; i < ARRAY_SIZE(pdptes); i++)
-		vmcs_write(VMCS_GUEST_PDPTE0 + 2 * i, good ? pdptes[i] : 0);
+		vmcs_write(VMCS_GUEST_PDPTE0 + 2 * i, err ? 0 : pdptes[i]);
+	return true;
 }
 
 /*

@@ -78,20 +78,22 @@ static inline void clear_shadow(void)
 			   state & ~(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOVSS));
 }
 
-static NOINLINE void rare_work(struct vmx_vcpu *x)
+/* False: not now, it waits for memory. */
+static NOINLINE bool rare_work(struct vmx_vcpu *x)
 {
 	u8 todo = x->v.todo;
 
+	if (todo & TODO_PDPTES && !vmx_load_pdptes(x))
+		return false;
 	x->v.todo = 0;
 	write_windows(x);
 	if (x->v.event.valid)
 		inject(x);
-	if (todo & TODO_PDPTES)
-		vmx_load_pdptes(x);
 	if (todo & TODO_FLUSH_GUEST)
 		vmx_flush_guest(x);
 	if (todo & TODO_DEBUG)
 		vmx_fix_pending_debug(x);
+	return true;
 }
 
 /*
@@ -152,8 +154,10 @@ void vmx_run(struct vcpu *v)
 		write_rflags(x);
 	if (v->exit.done)
 		clear_shadow();
-	if (unlikely(x->v.rare))
-		rare_work(x);
+	if (unlikely(x->v.rare) && !rare_work(x)) {
+		v->exit.kind = EXIT_IRQ; /* nothing happened */
+		return;
+	}
 	exit_cost_entry(v);
 	refused = vmx_enter(v->gpr, &x->host_rsp, x->launched);
 	exit_cost_exit(v);

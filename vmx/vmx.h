@@ -113,7 +113,7 @@ u64 vmx_get_reg(struct vcpu *v, enum vreg reg);
 void vmx_set_reg(struct vcpu *v, enum vreg reg, u64 value);
 void vmx_get_seg(struct vcpu *v, enum vseg seg, struct segment *out);
 void vmx_set_seg(struct vcpu *v, enum vseg seg, const struct segment *in);
-void vmx_load_pdptes(struct vmx_vcpu *x);
+bool vmx_load_pdptes(struct vmx_vcpu *x);
 void vmx_fix_pending_debug(struct vmx_vcpu *x);
 
 /* switched.c: state that VM entry and exit leave alone */

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 
 from tree import LAYERS, select
 
@@ -34,6 +35,31 @@ def check_format(options):
             if done.returncode and not places:
                 bad += done.stdout.splitlines()
     return bad, f"{len(sources)} files"
+
+
+def check_capability(options):
+    """EXIT_ON_MISSING and the full report are one thing: without either of them these files don't compile."""
+    header = "virt/memfault.h"
+    with open(header, encoding="utf-8") as file:
+        text = file.read()
+    changes = {
+        "as it is": (r"$^", ""),
+        "no flag": (r"#define MEMORY_FAULT_EXITS .*", ""),
+        "a flag that promises nothing": (r"#define MEMORY_FAULT_EXITS .*", "#define MEMORY_FAULT_EXITS 0"),
+        "no report": (r"struct memory_fault \{", "struct another {"),
+        "no such kind": (r"\n\s*MEMORY_MISSING = MEMORY_FAULT_EXITS", ""),
+    }
+    bad = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(os.path.join(folder, "virt"))
+        for name, (pattern, by) in changes.items():
+            with open(os.path.join(folder, header), "w", encoding="utf-8") as file:
+                file.write(re.sub(pattern, by, text))
+            flags = [f"-I{folder}", *shlex.split(options.cflags), "-DFAULTS=0", "-DEXIT_COST=0", "-fsyntax-only"]
+            done = run("gcc", *flags, "virt/slots.c", "virt/memfault.c")
+            if (done.returncode == 0) != (name == "as it is"):
+                bad.append(f"{header}: {name}: " + (done.stdout.splitlines()[0] if done.returncode else "compiles"))
+    return bad, f"{len(changes) - 1} halves of it"
 
 
 def check_cppcheck(options):

@@ -18,8 +18,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc, (void)argv;
 	fake_vm_open(96 * MIB);
-	if (vm_add_memory(&fake_vm, GPA(0), 0xa0000, S2_RWX) ||
-	    vm_add_memory(&fake_vm, GPA(MIB), TOP - MIB, S2_RWX))
+	if (vm_add_memory(&fake_vm, GPA(0), 0xa0000, 0) ||
+	    vm_add_memory(&fake_vm, GPA(MIB), TOP - MIB, 0))
 		abort();
 	return 0;
 }

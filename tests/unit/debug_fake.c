@@ -23,6 +23,7 @@
 #include "virt/enable.h"
 #include "virt/hotplug.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 
 struct fake_output fake_serial, fake_screen;
 struct vm fake_linux, fake_lab;
@@ -688,6 +689,97 @@ static void add_vm(struct vm *vm, u16 id, const char *name)
 	vm->stage2.vm = id;
 	vm->stage2.fmt = &npt_format;
 	vm->stage2.max_gfn = 1 << 20;
+	vm->slots = &no_slots;
+}
+
+/* ---- Memory ---- */
+
+const struct slot_map no_slots = { .slot = { { .size = 0 } } };
+static struct backing object = { .size = 256 * MIB };
+static const struct slot_map slots = {
+	.nr = 1,
+	.slot = { { .size = 256 * MIB,
+		    .backing = &object,
+		    .id = 3,
+		    .generation = 7,
+		    .flags = SLOT_NOEXEC | SLOT_EXIT_ON_MISSING },
+		  { .size = 0 } },
+};
+
+const char *memory_fault_name(enum memory_fault_kind kind)
+{
+	return kind == MEMORY_MISSING ? "missing" : "?";
+}
+
+int vm_resolve(struct vm *vm, gpa_t gpa, u64 size, enum backing_fill how, const void *from,
+	       u32 *woken)
+{
+	(void)from;
+	snprintf(fake_called, sizeof(fake_called), "resolve %s %lx %lx %u", vm->name, gpa.v, size,
+		 how);
+	*woken = 2;
+	return fake_error;
+}
+
+struct backing *shared_memory_find(const char *name)
+{
+	return strcmp(name, "mailbox") ? NULL : &object;
+}
+
+const struct memslot *vm_slot_by_id(const struct vm *vm, u16 id)
+{
+	for (u32 i = 0; i < vm->slots->nr; i++)
+		if (vm->slots->slot[i].id == id)
+			return &vm->slots->slot[i];
+	return NULL;
+}
+
+int vm_slot_add(struct vm *vm, gpa_t gpa, u64 size, struct backing *b, u64 offset, u8 flags,
+		u16 *id)
+{
+	(void)b;
+	snprintf(fake_called, sizeof(fake_called), "add %s %lx %lx %lx %x", vm->name, gpa.v, size,
+		 offset, flags);
+	*id = 12;
+	return fake_error;
+}
+
+int vm_slot_remove(struct vm *vm, u16 id)
+{
+	snprintf(fake_called, sizeof(fake_called), "remove %s %u", vm->name, id);
+	return fake_error;
+}
+
+int vm_slot_move(struct vm *vm, u16 id, gpa_t gpa)
+{
+	snprintf(fake_called, sizeof(fake_called), "move %s %u %lx", vm->name, id, gpa.v);
+	return fake_error;
+}
+
+int vm_slot_flags(struct vm *vm, u16 id, u8 flags)
+{
+	snprintf(fake_called, sizeof(fake_called), "flags %s %u %x", vm->name, id, flags);
+	return fake_error;
+}
+
+/* Pages 3 to 5 and the last one. */
+int vm_slot_dirty(struct vm *vm, u16 id, u64 first, u64 count, u64 *bits, u64 *dirty)
+{
+	(void)vm, (void)id;
+	memset(bits, 0, BITMAP_WORDS(count) * sizeof(u64));
+	*dirty = 0;
+	if (!first)
+		bits[0] = 7 << 3, *dirty = 3;
+	if (first + count == 256 * MIB / PAGE_SIZE)
+		bitmap_set(bits, (u32)count - 1), *dirty += 1;
+	return fake_error;
+}
+
+int vm_give_up(struct vm *vm, gpa_t gpa, u64 size, u32 *waited)
+{
+	snprintf(fake_called, sizeof(fake_called), "give up %s %lx %lx", vm->name, gpa.v, size);
+	*waited = 1;
+	return fake_error;
 }
 
 static void add_linux(void)
@@ -695,8 +787,7 @@ static void add_linux(void)
 	add_vm(&fake_linux, 1, "linux");
 	fake_linux.state = VM_RUNNING;
 	fake_linux.nr_vcpus = 2;
-	fake_linux.nr_slots = 1;
-	fake_linux.slots[0].size = 256 * MIB;
+	fake_linux.slots = &slots;
 	fake_linux.cpus.bits[0] = 0xb;
 	memset(vcpus, 0, sizeof(vcpus));
 	for (u32 i = 0; i < 2; i++) {

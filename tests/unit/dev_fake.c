@@ -10,6 +10,7 @@
 #include "lib/printf.h"
 #include "virt/guestmem.h"
 #include "virt/ops.h"
+#include "virt/slots.h"
 
 u64 fake_now = 1000000, fake_tsc_moved;
 u32 fake_frames, fake_frames_left = ~0u;
@@ -124,22 +125,45 @@ int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
 	return frame_free_order(f, 0, kind, vm);
 }
 
+u64 fake_missing, fake_missing_size;
+
+const struct slot_map no_slots = { .slot = { { .size = 0 } } };
+
+/* What guest_read and guest_write say of a range that ends below `limit`. */
+static int usable(gpa_t gpa, size_t len, u64 limit)
+{
+	if (gpa.v >= limit || len > limit - gpa.v)
+		return -EFAULT;
+	if (fake_missing_size && gpa.v < fake_missing + fake_missing_size &&
+	    fake_missing < gpa.v + len)
+		return -EAGAIN;
+	return 0;
+}
+
 int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
+	int err = usable(gpa, len, FAKE_MEMORY);
+
 	(void)vm;
-	if (gpa.v >= FAKE_MEMORY || len > FAKE_MEMORY - gpa.v)
-		return -EFAULT;
-	memcpy(dst, fake_memory + gpa.v, len);
-	return 0;
+	if (!err)
+		memcpy(dst, fake_memory + gpa.v, len);
+	return err;
+}
+
+int guest_touch(struct vm *vm, gpa_t gpa, size_t len)
+{
+	(void)vm;
+	return usable(gpa, len, fake_readonly);
 }
 
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
+	int err = usable(gpa, len, fake_readonly);
+
 	(void)vm;
-	if (gpa.v >= fake_readonly || len > fake_readonly - gpa.v)
-		return -EFAULT;
-	memcpy(fake_memory + gpa.v, src, len);
-	return 0;
+	if (!err)
+		memcpy(fake_memory + gpa.v, src, len);
+	return err;
 }
 
 void vcpu_request(struct vcpu *v, u32 requests)
@@ -236,6 +260,7 @@ struct vm *fake_vm_with(u32 vcpus, struct cpuid_policy *policy)
 	strcpy(vm->name, "test");
 	vm->cpuid = policy;
 	vm->nr_vcpus = vcpus;
+	vm->slots = &no_slots;
 	for (u32 i = 0; i < vcpus; i++) {
 		vm->vcpus[i] = calloc(1, sizeof(struct vcpu));
 		vm->vcpus[i]->vm = vm;

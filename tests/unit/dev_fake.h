@@ -19,10 +19,12 @@ extern struct fake_apicv {
 	u32 *page;
 	u8 in_service, requested;
 } fake_apicv;
-extern u64 fake_tsc_moved;	   /* by how much guests have set their TSC forward */
-extern u32 fake_frames;		   /* frames in use */
-extern u32 fake_frames_left;	   /* allocations until one fails; ~0u: never */
-extern u32 fake_random_left;	   /* random words until there are none: 1, 2, 3... */
+extern u64 fake_tsc_moved;   /* by how much guests have set their TSC forward */
+extern u32 fake_frames;	     /* frames in use */
+extern u32 fake_frames_left; /* allocations until one fails; ~0u: never */
+extern u32 fake_random_left; /* random words until there are none: 1, 2, 3... */
+/* What guest_read and guest_write say -EAGAIN of. */
+extern u64 fake_missing, fake_missing_size;
 extern enum stop_reason fake_stop; /* of the last vm_stop */
 extern u32 fake_log_lines;
 extern char fake_log_line[200];		     /* the last one */

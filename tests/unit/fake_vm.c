@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include "tests/unit/fake_vm.h"
 #include "tests/unit/host.h"
+#include "arch/x86/cpu.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "virt/sched.h"
+#include "virt/slots.h"
 
 struct vm fake_vm;
 struct fake_vcpu fake_vcpu;
@@ -73,6 +78,47 @@ void vm_bugged(struct vm *vm, const char *cond, const char *file, int line)
 	fake_bugs++;
 }
 
+/* What a test can have its own of. */
+#define WEAK __attribute__((weak))
+
+WEAK DEFINE_PERCPU(u32, cpu_id);
+struct list vm_list = LIST_INIT(vm_list);
+struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
+__thread struct vcpu *fake_current;
+char fake_stop_text[160];
+
+WEAK const struct vcpu *sched_current(u32 cpu)
+{
+	(void)cpu;
+	return fake_current;
+}
+
+u16 vm_new_id(void)
+{
+	static u16 last = 100;
+
+	return ++last;
+}
+
+WEAK void sched_grace(void)
+{
+}
+
+WEAK void vcpu_request(struct vcpu *v, u32 requests)
+{
+	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);
+}
+
+WEAK void vm_stop(struct vm *vm, enum stop_reason why, const char *fmt, ...)
+{
+	va_list ap;
+
+	vm->stop_reason = (u8)why;
+	va_start(ap, fmt);
+	vsnprintf(fake_stop_text, sizeof(fake_stop_text), fmt, ap);
+	va_end(ap);
+}
+
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
 {
 	(void)vm;
@@ -111,7 +157,11 @@ void fake_vm_open(u64 memory)
 	assert(!frames_init(&map, 1, HPA(memory)));
 	memset(&fake_vm, 0, sizeof(fake_vm));
 	memset(&fake_vcpu, 0, sizeof(fake_vcpu));
-	fake_vcpu.v.slot_hint = fake_vm.slots;
+	fake_vm.slots = &no_slots;
+	list_init(&fake_vm.own_memory);
+	fake_vcpu.v.slot_hint = no_slots.slot;
+	fake_current = NULL;
+	fake_stop_text[0] = 0;
 	memset(&fake_policy, 0, sizeof(fake_policy));
 	fake_policy.phys_bits = 40;
 	fake_policy.has_gib_pages = true;

@@ -4,6 +4,7 @@
 
 #include "virt/cpuid.h"
 #include "virt/ops.h"
+#include "virt/slots.h"
 #include "virt/vm.h"
 
 struct fake_vcpu {
@@ -20,6 +21,8 @@ extern bool fake_bus_locks_exit;
 extern enum bus_locks fake_bus_locks;
 extern u32 fake_bugs; /* calls of vm_bugged */
 extern u32 fake_traced[TRACE_TYPES];
+extern __thread struct vcpu *fake_current; /* sched_current() */
+extern char fake_stop_text[160];	   /* of the last vm_stop, unless the test has its own */
 
 /*
  * A machine with this much memory, and a VM with one vCPU and no memory. A second call throws the

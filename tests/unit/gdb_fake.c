@@ -16,6 +16,7 @@
 #include "virt/exits.h"
 #include "virt/guestmem.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 
 struct vm gdb_other;
 struct fake_vcpu gdb_second;
@@ -340,7 +341,7 @@ static void make_vcpu(struct vm *vm, struct fake_vcpu *f, u32 index)
 	memset(f, 0, sizeof(*f));
 	f->v.vm = vm;
 	f->v.index = index;
-	f->v.slot_hint = vm->slots;
+	f->v.slot_hint = vm->slots->slot;
 	f->v.rflags = 2;
 	f->v.fpu = fpu[index];
 	f->reg[VR_CR0] = 1;
@@ -359,7 +360,7 @@ void gdb_fake_open(void)
 	ops.vcpu_load = ops.vcpu_put = load_or_put;
 	virt_ops = &ops;
 	fake_use_get_mmu(false);
-	if (vm_add_memory(&fake_vm, GPA(0), 16 * MIB, S2_RWX))
+	if (vm_add_memory(&fake_vm, GPA(0), 16 * MIB, 0))
 		abort();
 	gdb_crashed = false;
 	gdb_resets = 0;
@@ -370,6 +371,7 @@ void gdb_fake_open(void)
 	memset(&gdb_other, 0, sizeof(gdb_other));
 	memset(fpu, 0, sizeof(fpu));
 	gdb_other.id = 9;
+	gdb_other.slots = &no_slots;
 	gdb_other.cpuid = &fake_policy;
 	strcpy(gdb_other.name, "other");
 	strcpy(fake_vm.name, "vm");

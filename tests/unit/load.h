@@ -32,7 +32,7 @@ static inline void load_open(u64 host)
 {
 	fake_vm_open(host);
 	for (u32 i = 0; i < ARRAY_SIZE(map); i++)
-		assert_int_equal(vm_add_memory(vm, GPA(map[i].addr), map[i].size, S2_RWX), 0);
+		assert_int_equal(vm_add_memory(vm, GPA(map[i].addr), map[i].size, 0), 0);
 }
 
 static inline int load(void)

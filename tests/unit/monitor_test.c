@@ -242,7 +242,7 @@ static void completion(void **state)
 	assert_true(fake_said("\r\nstart  stop\r\n"));
 	expect_line("a\t", "vm linux start ", 15);
 	expect_line("\t", "vm linux start ", 15);
-	expect_line("\x03help po\t", "help poweroff ", 14);
+	expect_line("\x03help pow\t", "help poweroff ", 14);
 	expect_line("\x03"
 		    "cpus \t",
 		    "cpus -v ", 8);
@@ -350,7 +350,22 @@ static void vm_info(void **state)
 	expect_part("vm linux info",
 		    "vm=linux vcpu=1 cpu=0 state=running rip=0x0000000000000000 exits=6 "
 		    "last_exit=irq\r\n");
-	expect_part("vm linux info", "vm=linux slot=0 gpa=0x0 size=0x10000000 prot=0\r\n");
+	expect_part("vm linux info",
+		    "vm=linux slot=3 gpa=0x0 size=0x10000000 object=own offset=0x0 "
+		    "generation=7 flags=no-exec,exit-on-missing\r\n");
+	fake_linux.vcpus[1]->wait.fault = (struct memory_fault){ .gpa = GPA(0x1238),
+								 .size = 0x1000,
+								 .gva = 0xffff800000001238,
+								 .gva_valid = true,
+								 .sequence = 4,
+								 .generation = 7,
+								 .slot = 3,
+								 .access = ACCESS_W,
+								 .kind = MEMORY_MISSING,
+								 .rip = 0x1000 };
+	expect_part("vm linux info", "vm=linux vcpu=1 memory_fault=4 waits=no kind=missing "
+				     "gpa=0x1238 size=0x1000 access=w slot=3 generation=7 "
+				     "gva=0xffff800000001238 walk=no rip=0x1000 again=0\r\n");
 	expect_part(
 		"vm linux info",
 		"vm=linux console_written=40 console_unseen=40 input_queued=0 input_lost=0\r\n");
@@ -586,6 +601,102 @@ static void split_lock_command(void **state)
 	expect_part("split-lock", "vm=lab policy=fatal");
 }
 
+static void populate(void **state)
+{
+	static const struct {
+		int err;
+		const char *text;
+	} errors[] = {
+		{ -EINVAL, "the range is not a multiple of 4 KiB" },
+		{ -EFAULT, "the VM has no memory in some of that range (see vm NAME info)" },
+		{ -EEXIST, "nothing is missing there" },
+		{ -EBUSY, "it is being fetched" },
+		{ -ESRCH, "no vCPU waits there" },
+		{ -ENOMEM, "out of memory" },
+	};
+	char text[128];
+
+	(void)state;
+	expect("populate linux 0x201000",
+	       "vm=linux populate=ok gpa=0x201000 size=0x1000 waited=2\r\n");
+	assert_string_equal(fake_called, "resolve linux 201000 1000 0");
+	expect_part("populate linux 0x200000 2M", "size=0x200000");
+	expect_part("populate linux 0x200000 0x3000 ro", "size=0x3000");
+	assert_string_equal(fake_called, "resolve linux 200000 3000 2");
+	expect_part("populate linux 0 1G poison", "size=0x40000000");
+	assert_string_equal(fake_called, "resolve linux 0 40000000 3");
+	expect_part("populate linux 0 4K rw", "populate=ok");
+	assert_string_equal(fake_called, "resolve linux 0 1000 4");
+	expect_part("populate linux 0x1000 8K giveup", "size=0x2000 waited=1");
+	assert_string_equal(fake_called, "give up linux 1000 2000");
+	for (u32 i = 0; i < ARRAY_SIZE(errors); i++) {
+		fake_error = errors[i].err;
+		snprintf(text, sizeof(text), "populate linux: %s\r\n", errors[i].text);
+		expect("populate linux 0 4K", text);
+	}
+	fake_error = 0;
+	expect_part("populate linux", "usage: populate");
+	expect_part("populate linux x", "usage: populate");
+	expect_part("populate linux 0 4", "usage: populate");
+	expect_part("populate linux 0 4T", "usage: populate");
+	expect_part("populate linux 0 4K often", "usage: populate");
+	expect_part("populate linux 0 99999999999G", "usage: populate");
+	expect_part("populate nobody 0", "populate nobody: no such VM");
+}
+
+static void slot(void **state)
+{
+	static const struct {
+		int err;
+		const char *text;
+	} errors[] = {
+		{ -ENOENT, "it has no such slot" },
+		{ -EINVAL, "the address is not a multiple of 4 KiB" },
+		{ -EDOM, "address and offset in the object differ within 2 MiB" },
+		{ -ERANGE, "beyond what the CPUs' physical addresses reach" },
+		{ -EEXIST, "overlaps another slot" },
+		{ -EADDRINUSE, "overlaps a device" },
+		{ -ENOSPC, "no space" },
+	};
+	char text[128];
+
+	(void)state;
+	expect("slot linux add mailbox 0x100000000", "vm=linux slot=12 add=ok\r\n");
+	assert_string_equal(fake_called, "add linux 100000000 10000000 0 4");
+	expect("slot linux add mailbox 0x100000000 read-only", "vm=linux slot=12 add=ok\r\n");
+	assert_string_equal(fake_called, "add linux 100000000 10000000 0 5");
+	expect("slot linux add x 0x100000000", "slot linux: no [memory] is called x\r\n");
+	expect("slot linux remove 3", "vm=linux slot=3 remove=ok\r\n");
+	assert_string_equal(fake_called, "remove linux 3");
+	expect("slot linux move 3 0x40000000", "vm=linux slot=3 move=ok\r\n");
+	assert_string_equal(fake_called, "move linux 3 40000000");
+	expect("slot linux flags 3 read-only,log-dirty", "vm=linux slot=3 flags=ok\r\n");
+	assert_string_equal(fake_called, "flags linux 3 9");
+	expect("slot linux flags 3 none", "vm=linux slot=3 flags=ok\r\n");
+	assert_string_equal(fake_called, "flags linux 3 0");
+	expect("slot linux dirty 3", "vm=linux slot=3 dirty=0x3000 size=0x3000\r\n"
+				     "vm=linux slot=3 dirty=0xffff000 size=0x1000\r\n"
+				     "vm=linux slot=3 dirty_pages=4\r\n");
+	expect("slot linux dirty 4", "slot linux: dirty: it has no such slot\r\n");
+	for (u32 i = 0; i < ARRAY_SIZE(errors); i++) {
+		fake_error = errors[i].err;
+		snprintf(text, sizeof(text), "slot linux: move: %s\r\n", errors[i].text);
+		expect("slot linux move 3 0x1000", text);
+	}
+	fake_error = -EOPNOTSUPP;
+	expect("slot linux dirty 3",
+	       "slot linux: dirty: its writes are not logged (flag log-dirty)\r\n");
+	fake_error = 0;
+	expect_part("slot linux", "usage: slot");
+	expect_part("slot linux dirty", "usage: slot");
+	expect_part("slot linux move 3", "usage: slot");
+	expect_part("slot linux move x 5", "usage: slot");
+	expect_part("slot linux remove 65535", "usage: slot");
+	expect_part("slot linux flags 3 read", "usage: slot");
+	expect_part("slot linux grow 3", "usage: slot");
+	expect_part("slot nobody remove 3", "slot nobody: no such VM");
+}
+
 static void audit_rmap_and_ept(void **state)
 {
 	(void)state;
@@ -682,6 +793,8 @@ int main(void)
 		TEST(ipi),
 		TEST(mem),
 		TEST(split_lock_command),
+		TEST(populate),
+		TEST(slot),
 		TEST(audit_rmap_and_ept),
 		TEST(log_command),
 		TEST(power),

@@ -7,7 +7,7 @@ T_LIB := lib/assert.c lib/error.c lib/grace.c lib/log.c lib/printf.c lib/spinloc
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_STAGE2 := mm/audit.c mm/corruption.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
-T_VM := $(U)/fake_vm.c virt/slots.c virt/guestmem.c virt/guestwalk.c virt/guestlinear.c $(T_STAGE2)
+T_VM := $(U)/fake_vm.c mm/backing.c $(patsubst %,virt/%.c,slots memfault guestmem guestwalk guestlinear) $(T_STAGE2)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer pic pit \
 	platform pm_timer power rtc testdev uart16550 \
@@ -16,9 +16,9 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_irq commands_memory \
-	commands_sched commands_split commands_system commands_trace commands_vcpu commands_vm console escape \
-	fields inspect lineedit monitor print status terminal vmconsole) arch/x86/trace.c svm/npt.c $(U)/debug_fake.c \
-	$(U)/host.c $(T_LIB)
+	commands_sched commands_slots commands_split commands_system commands_trace commands_vcpu commands_vm console \
+	escape fields inspect lineedit monitor print status terminal vmconsole) arch/x86/trace.c svm/npt.c $(U)/debug_fake.c $(U)/host.c \
+	$(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
@@ -40,6 +40,8 @@ test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
 test_look := $(T_DEBUG)
+test_memfault := $(T_VM)
+test_memfault_threads := $(T_VM)
 test_monitor := $(T_DEBUG)
 test_pic := $(T_DEV)
 T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
@@ -66,9 +68,9 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
-	lib linux loader look monitor pic pieces pit rmap rmap_set screen share split_policy stage2 stage2_model \
-	topology trace uart vcpu_reset virtio virtio_devices
-TSAN_TESTS := ipi pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
+	lib linux loader look memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
+	stage2_model topology trace uart vcpu_reset virtio virtio_devices
+TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore

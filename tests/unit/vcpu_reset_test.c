@@ -122,7 +122,7 @@ static void test_power_on(void **state)
 		v->requests = REQ_STOP | REQ_INIT | REQ_SIPI;
 		vcpu_power_on(v);
 		expect_reset(v);
-		assert_int_equal(v->requests, REQ_FLUSH);
+		assert_int_equal(v->requests, REQ_FLUSH | REQ_SLOTS);
 		assert_int_equal(v->activity, v->index ? VCPU_WAIT_SIPI : VCPU_ACTIVE);
 		assert_int_equal(fake_vcpu.reg[VR_TSC_OFFSET], -1000);
 		assert_int_equal(fake_vcpu.reg[VR_PAT], 0);

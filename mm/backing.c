@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT */
+#include "mm/backing.h"
+#include "lib/error.h"
+#include "lib/log.h"
+#include "lib/spinlock.h"
+#include "lib/string.h"
+#include "mm/audit.h"
+#include "mm/phys.h"
+
+#define TABLE_WORDS (EXTENT_SIZE / PAGE_SIZE)
+#define GIB_PARTS   (u32)(GIB / EXTENT_SIZE)
+
+static u64 make_word(const void *memory, enum backing_state state)
+{
+	return (u64)(uintptr_t)memory | state;
+}
+
+static u64 word_read(const u64 *word)
+{
+	return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+static bool word_cas(u64 *word, u64 old, enum backing_state state)
+{
+	return __atomic_compare_exchange_n(word, &old, (old & ~BACKING_STATE) | state, false,
+					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* By who has it BUSY. */
+static void word_set(u64 *word, enum backing_state state)
+{
+	__atomic_store_n(word, (word_read(word) & ~BACKING_STATE) | state, __ATOMIC_SEQ_CST);
+}
+
+static u64 *table_of(u64 word)
+{
+	return (u64 *)backing_memory(word);
+}
+
+static u64 level_size(u8 level)
+{
+	return level == 2 ? EXTENT_SIZE : PAGE_SIZE;
+}
+
+/* --- making and freeing --- */
+
+/* Objects are as large as their words; 9: about 500 GiB. */
+static u32 object_order(u64 parts)
+{
+	u64 bytes = sizeof(struct backing) + parts * sizeof(u64);
+	u32 order = 0;
+
+	while (PAGE_SIZE << order < bytes)
+		order++;
+	return order;
+}
+
+/* The first frame of a part, whole or in pages. */
+static pfn_t part_frame(u64 word)
+{
+	if (backing_state(word) == BACKING_TABLE)
+		word = *table_of(word);
+	return hpa_pfn(ptr_hpa(backing_memory(word)));
+}
+
+static void free_table(struct backing *b, u64 *word)
+{
+	u64 old = *word;
+
+	if (backing_state(old) != BACKING_TABLE)
+		return;
+	*word = *table_of(old);
+	frame_free(hpa_pfn(ptr_hpa(table_of(old))), FRAME_HEAP, b->owner);
+}
+
+static int reserve(struct backing *b, u32 parts, enum backing_state state)
+{
+	for (u32 run; b->parts < parts; b->parts += run) {
+		pfn_t f = PFN_NONE;
+
+		run = b->parts % GIB_PARTS || parts - b->parts < GIB_PARTS ? 1 : GIB_PARTS;
+		if (run > 1)
+			f = extent_alloc(run, run, FRAME_GUEST, b->owner);
+		if (!pfn_valid(f)) {
+			run = 1;
+			f = extent_alloc(1, 1, FRAME_GUEST, b->owner);
+		}
+		if (!pfn_valid(f))
+			return trace_error(-ENOMEM);
+		for (u32 i = 0; i < run; i++)
+			b->words[b->parts + i] =
+				make_word(pfn_ptr(PFN(f.v + (u64)i * EXTENT_FRAMES)), state);
+	}
+	return 0;
+}
+
+int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
+{
+	u64 parts = ALIGN_UP(size, EXTENT_SIZE) >> EXTENT_SHIFT;
+	u32 order;
+	pfn_t f;
+	int err;
+
+	if (!size || size & ~PAGE_MASK)
+		return trace_error(-EINVAL);
+	order = parts < BIT(18) ? object_order(parts) : 10;
+	if (order > 9)
+		return trace_error(-ENOSPC);
+	f = frame_alloc_order(order, FRAME_HEAP, owner);
+	if (!pfn_valid(f))
+		return trace_error(-ENOMEM);
+	*out = pfn_ptr(f);
+	memset(*out, 0, sizeof(**out));
+	(*out)->size = size;
+	(*out)->owner = owner;
+	list_init(&(*out)->node);
+	err = reserve(*out, (u32)parts, zero ? BACKING_ZERO : BACKING_MISSING);
+	while (err && backing_free_step(*out))
+		;
+	return err;
+}
+
+bool backing_free_step(struct backing *b)
+{
+	u32 keep = b->parts ? ALIGN_DOWN(b->parts - 1, GIB_PARTS) : 0;
+
+	for (; b->parts > keep; b->parts--) {
+		u64 *word = &b->words[b->parts - 1];
+
+		free_table(b, word);
+		if (b->lost)
+			continue;
+		if (audit_unmapped(part_frame(*word)))
+			extent_free(part_frame(*word), 1, FRAME_GUEST, b->owner);
+		else if (extent_quarantine(part_frame(*word), b->owner))
+			log_warn("VM %u: 2 MiB are still mapped by another: in quarantine",
+				 b->owner);
+	}
+	if (b->parts)
+		return true;
+	frame_free_order(hpa_pfn(ptr_hpa(b)),
+			 object_order(ALIGN_UP(b->size, EXTENT_SIZE) >> EXTENT_SHIFT), FRAME_HEAP,
+			 b->owner);
+	return false;
+}
+
+void backing_reset(struct backing *b, bool zero)
+{
+	for (u32 i = 0; i < b->parts; i++) {
+		free_table(b, &b->words[i]);
+		word_set(&b->words[i], zero ? BACKING_ZERO : BACKING_MISSING);
+	}
+}
+
+/* --- contents --- */
+
+u64 *backing_word(const struct backing *b, u64 offset, u8 *level)
+{
+	const u64 *part = &b->words[offset >> EXTENT_SHIFT];
+	u64 word = word_read(part);
+
+	*level = backing_state(word) == BACKING_TABLE ? 1 : 2;
+	return *level == 2 ? (u64 *)part
+			   : &table_of(word)[offset >> PAGE_SHIFT & (TABLE_WORDS - 1)];
+}
+
+u64 backing_touch(u64 *word, u8 level, bool missing_is_zero)
+{
+	u64 old;
+	u8 state;
+
+	for (;;) {
+		old = word_read(word);
+		state = backing_state(old);
+		if (state == BACKING_ZERO || (state == BACKING_MISSING && missing_is_zero)) {
+			if (!word_cas(word, old, BACKING_CLEARING))
+				continue;
+			memset(backing_memory(old), 0, level_size(level));
+			word_set(word, BACKING_PRESENT);
+		} else if (state != BACKING_CLEARING) {
+			return old;
+		} else {
+			/* The other CPU may want something from us (DESIGN: who spins polls). */
+			spin_wait();
+		}
+	}
+}
+
+/* A part becomes a table of pages in its state. 0 also if it is something else by now. */
+static int split_part(struct backing *b, u64 *part, u64 old)
+{
+	u64 *table = frame_alloc_zero(FRAME_HEAP, b->owner);
+
+	if (!table)
+		return trace_error(-ENOMEM);
+	for (u32 i = 0; i < TABLE_WORDS; i++)
+		table[i] = make_word(backing_memory(old) + i * PAGE_SIZE, backing_state(old));
+	if (!__atomic_compare_exchange_n(part, &old, make_word(table, BACKING_TABLE), false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, b->owner);
+	return 0;
+}
+
+static enum backing_state filled(enum backing_fill how)
+{
+	switch (how) {
+	case FILL_ZERO:
+		return BACKING_ZERO;
+	case FILL_POISON:
+		return BACKING_POISON;
+	case FILL_READONLY:
+		return BACKING_READONLY;
+	default:
+		return BACKING_PRESENT;
+	}
+}
+
+/* One word that is as FILL_* wants it. False: somebody was faster. */
+static bool fill_word(u64 *word, u64 old, u8 level, enum backing_fill how, const void *from)
+{
+	if (how != FILL_COPY && how != FILL_READONLY)
+		return word_cas(word, old, filled(how));
+	if (!word_cas(word, old, BACKING_CLEARING))
+		return false;
+	if (how == FILL_COPY)
+		memcpy(backing_memory(old), from, level_size(level));
+	else
+		memset(backing_memory(old), 0, level_size(level));
+	word_set(word, filled(how));
+	return true;
+}
+
+/* How much of the range the word at its start stands for; a part is whole up to the object's end.
+ */
+static u64 word_span(const struct backing *b, u64 offset, u8 level)
+{
+	return MIN(level_size(level) - offset % level_size(level), b->size - offset);
+}
+
+int backing_fill(struct backing *b, u64 offset, u64 size, enum backing_fill how, const void *from)
+{
+	u64 end = offset + size, n;
+	bool changed = false, busy = false;
+
+	for (u64 at = offset; at < end; at += n) {
+		u8 level, state;
+		u64 *word = backing_word(b, at, &level), old = word_read(word);
+
+		state = backing_state(old);
+		n = MIN(word_span(b, at, level), end - at);
+		if (state == BACKING_TABLE) {
+			n = 0; /* it was split just now */
+			continue;
+		}
+		busy |= state == BACKING_FETCHING;
+		if (state != (how == FILL_WRITABLE ? BACKING_READONLY : BACKING_MISSING))
+			continue;
+		/* The last part is shorter than its memory: copied in pages. */
+		if (level == 2 && (n < word_span(b, at, 2) || at % EXTENT_SIZE ||
+				   (how == FILL_COPY && n < EXTENT_SIZE))) {
+			if (b->source && b->source->piece > PAGE_SIZE)
+				return -EOPNOTSUPP;
+			if (split_part(b, word, old))
+				return -ENOMEM;
+			n = 0;
+		} else if (fill_word(word, old, level, how,
+				     from ? (const u8 *)from + (at - offset) : NULL)) {
+			changed = true;
+		} else {
+			n = 0;
+		}
+	}
+	return changed ? 0 : busy ? -EBUSY : -EEXIST;
+}
+
+static u64 *fetch_word(struct backing *b, const struct backing_fetch *f)
+{
+	u8 level;
+
+	return backing_word(b, f->offset, &level);
+}
+
+static int fetch_begin(struct backing *b, u64 offset, struct backing_fetch *f)
+{
+	u8 want = b->source->piece == PAGE_SIZE ? 1 : 2, level;
+	u64 *word, old;
+
+	for (;;) {
+		word = backing_word(b, offset, &level);
+		old = word_read(word);
+		if (backing_state(old) == BACKING_FETCHING)
+			return -EBUSY;
+		if (backing_state(old) == BACKING_TABLE)
+			continue;
+		if (backing_state(old) != BACKING_MISSING)
+			return -EEXIST;
+		if (level > want) {
+			if (split_part(b, word, old))
+				return -ENOMEM;
+		} else if (word_cas(word, old, BACKING_FETCHING)) {
+			break;
+		}
+	}
+	__atomic_fetch_add(&b->users, 1, __ATOMIC_SEQ_CST);
+	*f = (struct backing_fetch){ .offset = ALIGN_DOWN(offset, level_size(level)),
+				     .to = backing_memory(old) };
+	f->size = word_span(b, f->offset, level);
+	return 0;
+}
+
+static void fetch_end(struct backing *b, struct backing_fetch *f, enum backing_state state)
+{
+	word_set(fetch_word(b, f), state);
+	f->to = NULL;
+	__atomic_fetch_sub(&b->users, 1, __ATOMIC_SEQ_CST);
+}
+
+int backing_fetch(struct backing *b, u64 offset, struct backing_fetch *f)
+{
+	int err = f->to ? 0 : fetch_begin(b, offset, f);
+
+	if (!err)
+		err = b->source->fetch(b->source, f);
+	else
+		return err;
+	if (err != -EAGAIN)
+		fetch_end(b, f, err ? BACKING_MISSING : BACKING_PRESENT);
+	if (!err)
+		__atomic_fetch_add(&b->fetched, 1, __ATOMIC_RELAXED);
+	return err;
+}
+
+void backing_fetch_drop(struct backing *b, struct backing_fetch *f)
+{
+	if (f->to)
+		fetch_end(b, f, BACKING_MISSING);
+}
