@@ -46,6 +46,8 @@ bool complain(struct parser *p, u32 line, const char *key, const char *fmt, ...)
 	p->config->errors++;
 	if (p->vm)
 		p->vm->broken = true;
+	if (p->memory)
+		p->memory->broken = true;
 	if (p->reported++ > CONFIG_ERRORS_MAX)
 		return false;
 	if (p->reported > CONFIG_ERRORS_MAX) {
@@ -70,7 +72,7 @@ static const struct key *find_key(const struct section *section, struct text nam
 
 static void set_key(struct parser *p, struct text name, struct text value)
 {
-	u8 *object = p->vm ? (u8 *)p->vm : (u8 *)p->config;
+	u8 *object = p->vm ? (u8 *)p->vm : p->memory ? (u8 *)p->memory : (u8 *)p->config;
 	const struct key *key = find_key(p->section, name);
 	u64 bit;
 
@@ -172,7 +174,10 @@ static void end_section(struct parser *p)
 		check_pins(p);
 	if (p->vm && p->vm->copies)
 		make_copies(p);
+	if (p->memory && !p->seen)
+		complain(p, p->memory->line, "size", "memory %s has none", p->memory->name);
 	p->vm = NULL;
+	p->memory = NULL;
 	p->section = NULL;
 	p->seen = 0;
 	p->skip = false;
@@ -213,6 +218,35 @@ static bool begin_vm(struct parser *p, struct text name)
 	return true;
 }
 
+static struct config_memory *find_memory(struct config *config, struct text name)
+{
+	for (u32 i = 0; i < config->nr_memories; i++) {
+		if (text_is(name, config->memories[i].name))
+			return &config->memories[i];
+	}
+	return NULL;
+}
+
+static bool begin_memory(struct parser *p, struct text name)
+{
+	struct config *config = p->config;
+	struct config_memory *memory = find_memory(config, name);
+
+	if (!is_name(name))
+		return complain(p, p->line, "memory", "%s is not " NAME_IS, quote(name).s);
+	if (memory)
+		return complain(p, p->line, "memory", "%s is there already, in line %u",
+				quote(name).s, memory->line);
+	if (config->nr_memories == CONFIG_MEMORIES_MAX)
+		return complain(p, p->line, "memory", "%s is one too many: at most 16",
+				quote(name).s);
+	memory = &config->memories[config->nr_memories++];
+	text_copy(memory->name, name);
+	memory->line = p->line;
+	p->memory = memory;
+	return true;
+}
+
 static bool begin_corbel(struct parser *p, struct text name)
 {
 	(void)name;
@@ -226,6 +260,7 @@ static bool begin_corbel(struct parser *p, struct text name)
 static const struct section sections[] = {
 	{ "corbel", corbel_keys, false, begin_corbel },
 	{ "vm", vm_keys, true, begin_vm },
+	{ "memory", memory_keys, true, begin_memory },
 };
 #define OPTIONS (&sections[0]) /* the section that LoadOptions are of */
 
@@ -249,7 +284,8 @@ static void begin_section(struct parser *p, struct text line)
 		p->skip = !p->section->begin(p, name);
 		return;
 	}
-	complain(p, p->line, NULL, "%s is neither [corbel] nor [vm NAME]", quote(line).s);
+	complain(p, p->line, NULL, "%s is neither [corbel], [vm NAME] nor [memory NAME]",
+		 quote(line).s);
 }
 
 /* A comment starts at a # that begins the line or follows white space: a # inside a word is the
@@ -324,6 +360,23 @@ static void resolve_attach(struct parser *p)
 		complain(p, p->attach_line, "attach", "no VM is called %s", quote(p->attach).s);
 }
 
+/* "share" may name a [memory] that comes further down. */
+static void resolve_shares(struct parser *p)
+{
+	for (u32 i = 0; i < p->config->nr_shares; i++) {
+		const struct config_share *s = &p->config->shares[i];
+		struct text name = { s->name, strlen(s->name) };
+		const struct config_memory *memory = find_memory(p->config, name);
+
+		p->vm = &p->config->vms[s->vm];
+		if (!memory)
+			complain(p, s->line, "share", "no [memory] is called '%s'", s->name);
+		else if (memory->broken)
+			complain(p, s->line, "share", "[memory %s] has errors", s->name);
+	}
+	p->vm = NULL;
+}
+
 /* The text after a UTF-8 byte order mark; nothing of a UTF-16 text, which some editors make without
  * being asked. */
 static struct text skip_bom(struct parser *p, struct text t)
@@ -357,6 +410,7 @@ void config_parse(struct config *config, const char *text, size_t length,
 	}
 	end_section(&p);
 	resolve_attach(&p);
+	resolve_shares(&p);
 }
 
 static bool ends_in_efi(struct text t)

@@ -15,23 +15,25 @@
 #include "lib/bitmap.h"
 #include "lib/types.h"
 
-#define CONFIG_MAX_VMS	   16
-#define CONFIG_NAME_MAX	   31	/* characters of a VM's name */
-#define CONFIG_WORD_MAX	   15	/* characters of a word that is kept as it is */
-#define CONFIG_FILE_MAX	   127	/* characters of a file name */
-#define CONFIG_CMDLINE_MAX 2047 /* what Linux takes */
-#define CONFIG_FAULTS_MAX  1023
-#define CONFIG_LINE_MAX	   2560 /* bytes of a line, without its end */
-#define CONFIG_ERRORS_MAX  40	/* reported in one call; more are only counted */
-#define CONFIG_VCPUS_MAX   64
-#define CONFIG_WEIGHT_MAX  1000
-#define CONFIG_MODULES_MAX 32  /* of all VMs together */
-#define CONFIG_ARGS_MAX	   255 /* characters behind a module's file name */
-#define CONFIG_VM_FILES	   3   /* kernel, initrd, disk */
-#define CONFIG_FILES_MAX   (CONFIG_VM_FILES * CONFIG_MAX_VMS + CONFIG_MODULES_MAX)
-#define CONFIG_MEMORY_MIN  (16 * MIB)
-#define CONFIG_MEMORY_MAX  (16 * KIB * GIB)
-#define CONFIG_SETUP_BOOT  (-1) /* setup_cpu: the CPU that booted */
+#define CONFIG_MAX_VMS	    16
+#define CONFIG_NAME_MAX	    31	 /* characters of a VM's name */
+#define CONFIG_WORD_MAX	    15	 /* characters of a word that is kept as it is */
+#define CONFIG_FILE_MAX	    127	 /* characters of a file name */
+#define CONFIG_CMDLINE_MAX  2047 /* what Linux takes */
+#define CONFIG_FAULTS_MAX   1023
+#define CONFIG_LINE_MAX	    2560 /* bytes of a line, without its end */
+#define CONFIG_ERRORS_MAX   40	 /* reported in one call; more are only counted */
+#define CONFIG_VCPUS_MAX    64
+#define CONFIG_WEIGHT_MAX   1000
+#define CONFIG_MODULES_MAX  32 /* of all VMs together */
+#define CONFIG_MEMORIES_MAX 16
+#define CONFIG_SHARES_MAX   64	/* of all VMs together */
+#define CONFIG_ARGS_MAX	    255 /* characters behind a module's file name */
+#define CONFIG_VM_FILES	    3	/* kernel, initrd, disk */
+#define CONFIG_FILES_MAX    (CONFIG_VM_FILES * CONFIG_MAX_VMS + CONFIG_MODULES_MAX)
+#define CONFIG_MEMORY_MIN   (16 * MIB)
+#define CONFIG_MEMORY_MAX   (16 * KIB * GIB)
+#define CONFIG_SETUP_BOOT   (-1) /* setup_cpu: the CPU that booted */
 
 enum config_serial { CONFIG_SERIAL_AUTO, CONFIG_SERIAL_PORT, CONFIG_SERIAL_NONE };
 enum config_idle { CONFIG_IDLE_MONITOR, CONFIG_IDLE_POWEROFF };
@@ -42,6 +44,8 @@ enum config_corruption { CONFIG_CORRUPTION_KILL, CONFIG_CORRUPTION_PANIC };
 enum config_mixed { CONFIG_MIXED_EXCLUDE, CONFIG_MIXED_REFUSE, CONFIG_MIXED_COMMON };
 /* in the order of enum x_split */
 enum config_x_split { CONFIG_X_SPLIT_AUTO, CONFIG_X_SPLIT_ON, CONFIG_X_SPLIT_OFF };
+/* Who brings a VM's memory: it reads as zero, or whoever touches it waits for the operator. */
+enum config_pager { CONFIG_PAGER_ZERO, CONFIG_PAGER_NONE };
 enum config_exit { CONFIG_EXIT_STOP, CONFIG_EXIT_RESTART, CONFIG_EXIT_POWEROFF };
 
 /* What is done about split locks. */
@@ -84,6 +88,7 @@ struct config_vm {
 	u32 weight; /* 1 to CONFIG_WEIGHT_MAX */
 	bool autostart;
 	enum config_exit on_exit;
+	enum config_pager pager;
 	struct config_split split_lock;
 	u32 copies;  /* 0: one, with the section's own name */
 	u32 section; /* index into vms[] of the first of its section; modules are that one's */
@@ -106,6 +111,23 @@ struct config_module {
 };
 
 /* About 60 KiB: not for the stack. */
+/* [memory NAME]: memory that several VMs may see. */
+struct config_memory {
+	char name[CONFIG_NAME_MAX + 1];
+	u64 size; /* bytes, a multiple of 4 KiB */
+	u32 line;
+	bool broken;
+};
+
+/* Where a VM sees one. */
+struct config_share {
+	char name[CONFIG_NAME_MAX + 1];
+	u64 address;
+	bool readonly;
+	u32 vm; /* the section's index in vms[] */
+	u32 line;
+};
+
 struct config {
 	enum config_serial serial;
 	u16 serial_port;	/* I/O port, with CONFIG_SERIAL_PORT */
@@ -125,6 +147,10 @@ struct config {
 	u32 nr_vms;
 	struct config_vm vms[CONFIG_MAX_VMS];
 	u32 nr_modules;
+	struct config_memory memories[CONFIG_MEMORIES_MAX];
+	u32 nr_memories;
+	struct config_share shares[CONFIG_SHARES_MAX];
+	u32 nr_shares;
 	struct config_module modules[CONFIG_MODULES_MAX]; /* in the order of the text */
 	u32 errors;					  /* so far, the override's included */
 };

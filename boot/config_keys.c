@@ -348,6 +348,29 @@ static bool set_module(struct parser *p, struct text value, void *field)
 	return true;
 }
 
+/* NAME, ADDRESS[, readonly] */
+static bool set_share(struct parser *p, struct text value, void *field)
+{
+	struct config_share *s = &p->config->shares[p->config->nr_shares];
+	struct text rest = value;
+	bool has_address, has_option;
+	struct text name = trim(cut(&rest, ',', &has_address));
+	struct text address = trim(cut(&rest, ',', &has_option));
+
+	(void)field;
+	if (!is_name(name) || !has_address || !text_hex(address, BIT(48), &s->address) ||
+	    (has_option && !text_is(trim(rest), "readonly")))
+		return unfit(p, value);
+	if (p->config->nr_shares == CONFIG_SHARES_MAX)
+		return reject(p, name, "is one too many: at most 64, of all VMs together");
+	text_copy(s->name, name);
+	s->readonly = has_option;
+	s->vm = p->vm->section;
+	s->line = p->line;
+	p->config->nr_shares++;
+	return true;
+}
+
 #define VM(type, member) FIELD(struct config_vm, type, member)
 const struct key vm_keys[] = {
 	{ "kernel", set_file, VM(char *, kernel), .line = VM(u32, kernel_line) },
@@ -370,11 +393,17 @@ const struct key vm_keys[] = {
 	{ "on_exit", set_word, VM(u32, on_exit), .expects = "stop, restart or poweroff" },
 	{ "split_lock", set_split_lock, VM(struct config_split, split_lock),
 	  .expects = SPLIT_LOCK_IS },
+	{ "pager", set_word, VM(u32, pager), .expects = "zero or none" },
 	{ "protocol", copy_word, VM(char *, protocol),
 	  .expects = "auto, linux, multiboot, pvh or flat" },
 	{ "address", set_hex, VM(u64, address), .expects = "an address like 0x100000, below 4 GiB",
 	  .max = 0xffffffff, .line = VM(u32, address_line) },
 	{ .name = "module", .set = set_module, .many = true },
+	{ .name = "share",
+	  .set = set_share,
+	  .many = true,
+	  .expects = "the name of a [memory], an address, and perhaps readonly, like "
+		     "mailbox, 0x100000000, readonly" },
 	{ "devices", set_flag, VM(bool, test_devices), .expects = "test" },
 	{ "apicv", set_flag, VM(bool, apicv), .expects = "auto or off" },
 	{ "disk", set_disk, VM(char *, disk), .expects = "a file name, or one with ,readonly",
@@ -383,5 +412,14 @@ const struct key vm_keys[] = {
 	{ "mac", set_mac, VM(u8 *, mac), .expects = "a MAC address like 02:00:00:00:00:01" },
 	{ "rng", set_flag, VM(bool, rng), .expects = "on or off" },
 	{ "pm_timer", set_flag, VM(bool, pm_timer), .expects = "on or off" },
+	{ 0 },
+};
+
+/* ---- Keys of [memory NAME] ---- */
+
+#define MEMORY(type, member) FIELD(struct config_memory, type, member)
+const struct key memory_keys[] = {
+	{ "size", set_size, MEMORY(u64, size), .expects = "a size", .min = MIB,
+	  .max = CONFIG_MEMORY_MAX },
 	{ 0 },
 };

@@ -19,11 +19,12 @@ struct parser {
 	u32 reported;		       /* errors of this call */
 	const struct section *section; /* NULL outside of one */
 	bool skip; /* the section's head was bad and has been reported: be silent about its keys */
-	struct config_vm *vm;  /* of the section; NULL in [corbel] */
-	u64 seen;	       /* bit n: keys[n] was there in this section */
-	const struct key *key; /* whose value is being read */
-	u32 corbel_line;       /* of [corbel]; 0: not seen */
-	struct text attach;    /* checked once all VMs are known; empty: not given */
+	struct config_vm *vm;	      /* of the section; NULL in others */
+	struct config_memory *memory; /* of the section; NULL in others */
+	u64 seen;		      /* bit n: keys[n] was there in this section */
+	const struct key *key;	      /* whose value is being read */
+	u32 corbel_line;	      /* of [corbel]; 0: not seen */
+	struct text attach;	      /* checked once all VMs are known; empty: not given */
 	u32 attach_line;
 };
 
@@ -39,7 +40,7 @@ struct key {
 	bool many; /* may be there more than once */
 };
 
-extern const struct key corbel_keys[], vm_keys[];
+extern const struct key corbel_keys[], vm_keys[], memory_keys[];
 #define VM_KEY_KERNEL 0 /* index in vm_keys of the one that must be there */
 
 /*

@@ -3,6 +3,7 @@
 #include "arch/x86/insn.h"
 #include "boot/vms.h"
 #include "debug/console.h"
+#include "debug/monitor.h"
 #include "dev/acpi.h"
 #include "dev/platform.h"
 #include "lib/error.h"
@@ -82,10 +83,11 @@ static u32 fill_e820(const struct config_vm *c, struct boot_e820_entry map[4])
 static int add_memory(struct vm *vm, const struct config_vm *c)
 {
 	u64 low = memory_below_hole(c);
-	int err = vm_add_memory(vm, GPA(0), low, 0);
+	u8 flags = c->pager == CONFIG_PAGER_NONE ? SLOT_EXIT_ON_MISSING : 0;
+	int err = vm_add_memory(vm, GPA(0), low, flags);
 
 	if (!err && low < c->memory)
-		err = vm_add_memory(vm, GPA(HIGH_4G), c->memory - low, 0);
+		err = vm_add_memory(vm, GPA(HIGH_4G), c->memory - low, flags);
 	return err;
 }
 
@@ -244,6 +246,28 @@ static void set_split_policy(struct vm *vm, const struct config_vm *c)
 		split_set_policy(vm, (enum split_policy)(s->policy - 1), s->rate);
 }
 
+/* The objects of [memory] sections that the VM sees. */
+static int add_shares(struct vm *vm, const struct config_vm *c, const struct config_sink *sink)
+{
+	for (u32 i = 0; i < config->nr_shares; i++) {
+		const struct config_share *s = &config->shares[i];
+		struct backing *b = shared_memory_find(s->name);
+		int err;
+
+		if (s->vm != c->section)
+			continue;
+		err = !b ? -ENOENT
+			 : vm_slot_add(vm, GPA(s->address), b->size, b, 0,
+				       SLOT_SHARED | (s->readonly ? SLOT_READONLY : 0), NULL);
+		if (!err)
+			continue;
+		config_error_at(sink, s->line, "share", "'%s' at %#lx: %s", s->name, s->address,
+				b ? monitor_slot_error(err) : "there was no memory for it");
+		return err;
+	}
+	return 0;
+}
+
 static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
 {
 	struct platform_devices devices;
@@ -273,6 +297,8 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 		set_default_mac(devices.network.mac, (u16)(c - config->vms + 1));
 		err = platform_create(*vm, &devices);
 	}
+	if (!err)
+		err = add_shares(*vm, c, sink);
 	if (!err && c->test_devices)
 		err = testdev_create(&platform_of(*vm)->testdev, *vm, c->memory, c->cmdline);
 	if (!err && console_vm_add(*vm, platform_uart(*vm)))
@@ -293,6 +319,14 @@ void vms_create(const struct bootinfo *info, const struct config *conf,
 	boot = info;
 	config = conf;
 	errors = sink;
+	for (u32 i = 0; i < config->nr_memories; i++) {
+		const struct config_memory *m = &config->memories[i];
+		int err = m->broken ? 0 : shared_memory_add(m->name, m->size);
+
+		if (err)
+			config_error_at(sink, m->line, "memory", "%s: %s", m->name,
+					error_name(err));
+	}
 	for (u32 i = 0; i < config->nr_vms; i++) {
 		const struct config_vm *c = &config->vms[i];
 

@@ -140,6 +140,30 @@ struct PACKED aml_scope {
 	char name[5];
 };
 
+/*
+ * Scope (\\_SB) { Device (MXXX) { Name (_HID, "CRBL0001") Name (_UID, n) Name (_DDN, "...") and,
+ * behind that string: Name (_CRS, ResourceTemplate () { QWordMemory (...) }) } }
+ */
+struct PACKED aml_memory {
+	struct aml_scope scope;
+	u8 device[2], length[2];
+	char name[4];
+	u8 hid[15];
+	u8 uid[6];
+	u32 n;
+	u8 ddn[6];
+};
+
+/* "QWord Address Space Descriptor", "End Tag" */
+struct PACKED aml_crs {
+	u8 crs[5], buffer[4];
+	u8 type, length[2], resource, flags, memory_flags;
+	u64 granularity, min, max, translation, size;
+	u8 end[2];
+};
+#define CRS_RESOURCE (offsetof(struct aml_crs, end) + 2 - offsetof(struct aml_crs, type))
+_Static_assert(CRS_RESOURCE == 48, "a QWord descriptor and an end tag");
+
 struct blob {
 	u8 *buf;
 	size_t size, used;
@@ -270,15 +294,56 @@ static u64 build_madt(struct blob *b, u32 cpus)
 	return finish(b, at);
 }
 
-static u64 build_ssdt(struct blob *b, u32 cpus)
+/* A package's length, itself included, in two bytes. */
+static void set_length(u8 bytes[2], size_t length)
+{
+	bytes[0] = 0x40 | (length & 0xf);
+	bytes[1] = (u8)(length >> 4);
+}
+
+static void add_memory(struct blob *b, const struct acpi_memory *m, u32 n)
+{
+	static const char hex[] = "0123456789ABCDEF";
+	size_t name = strlen(m->name) + 1;
+	struct aml_memory aml = { .scope = { .op = 0x10 },
+				  .device = { 0x5b, 0x82 },
+				  .name = { 'M', '0', hex[n >> 4 & 0xf], hex[n & 0xf] },
+				  .n = n };
+	const struct aml_crs crs = { .crs = { 0x08, '_', 'C', 'R', 'S' },
+				     .buffer = { 0x11, 3 + CRS_RESOURCE, 0x0a, CRS_RESOURCE },
+				     .type = 0x8a,
+				     .length = { 0x2b },
+				     .flags = 0x0d,			  /* fixed; consumed here */
+				     .memory_flags = m->readonly ? 2 : 3, /* cacheable, writable */
+				     .min = m->gpa,
+				     .max = m->gpa + m->size - 1,
+				     .size = m->size,
+				     .end = { 0x79 } };
+
+	set_length(aml.scope.length, sizeof(aml) + name + sizeof(crs) - 1);
+	memcpy(aml.scope.name, "\\_SB_", sizeof(aml.scope.name));
+	set_length(aml.length,
+		   sizeof(aml) + name + sizeof(crs) - offsetof(struct aml_memory, length));
+	memcpy(aml.hid,
+	       "\x08_HID\x0d"
+	       "CRBL0001",
+	       sizeof(aml.hid));
+	memcpy(aml.uid, "\x08_UID\x0c", sizeof(aml.uid));
+	memcpy(aml.ddn, "\x08_DDN\x0d", sizeof(aml.ddn));
+	append(b, &aml, sizeof(aml), 1);
+	append(b, m->name, name, 1);
+	append(b, &crs, sizeof(crs), 1);
+}
+
+static u64 build_ssdt(struct blob *b, u32 cpus, const struct acpi_memory *memory, u32 nr_memory)
 {
 	static const char hex[] = "0123456789ABCDEF";
 	const struct header h = header_make("SSDT", 2);
 	u32 length = (u32)(sizeof(struct aml_scope) - 1 + cpus * sizeof(struct aml_cpu));
-	struct aml_scope scope = { .op = 0x10,
-				   .length = { 0x40 | (length & 0xf), (u8)(length >> 4) } };
+	struct aml_scope scope = { .op = 0x10 };
 	struct aml_cpu cpu = { .device = { 0x5b, 0x82 }, .length = sizeof(cpu) - 2, .name = "C" };
 
+	set_length(scope.length, length);
 	memcpy(scope.name, "\\_SB_", sizeof(scope.name));
 	memcpy(cpu.hid,
 	       "\x08_HID\x0d"
@@ -294,6 +359,8 @@ static u64 build_ssdt(struct blob *b, u32 cpus)
 		cpu.n = i;
 		append(b, &cpu, sizeof(cpu), 1);
 	}
+	for (u32 i = 0; i < nr_memory; i++)
+		add_memory(b, &memory[i], i);
 	return finish(b, at);
 }
 
@@ -326,7 +393,8 @@ static void build_rsdp(struct blob *b, u64 xsdt)
 	memcpy(b->buf, &rsdp, sizeof(rsdp));
 }
 
-int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio, bool pm_timer)
+int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio, bool pm_timer,
+	       const struct acpi_memory *memory, u32 nr_memory)
 {
 	struct blob b = { .buf = buf, .size = size, .gpa = gpa };
 	struct xsdt xsdt = { .h = header_make("XSDT", 1) };
@@ -334,7 +402,7 @@ int acpi_build(u8 *buf, size_t size, u64 gpa, u32 cpus, u8 virtio, bool pm_timer
 	reserve(&b, sizeof(struct rsdp), 16);
 	xsdt.table[0] = build_fadt(&b, add_dsdt(&b, virtio), pm_timer);
 	xsdt.table[1] = build_madt(&b, cpus);
-	xsdt.table[2] = build_ssdt(&b, cpus);
+	xsdt.table[2] = build_ssdt(&b, cpus, memory, nr_memory);
 	u64 root = finish(&b, append(&b, &xsdt, sizeof(xsdt), 16));
 	if (b.full)
 		return -ENOSPC;

@@ -12,6 +12,7 @@
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "virt/guestmem.h"
+#include "virt/slots.h"
 
 _Static_assert(sizeof(struct platform) <= PAGE_SIZE, "a platform is one frame");
 
@@ -195,6 +196,26 @@ static u8 virtio_mask(struct vm *vm)
 	return mask;
 }
 
+#define SHARED_MAX 64
+
+/* What of its memory has a name; how many. */
+static u32 shared_memory_of(struct vm *vm, struct acpi_memory memory[SHARED_MAX])
+{
+	const struct slot_map *m = vm_slots(vm);
+	u32 n = 0;
+
+	for (u32 i = 0; i < m->nr && n < SHARED_MAX; i++) {
+		const struct memslot *s = &m->slot[i];
+
+		if (s->backing->name[0])
+			memory[n++] = (struct acpi_memory){ .name = s->backing->name,
+							    .gpa = s->gpa.v,
+							    .size = s->size,
+							    .readonly = s->flags & SLOT_READONLY };
+	}
+	return n;
+}
+
 static int write_acpi(struct vm *vm)
 {
 	const size_t size = PAGE_SIZE << ACPI_ORDER;
@@ -202,8 +223,9 @@ static int write_acpi(struct vm *vm)
 	if (!pfn_valid(f))
 		return -ENOMEM;
 	memset(pfn_ptr(f), 0, size);
+	struct acpi_memory memory[SHARED_MAX];
 	int used = acpi_build(pfn_ptr(f), size, ACPI_GPA, vm->nr_vcpus, virtio_mask(vm),
-			      platform_of(vm)->pm_timer);
+			      platform_of(vm)->pm_timer, memory, shared_memory_of(vm, memory));
 	int err = used < 0 ? used : guest_write(vm, GPA(ACPI_GPA), pfn_ptr(f), (size_t)used);
 	/* The RSDP again, for kernels that nobody tells: they search for it (ACPI "Finding the RSDP
 	 * on IA-PC Systems"). */

@@ -474,7 +474,7 @@ struct list shared_memory = LIST_INIT(shared_memory);
 int shared_memory_add(const char *name, u64 size)
 {
 	struct backing *b;
-	int err = backing_create(size, vm_new_id(), true, &b);
+	int err = backing_create(size, VM_NONE, true, &b);
 
 	if (err)
 		return err;

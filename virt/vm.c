@@ -30,8 +30,11 @@ struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
 void (*vm_stopped_hook)(struct vm *vm);
 const struct virt_ops *virt_ops;
 
-/* Each in turn, so that one is used again as late as can be. */
-u16 vm_new_id(void)
+/*
+ * The number of a new VM: each in turn, so that one is used again as late as can be, and not as
+ * long as anything belongs to a VM of that number. 0: there is none.
+ */
+static u16 new_id(void)
 {
 	static u16 last;
 	static bool again;
@@ -223,7 +226,7 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16
 		return trace_error(-ENODEV);
 	if (!vcpus || vcpus > VM_MAX_VCPUS || strlen(name) >= VM_NAME_MAX || vm_find(name))
 		return trace_error(-EINVAL);
-	id = vm_new_id();
+	id = new_id();
 	f = id ? frame_alloc_order(VM_ORDER, FRAME_HEAP, id) : PFN_NONE;
 	if (!pfn_valid(f))
 		return trace_error(-ENOMEM);

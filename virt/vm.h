@@ -135,11 +135,6 @@ void vm_unlist(struct vm *vm);
  */
 bool vm_destroy_step(struct vm *vm);
 struct vm *vm_find(const char *name);
-/*
- * The number of a new VM, or of who else owns frames: nothing belongs to it now. 0: there is none.
- * On the CPU that makes VMs.
- */
-u16 vm_new_id(void);
 
 /*
  * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid().

@@ -47,11 +47,19 @@ static const u8 *table(u64 gpa, int used, const char *signature)
 
 #define PM_TIMER_CPUS 2 /* a VM with so many has one */
 
+static const struct acpi_memory memory[] = {
+	{ .name = "mailbox", .gpa = 0x100000000, .size = 0x200000 },
+	{ .name = "a-name-of-31-characters-is-long",
+	  .gpa = 0x4000000000,
+	  .size = 0x40000000,
+	  .readonly = true },
+};
+
 static int build(u32 cpus)
 {
 	memset(buf, 0, sizeof(buf));
-	int used =
-		acpi_build(buf, sizeof(buf), ACPI_GPA, cpus, VIRTIO_DEVICES, cpus == PM_TIMER_CPUS);
+	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, cpus, VIRTIO_DEVICES,
+			      cpus == PM_TIMER_CPUS, memory, ARRAY_SIZE(memory));
 	assert_in_range(used, 500, sizeof(buf));
 	return used;
 }
@@ -142,7 +150,9 @@ static void test_no_space(void **state)
 	int used = build(64);
 	for (int size = 0; size < used; size++) {
 		u8 *small = malloc((size_t)size + 1); /* the sanitizer watches the end */
-		assert_int_equal(acpi_build(small, (size_t)size, ACPI_GPA, 64, 0, true), -ENOSPC);
+		assert_int_equal(acpi_build(small, (size_t)size, ACPI_GPA, 64, 0, true, memory,
+					    ARRAY_SIZE(memory)),
+				 -ENOSPC);
 		free(small);
 	}
 }
@@ -152,7 +162,8 @@ static void test_written_to_the_guest(void **state)
 	(void)state;
 	struct vm *vm = fake_vm(4);
 	memset(buf, 0, sizeof(buf));
-	int used = acpi_build(buf, sizeof(buf), ACPI_GPA, 4, BIT(VIRTIO_SLOT_CONSOLE), false);
+	int used =
+		acpi_build(buf, sizeof(buf), ACPI_GPA, 4, BIT(VIRTIO_SLOT_CONSOLE), false, NULL, 0);
 	assert_int_equal(platform_write_firmware(vm), 0);
 	assert_memory_equal(fake_memory + ACPI_GPA, buf, (size_t)used);
 	fake_frames_left = 0;

@@ -95,9 +95,10 @@ static const struct bad bad_corbel[] = {
 	{ "[corbel]\nnonsense = 1", "c:2: corbel: is there already, in line 1\n" },
 	{ "[corbel", "c:2: '[corbel' has no closing ]\n" },
 	{ "[", "c:2: '[' has no closing ]\n" },
-	{ "[]", "c:2: '[]' is neither [corbel] nor [vm NAME]\n" },
-	{ "[guest x]\nkernel = k", "c:2: '[guest x]' is neither [corbel] nor [vm NAME]\n" },
-	{ "[vmx]", "c:2: '[vmx]' is neither [corbel] nor [vm NAME]\n" },
+	{ "[]", "c:2: '[]' is neither [corbel], [vm NAME] nor [memory NAME]\n" },
+	{ "[guest x]\nkernel = k",
+	  "c:2: '[guest x]' is neither [corbel], [vm NAME] nor [memory NAME]\n" },
+	{ "[vmx]", "c:2: '[vmx]' is neither [corbel], [vm NAME] nor [memory NAME]\n" },
 	{ "[vm]", "c:2: vm: '' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
 	{ "[vm  ]\nwhat = 1", "c:2: vm: '' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
 	{ "[vm a b]", "c:2: vm: 'a b' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
@@ -747,6 +748,54 @@ static void file_names_compare_as_on_fat(void **state)
 	assert_false(config_same_file("[", "{"));
 }
 
+static void shared_memory(void **state)
+{
+	static const struct {
+		const char *text, *said;
+	} bad[] = {
+		{ "[memory m]", "c:1: size: memory m has none\n" },
+		{ "[memory m]\nsize = 4K", "c:2: size: '4K' is less than 1M\n" },
+		{ "[memory m]\nsize = 1M\n[memory m]\nsize = 2M",
+		  "c:3: memory: 'm' is there already, in line 1\n" },
+		{ "[memory a b]",
+		  "c:1: memory: 'a b' is not a name (1 to 31 of a-z A-Z 0-9 - _)\n" },
+		{ "[memory m]\nname = x\nsize = 1M", "c:2: 'name' is not a key of [memory]\n" },
+		{ "[vm a]\nkernel = k\nshare = m, 0x100000000",
+		  "c:3: share: no [memory] is called 'm'\n" },
+		{ "[vm a]\nkernel = k\nshare = m, 0x200000\n[memory m]\nsize = 1",
+		  "c:5: size: '1' is not a size\nc:3: share: [memory m] has errors\n" },
+		{ "[vm a]\nkernel = k\nshare = m",
+		  "c:3: share: 'm' is not the name of a [memory], "
+		  "an address, and perhaps readonly, like mailbox, "
+		  "0x100000000, readonly\n" },
+		{ "[vm a]\nkernel = k\nshare = m, 0x1, rw",
+		  "c:3: share: 'm, 0x1, rw' is not the name of a [memory], "
+		  "an address, and perhaps readonly, like mailbox, 0x100000000, readonly\n" },
+		{ "[vm a]\nkernel = k\npager = lazy", "c:3: pager: 'lazy' is not zero or none\n" },
+	};
+
+	(void)state;
+	parse("[memory big]\nsize = 4M\n[vm a]\nkernel = k\nshare = big, 0x100000000\n"
+	      "share = late, 0x200000000, readonly\npager = none\n[vm b]\nkernel = k\n"
+	      "share = big,0x40000000\n[memory late]\nsize = 1G\n");
+	assert_string_equal(said, "");
+	assert_int_equal(config.nr_memories, 2);
+	assert_string_equal(config.memories[1].name, "late");
+	assert_int_equal(config.memories[1].size, GIB);
+	assert_int_equal(config.nr_shares, 3);
+	assert_string_equal(config.shares[1].name, "late");
+	assert_true(config.shares[1].readonly && !config.shares[0].readonly);
+	assert_int_equal(config.shares[1].address, 0x200000000);
+	assert_int_equal(config.shares[2].vm, 1);
+	assert_int_equal(config.vms[0].pager, CONFIG_PAGER_NONE);
+	assert_int_equal(config.vms[1].pager, CONFIG_PAGER_ZERO);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		parse(bad[i].text);
+		assert_string_equal(said, bad[i].said);
+		assert_int_equal(config.nr_vms ? config.vms[0].broken : true, true);
+	}
+}
+
 static void later_errors_look_the_same(void **state)
 {
 	(void)state;
@@ -779,6 +828,7 @@ int main(void)
 		cmocka_unit_test(files_are_walked_in_order),
 		cmocka_unit_test(keys_of_other_protocols),
 		cmocka_unit_test(file_names_compare_as_on_fat),
+		cmocka_unit_test(shared_memory),
 		cmocka_unit_test(later_errors_look_the_same),
 	};
 

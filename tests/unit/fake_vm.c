@@ -93,13 +93,6 @@ WEAK const struct vcpu *sched_current(u32 cpu)
 	return fake_current;
 }
 
-u16 vm_new_id(void)
-{
-	static u16 last = 100;
-
-	return ++last;
-}
-
 WEAK void sched_grace(void)
 {
 }
