@@ -6,6 +6,8 @@ A folder with a main.c is a group. What its VM needs stands in comments of main.
     vm: vcpus = 4                a key of the VM's section
     copies: 2                    as many VMs at once, on one CPU
     words: a b                   of the command line, behind the VM's name
+    operator: r 0x1000008        a vCPU waits for memory, having read there: the monitor supplies it (with pager = none;
+                                 such a group runs by itself)
 """
 import glob
 import os
@@ -16,7 +18,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 VMS_MAX = 16  # in one configuration
 CASE = re.compile(r'^TEST(?P<kind>|_ENDS|_RESETS)\((?P<name>\w+), ?\s*(?P<what>"(?:[^"\\]|\\.)*")'
                   r'(?:,\s*"(?P<how>(?:[^"\\]|\\.)*)")?\)', re.M)
-KEY = re.compile(r"^ \* (vm|copies|words): (.+)$", re.M)
+KEY = re.compile(r"^ \* (vm|copies|words|operator): (.+)$", re.M)
 VERDICT = r"^(ok|not ok) (\d+) - {}: (\S+)(?: # (.*))?$"
 
 
@@ -28,6 +30,7 @@ class Group:
     vm: list = field(default_factory=list)  # lines of its section
     copies: int = 1
     words: str = ""
+    operator: list = field(default_factory=list)  # what it waits for
 
     def vms(self):
         return [self.name] + [f"{self.name}-{n}" for n in range(2, self.copies + 1)]
@@ -44,6 +47,8 @@ def read_group(folder):
         for key, value in KEY.findall(text):
             if key == "vm":
                 group.vm.append(value)
+            elif key == "operator":
+                group.operator.append(value)
             elif key == "copies":
                 group.copies = int(value)
             else:
@@ -71,10 +76,11 @@ def boots(all_groups):
 def section(group, vm):
     words = f"{vm} {group.words}".strip()
     pinned = ["cpus = 1"] if group.copies > 1 else []
-    lines = [f"kernel = {group.name}", f"cmdline = {words}", "devices = test", "autostart = no", "rng = off",
+    lines = [f"kernel = {group.name}", f"cmdline = {words}", "devices = test", "autostart = no",
              *pinned, *group.vm]
-    if not any(line.startswith("memory") for line in lines):
-        lines.append("memory = 16M")
+    for default in "memory = 16M", "rng = off":
+        if not any(line.split()[0] == default.split()[0] for line in lines):
+            lines.append(default)
     return f"[vm {vm}]\n" + "".join(line + "\n" for line in lines)
 
 
@@ -97,6 +103,20 @@ def script(chosen):
         for vm in group.vms():
             lines += [f"send console {vm}", "key ctrl-]"]
     return "\n".join(lines + ["send poweroff"]) + "\n"
+
+
+def operator_script(group):
+    """The lowest 16 MiB as soon as some is missed; then each page when a vCPU waits for it, with that report."""
+    vm = group.name
+    verbs = {"r": "reads", "w": "writes", "x": "executes", "walk": "(?:reads|writes)"}
+    lines = ["wait corbel>", f"send vm {vm} start", f"match vm {vm}: vCPU 0.* waits: .*\n",
+             f"send populate {vm} 0 16M", "match populate=ok .* waited=1"]
+    for access, gpa in (line.split() for line in group.operator):
+        who = "vCPU 0's page walk" if access == "walk" else "vCPU 0"
+        lines += [f"match vm {vm}: {who} waits: {verbs[access]} gpa {gpa} .*: missing",
+                  f"send populate {vm} {int(gpa, 16) & ~0xfff:#x}", "match populate=ok .* waited=1"]
+    return "\n".join([*lines, f"match vm {vm}: (?:ended|stopped): .*\n", f"send console {vm}", "key ctrl-]",
+                      "send poweroff"]) + "\n"
 
 
 def tap(text, vm):
@@ -164,14 +184,15 @@ def tests(make):
     def test(name, on, chosen, by_name=False):
         bad_ends = any(group.ends and not group.ends.startswith("ended") for group in chosen)
         return make(name, on, configuration(chosen), files={group.name: f"tiny/{group.name}" for group in chosen},
-                    emu=["--cpus", "2", "--memory", "1024"], script=script(chosen),
+                    emu=["--cpus", "2", "--memory", "1024"],
+                    script=operator_script(chosen[0]) if chosen[0].operator else script(chosen),
                     timeout=120 if by_name else 300, by_name=by_name, status=1 if bad_ends else 0,
                     never_says=["corbel: PANIC", "this should not be"],
                     judge=lambda folder, text: judge(chosen, folder, text))
 
     every = groups()
     for on in "qemu", "bochs":
-        for number, chosen in enumerate(boots(every), 1):
+        for number, chosen in enumerate(boots([group for group in every if not group.operator]), 1):
             yield test(f"guests-{number}-{on}", on, chosen)
         for group in every:
-            yield test(f"guest-{group.name}-{on}", on, [group], by_name=True)
+            yield test(f"guest-{group.name}-{on}", on, [group], by_name=not group.operator)

@@ -545,6 +545,31 @@ MAP_32M = [rf"map 00000000 {base} 00000000 {size} 0000000{kind} " for base, size
            (("00000000", "00090000", 1), ("00090000", "00010000", 3), ("00100000", "01f00000", 1))]
 
 
+# [memory] sections: what one VM writes the other reads; slots that change under a VM that runs.
+def memories():
+    mailbox = "\n[memory m]\nsize = 2M\n"
+    text = "[corbel]\nwhen_idle = poweroff\n" + mailbox + "".join(
+        f"[vm {name}]\nkernel = tiny\nmemory = 32M\nshare = m, 0x80000000\n" for name in ("one", "two"))
+    yield from on_both("shared-memory", text, files={"tiny": "tiny/mailbox"}, emu=["--cpus", "2"],
+                       says=["vm (one|two): ended: power-off", "vm (one|two): ended: power-off"])
+
+    # The counter, and on SVM the page tables, which walks write. A vCPU on the monitor's CPU needs its turn between.
+    dirty = "match dirty=0x1000000 size=0x1000\\s\nmatch dirty_pages=[1-9]\\D"
+    lines = [("flags 1 log-dirty", "wait flags=ok\nsleep 1"), ("dirty 1", f"{dirty}\nsleep 1"), ("dirty 1", dirty),
+             ("flags 1 none", "wait flags=ok"), ("dirty 1", "wait not logged"), ("move 2 0xa0000000", "wait move=ok"),
+             ("add m 0xa0000000", "wait overlaps another slot"), ("add m 0xfee00000", "wait overlaps a device"),
+             ("add m 0xb0001000", "wait within 2 MiB"), ("add m 0x1000000000000", "wait physical addresses"),
+             ("add m 0xb0000000 read-only", "wait slot=3 add=ok"), ("remove 3", "wait remove=ok"),
+             ("move 2 0x80000000", "wait move=ok"), ("remove 2", "wait remove=ok"), ("remove 2", "wait no such slot")]
+    test = tiny("mailbox", vm="share = m, 0x80000000\n")
+    script = "wait mailbox: now\nkey ctrl-]\nwait corbel>\n" + "".join(
+        f"send slot mailbox {what}\n{answer}\n" for what, answer in lines)
+    script += "send audit\nwait findings=0\nsend slot mailbox remove 1\n"
+    test["conf"] += mailbox
+    yield from on_both("slots", **test, script=script, status=1, emu=["--cpus", "2"],
+                       says=["stopped: memory fault: has page tables at gpa 0x8000 .*where no memory is"])
+
+
 def boot_protocols():
     modules = {"one.txt": b"content of one", "two.txt": b"content of two\n" * 600}
     keys = "devices = test\nmodule = one.txt first  words\nmodule = two.txt\n"
@@ -1017,6 +1042,7 @@ TESTS = [
     *damage.tests(),
     *split_lock.tests(),
     *boot_protocols(),
+    *memories(),
     *broken_kernels(),
     *pm_timer(),
     *others_kernels(),
