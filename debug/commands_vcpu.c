@@ -204,10 +204,12 @@ static const char *walk(const struct guest_walk *w, u64 linear, u64 *gpa)
 	for (u32 level = levels; level; level--) {
 		u32 shift = PAGE_SHIFT + bits * (level - 1);
 		u64 at = table + (linear >> shift & (BIT(bits) - 1)) * size;
+		enum memory_fault_kind kind = guest_peek(w->vm, GPA(at), &entry, size);
 		bool leaf;
 
-		if (guest_read(w->vm, GPA(at), &entry, size))
-			return "a table is where no memory is";
+		if (kind)
+			return kind == MEMORY_NO_MEMORY ? "a table is where no memory is"
+							: "the contents of a table are missing";
 		leaf = entry_is_leaf(w, levels, level, entry);
 		if (w->verbose)
 			print_entry(w, level, at, entry, leaf);
@@ -269,6 +271,7 @@ bool cmd_x(u32 argc, char **argv)
 {
 	bool physical = argc > 2 && !strncmp(argv[2], "p:", 2);
 	struct guest_walk w = { .verbose = false };
+	enum memory_fault_kind kind;
 	u32 count = X_DEFAULT;
 	u8 bytes[X_ROW];
 	struct vcpu *v;
@@ -285,8 +288,10 @@ bool cmd_x(u32 argc, char **argv)
 		n = MIN(count, X_ROW - (u32)(at % X_ROW));
 		gpa = at;
 		why = physical ? NULL : walk(&w, at, &gpa);
-		if (!why && guest_read(v->vm, GPA(gpa), bytes, n))
-			why = "no memory there";
+		kind = why ? MEMORY_OK : guest_peek(v->vm, GPA(gpa), bytes, n);
+		if (kind)
+			why = kind == MEMORY_NO_MEMORY ? "no memory there"
+						       : "its contents are missing";
 		if (why) {
 			monitor_printf("x %s: 0x%lx: %s\n", v->vm->name, at, why);
 			break;

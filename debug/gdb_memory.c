@@ -9,6 +9,14 @@
 
 #define INT3 0xcc
 
+/* A gdb says of any error that it can't access memory; the log says what is missing. */
+static bool tell_missing(const struct vm *vm, gpa_t gpa, u8 kind)
+{
+	if (kind == MEMORY_MISSING)
+		log_info("vm %s: gdb: the contents of gpa %#lx are missing", vm->name, gpa.v);
+	return kind != MEMORY_OK;
+}
+
 /*
  * A debugger may look at pages of users and of the kernel: with SMAP no one privilege level may, so
  * both are asked.
@@ -17,9 +25,12 @@ static int translate(struct vcpu *v, u64 linear, gpa_t *gpa)
 {
 	struct walk_fault fault;
 
-	if (!guest_walk(v, linear, ACCESS_R, 0, gpa, &fault))
+	if (!guest_walk(v, linear, ACCESS_R, 0, gpa, &fault) ||
+	    !guest_walk(v, linear, ACCESS_R, 3, gpa, &fault))
 		return 0;
-	return guest_walk(v, linear, ACCESS_R, 3, gpa, &fault);
+	if (fault.stage2)
+		tell_missing(v->vm, fault.gpa, fault.kind);
+	return -EFAULT;
 }
 
 static size_t in_page(u64 linear, size_t len)
@@ -36,7 +47,8 @@ size_t gdb_memory_read(struct vcpu *v, u64 linear, void *dst, size_t len)
 
 	for (done = 0; done < len; done += n) {
 		n = in_page(linear + done, len - done);
-		if (translate(v, linear + done, &gpa) || guest_read(v->vm, gpa, to + done, n))
+		if (translate(v, linear + done, &gpa) ||
+		    tell_missing(v->vm, gpa, guest_peek(v->vm, gpa, to + done, n)))
 			break;
 		for (u32 i = 0; i < debug_nr_soft(v->vm); i++)
 			if (d->soft[i].gpa.v - gpa.v < n)
@@ -81,7 +93,8 @@ static int set_soft(struct vcpu *v, u64 linear)
 			return d->soft[i].linear == linear ? 0 : -EINVAL; /* another name of it */
 	if (n == DEBUG_SOFT)
 		return -ENOSPC;
-	if (guest_read(v->vm, gpa, &byte, 1) || guest_write(v->vm, gpa, &int3, 1))
+	if (tell_missing(v->vm, gpa, guest_peek(v->vm, gpa, &byte, 1)) ||
+	    guest_write(v->vm, gpa, &int3, 1))
 		return -EFAULT;
 	d->soft_life = v->vm->starts;
 	d->soft[n].linear = linear;
@@ -97,7 +110,7 @@ static void remove_soft(struct vm *vm, u32 i)
 	struct vm_debug *d = vm->debug;
 	u8 now;
 
-	if (!guest_read(vm, d->soft[i].gpa, &now, 1) && now == INT3 &&
+	if (!guest_peek(vm, d->soft[i].gpa, &now, 1) && now == INT3 &&
 	    guest_write(vm, d->soft[i].gpa, &d->soft[i].byte, 1))
 		log_warn("vm %s: the breakpoint at %#lx can't be removed", vm->name,
 			 d->soft[i].linear);

@@ -8,6 +8,7 @@
  */
 #include "virt/guestmem.h"
 #include "lib/error.h"
+#include "lib/grace.h"
 #include "lib/string.h"
 #include "virt/slotmem.h"
 
@@ -112,32 +113,32 @@ bool guest_ready(struct vm *vm, gpa_t gpa, u64 len, u8 access, struct guest_deni
 	return range_ready(vm, vm_slots(vm), gpa.v, len, access, why);
 }
 
-static int failed(struct vm *vm, u8 access, const struct guest_denied *why)
+/* buf: NULL only looks. */
+static int access(struct vm *vm, gpa_t gpa, void *buf, size_t len, u8 how)
 {
-	return memory_access_failed(vm, why->gpa, access, why->kind);
+	struct guest_denied why;
+	bool good;
+
+	grace_enter();
+	good = buf ? guest_copy(vm, gpa, buf, len, how, &why)
+		   : guest_ready(vm, gpa, len, how, &why);
+	grace_leave();
+	return good ? 0 : memory_access_failed(vm, why.gpa, how, why.kind);
 }
 
 int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
-	struct guest_denied why;
-
-	return guest_copy(vm, gpa, dst, len, ACCESS_R, &why) ? 0 : failed(vm, ACCESS_R, &why);
+	return access(vm, gpa, dst, len, ACCESS_R);
 }
 
 int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 {
-	struct guest_denied why;
-
-	/* only read from: ACCESS_W */
-	return guest_copy(vm, gpa, (void *)src, len, ACCESS_W, &why) ? 0
-								     : failed(vm, ACCESS_W, &why);
+	return access(vm, gpa, (void *)src, len, ACCESS_W); /* only read from: ACCESS_W */
 }
 
 int guest_touch(struct vm *vm, gpa_t gpa, size_t len)
 {
-	struct guest_denied why;
-
-	return guest_ready(vm, gpa, len, ACCESS_W, &why) ? 0 : failed(vm, ACCESS_W, &why);
+	return access(vm, gpa, NULL, len, ACCESS_W);
 }
 
 int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len)
@@ -149,6 +150,13 @@ int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len)
 	for (size_t done = 0; !err && done < len; done += sizeof(bytes))
 		err = guest_write(vm, GPA(gpa.v + done), bytes, MIN(len - done, sizeof(bytes)));
 	return err;
+}
+
+enum memory_fault_kind guest_peek(struct vm *vm, gpa_t gpa, void *dst, size_t len)
+{
+	struct guest_denied why;
+
+	return guest_copy(vm, gpa, dst, len, ACCESS_R, &why) ? MEMORY_OK : why.kind;
 }
 
 /* Does the slot cover the aligned piece of that size around gpa? */

@@ -20,6 +20,8 @@ int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len) MUST_CHEC
 /* The range is there, and may be written; errors as guest_write. Nothing changes. */
 int guest_touch(struct vm *vm, gpa_t gpa, size_t len) MUST_CHECK;
 int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len) MUST_CHECK;
+/* guest_read() for who only looks: nobody waits. MEMORY_OK, or why some of it can't be read. */
+enum memory_fault_kind guest_peek(struct vm *vm, gpa_t gpa, void *dst, size_t len);
 
 /* What a stage-2 fault is to map. */
 struct guest_frame {

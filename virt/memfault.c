@@ -2,6 +2,7 @@
 #include "virt/memfault.h"
 #include "arch/x86/cpu.h"
 #include "lib/error.h"
+#include "lib/grace.h"
 #include "lib/log.h"
 #include "virt/sched.h"
 #include "virt/slots.h"
@@ -105,9 +106,15 @@ int memory_access_failed(struct vm *vm, gpa_t gpa, u8 access, u8 kind)
 {
 	const struct memory_fault fault = { .gpa = gpa, .access = access, .kind = kind };
 	struct vcpu *v = (struct vcpu *)sched_current(this_cpu(cpu_id));
-	const struct memslot *s = vm_slot(vm, gpa);
+	const struct memslot *s;
+	bool waits;
 
-	if (!s || kind == MEMORY_NO_MEMORY || (kind == MEMORY_READONLY && s->flags & SLOT_READONLY))
+	grace_enter();
+	s = vm_slot(vm, gpa);
+	waits = s && kind != MEMORY_NO_MEMORY &&
+		!(kind == MEMORY_READONLY && s->flags & SLOT_READONLY);
+	grace_leave();
+	if (!waits)
 		return -EFAULT;
 	if (v && v->vm == vm)
 		memory_fault(v, &fault);

@@ -67,8 +67,7 @@ struct memory_wait {
 
 /*
  * An access of v failed: with the report in *f, of which gpa, access, kind, walk and gva are filled
- * in. v waits from the next look at v->activity on, or its VM stops. On the runner, in a read
- * section.
+ * in. v waits from the next look at v->activity on, or its VM stops. On the runner.
  */
 void memory_fault(struct vcpu *v, const struct memory_fault *f);
 /*

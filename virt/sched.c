@@ -29,7 +29,6 @@ struct runq {
 	struct vcpu *current;
 	u64 since;
 	bool yields; /* current is to let another one go first */
-	u64 turns;   /* of the loop; its own, read by anyone */
 	struct timer slice;
 	struct sched_stats stats;
 };
@@ -510,7 +509,6 @@ void sched_loop(void)
 	struct vcpu *v;
 
 	for (;;) {
-		__atomic_store_n(&q->turns, q->turns + 1, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&q->work, 0, __ATOMIC_SEQ_CST);
 		run_tasks(q);
 		v = next_vcpu(q);
@@ -523,39 +521,6 @@ void sched_loop(void)
 		} else {
 			irq_window();
 		}
-	}
-}
-
-/* Changes when the CPU has been outside of read sections, but for a guest that it is in. */
-static u64 quiet_count(const struct runq *q)
-{
-	const struct vcpu *v = __atomic_load_n(&q->current, __ATOMIC_SEQ_CST);
-	u64 sum = __atomic_load_n(&q->turns, __ATOMIC_SEQ_CST);
-
-	for (u32 i = 0; v && i < EXIT_KINDS; i++)
-		sum += __atomic_load_n(&v->exits[i], __ATOMIC_SEQ_CST);
-	return sum;
-}
-
-/*
- * An exit, or another turn of the loop, that is counted after the snapshot: what the CPU looks up
- * from then on is new. Both come soon, because the kick ends what it does. Its vCPU can't go away
- * meanwhile: VMs are destroyed by the CPU that calls this.
- */
-void sched_grace(void)
-{
-	for_each_cpu(cpu, virt_cpus()) {
-		const struct runq *q = &runqs[cpu];
-		const struct vcpu *v = __atomic_load_n(&q->current, __ATOMIC_SEQ_CST);
-		u64 count = quiet_count(q);
-
-		if (cpu == this_cpu(cpu_id))
-			continue;
-		ipi_kick(cpu);
-		while (quiet_count(q) == count &&
-		       __atomic_load_n(&q->current, __ATOMIC_SEQ_CST) == v &&
-		       bitmap_test(virt_cpus()->bits, cpu))
-			spin_wait();
 	}
 }
 

@@ -62,13 +62,6 @@ void sched_unclaim(struct vcpu *v);
  * off. May give vCPUs that wait to idle CPUs.
  */
 bool sched_work_pending(void);
-/*
- * Read sections: what a CPU has looked up without a lock it may use until it next enters a guest,
- * idles, or begins a task. Waits until every other CPU has done so since the call: nobody knows
- * what was unlinked before. Kicks them; some 10 microseconds. On a task, interrupts on or off, no
- * lock held; or at boot.
- */
-void sched_grace(void);
 /* vCPUs wait for this CPU. */
 bool sched_others_wait(void);
 /* v, which this CPU runs, only spins: if others wait, the next of them goes first. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From a guest physical address to the memory behind it. Private to slots.c, guestmem.c and
- * guestwalk.c: pointers into a guest don't leave these files. All in read sections (virt/sched.h).
+ * guestwalk.c: pointers into a guest don't leave these files. Used by who may use a slot
+ * (virt/slots.h).
  */
 #pragma once
 

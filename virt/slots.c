@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "virt/slots.h"
 #include "lib/error.h"
+#include "lib/grace.h"
 #include "lib/string.h"
 #include "virt/corruption.h"
 #include "virt/sched.h"
@@ -180,17 +181,17 @@ static void slot_arrays_free(struct vm *vm, const struct memslot *s)
 
 /* --- changes --- */
 
-/* Who runs with the old array may know it until here. */
+/*
+ * Nobody knows the old array when this is over: neither vCPUs (one that does not run gets the new
+ * hint from us; if it runs by now, so it would), nor who is in a read section.
+ */
 static void publish(struct vm *vm, const struct slot_map *map)
 {
 	const struct slot_map *old = vm->slots;
 
 	__atomic_store_n(&vm->slots, map, __ATOMIC_SEQ_CST);
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		__atomic_fetch_or(&vm->vcpus[i]->requests, REQ_SLOTS, __ATOMIC_SEQ_CST);
-	if (vm->starts)
-		sched_grace();
-	/* Its hint, too. One that does not run gets it from us; if it runs by now, so it would. */
+		vcpu_request(vm->vcpus[i], REQ_SLOTS);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		struct vcpu *v = vm->vcpus[i];
 
@@ -200,6 +201,7 @@ static void publish(struct vm *vm, const struct slot_map *map)
 		if (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_SLOTS)
 			v->slot_hint = map->slot;
 	}
+	grace_wait();
 	map_free(vm, old);
 }
 

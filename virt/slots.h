@@ -8,9 +8,10 @@
  *	objects  [ 0 ........... 3G ]            [ 0 .... 1G ]    [ 0 ... ]
  *
  * They change while the VM runs: readers take the array as it is, without a lock, and a change
- * makes a new one. Whoever found a slot may use it until its CPU next enters a guest, or its task
- * ends (a read section, virt/sched.h); only after that, and after the flush of what was mapped,
- * the change is complete.
+ * makes a new one. Who found a slot may use it, if it is the VM's vCPU, until it next looks at its
+ * requests; if it is a task on the monitor's CPU, until it ends; anybody else, to the end of a
+ * read section (lib/grace.h), which guest_read() and its like are. Only after that, and after the
+ * flush of what was mapped, the change is complete.
  *
  * Changes are made by one caller at a time: a task of the CPU that the monitor runs on, interrupts
  * on, or boot. They may wait for other CPUs for some 10 microseconds.
@@ -59,13 +60,13 @@ struct slot_map {
 };
 
 extern const struct slot_map no_slots;
-/* As it is now: look once in a read section. Never NULL. */
+/* As it is now: look once, and never NULL. */
 static inline const struct slot_map *vm_slots(const struct vm *vm)
 {
 	return __atomic_load_n(&vm->slots, __ATOMIC_ACQUIRE);
 }
 
-/* The slot that contains gpa, or NULL. Any CPU, in a read section. */
+/* The slot that contains gpa, or NULL. By who may use it, see above. */
 const struct memslot *vm_slot(const struct vm *vm, gpa_t gpa);
 /* That of its number, or NULL. By who may change them. */
 const struct memslot *vm_slot_by_id(const struct vm *vm, u16 id);

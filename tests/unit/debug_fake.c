@@ -592,13 +592,13 @@ u64 vcpu_gpr(struct vcpu *v, enum gpr n)
 	return v->gpr[n];
 }
 
-int guest_read(struct vm *vm, gpa_t gpa, void *dst, size_t len)
+enum memory_fault_kind guest_peek(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
 	(void)vm;
 	if (gpa.v > sizeof(fake_guest_memory) - len)
-		return -EFAULT;
+		return gpa.v >= FAKE_MISSING ? MEMORY_MISSING : MEMORY_NO_MEMORY;
 	memcpy(dst, fake_guest_memory + gpa.v, len);
-	return 0;
+	return MEMORY_OK;
 }
 
 int rdmsr_safe(u32 msr, u64 *value)

@@ -52,6 +52,8 @@ extern const struct virt_ops fake_ops;
 extern u64 fake_regs[VREGS];
 extern u32 fake_loads;
 #define FAKE_GUEST_MEMORY 0x10000
+#define FAKE_MISSING	  0x50000000ul /* from here on */
+#define FAKE_MISSING	  0x50000000ul /* from here on */
 extern u8 fake_guest_memory[FAKE_GUEST_MEMORY];
 
 void fake_open(void);

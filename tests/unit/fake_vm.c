@@ -93,10 +93,6 @@ WEAK const struct vcpu *sched_current(u32 cpu)
 	return fake_current;
 }
 
-WEAK void sched_grace(void)
-{
-}
-
 WEAK void vcpu_request(struct vcpu *v, u32 requests)
 {
 	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);

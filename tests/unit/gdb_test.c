@@ -12,6 +12,7 @@
 #include "tests/unit/host.h"
 #include "virt/exits.h"
 #include "virt/guestmem.h"
+#include "virt/slots.h"
 
 #define HELLO "qSupported:multiprocess+;swbreak+;hwbreak+"
 
@@ -319,6 +320,7 @@ static void test_fpu(void **state)
 static void test_memory(void **state)
 {
 	u8 bytes[8];
+	u32 woken;
 
 	(void)state;
 	assert_string_equal(gdb_ask("M1000,4:deadbeef"), "OK");
@@ -345,6 +347,16 @@ static void test_memory(void **state)
 	assert_string_equal(gdb_ask("X2000,2:a"), "E22");
 	/* the most that is read at once */
 	assert_int_equal(strlen(gdb_ask("m0,ffffffff")), GDB_PACKET);
+	/* what is missing stays so, and nobody is woken for it */
+	assert_int_equal(vm_add_memory(&fake_vm, GPA(32 * MIB), EXTENT_SIZE, SLOT_EXIT_ON_MISSING),
+			 0);
+	fake_vcpu.v.requests = 0;
+	assert_string_equal(gdb_ask("m2000000,4"), "E14");
+	assert_string_equal(gdb_ask("Z0,2000000,1"), "E14");
+	assert_int_equal(fake_vcpu.v.requests, 0);
+	assert_int_equal(vm_resolve(&fake_vm, GPA(32 * MIB), EXTENT_SIZE, FILL_ZERO, NULL, &woken),
+			 0);
+	assert_string_equal(gdb_ask("m2000000,4"), "00000000");
 }
 
 static u64 entry(u64 table, u32 index, u64 value)

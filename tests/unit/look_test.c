@@ -236,6 +236,7 @@ static void guest_memory(void **state)
 	expect("x linux p:fff8 10",
 	       "addr=0xfff8 hex=\"00 00 00 00 00 00 00 00\" text=\"........\"\r\n"
 	       "x linux: 0x10000: no memory there\r\n");
+	expect("x linux p:50000000 8", "x linux: 0x50000000: its contents are missing\r\n");
 	expect("x linux 5ffe 1", "addr=0x5ffe hex=\"68\" text=\"h\"\r\n"); /* no paging */
 	/* 4 levels: 0x1000 -> 0x2000 -> 0x3000 -> 0x4000 -> 0x5000; a large page; 32-bit */
 	fake_regs[VR_CR0] = X86_CR0_PG | X86_CR0_PE;
@@ -267,6 +268,9 @@ static void guest_memory(void **state)
 		    "walk linux: not present in the guest's tables\r\n");
 	put_entry(0x2000 + 510 * 8, 0x40000003);
 	expect_part("walk linux ffffffff80007ffe", "walk linux: a table is where no memory is\r\n");
+	put_entry(0x2000 + 510 * 8, 0x50000003);
+	expect_part("walk linux ffffffff80007ffe",
+		    "walk linux: the contents of a table are missing\r\n");
 	fake_regs[VR_EFER] = 0;
 	fake_regs[VR_CR4] = X86_CR4_PSE;
 	put_entry(0x1000 + 4, 0x00000083); /* 4 MiB at 0x400000 -> 0 */

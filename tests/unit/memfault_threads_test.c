@@ -19,20 +19,7 @@
 
 static struct vm *const vm = &fake_vm;
 static struct vcpu vcpus[THREADS];
-static u64 turns[THREADS]; /* each thread's: when it is outside of read sections */
 static bool stop;
-
-void sched_grace(void);
-void sched_grace(void)
-{
-	for (u32 i = 0; i < THREADS; i++) {
-		u64 then = __atomic_load_n(&turns[i], __ATOMIC_SEQ_CST);
-
-		while (__atomic_load_n(&turns[i], __ATOMIC_SEQ_CST) == then &&
-		       !__atomic_load_n(&stop, __ATOMIC_SEQ_CST))
-			spin_poll_hook();
-	}
-}
 
 static int fetch(const struct backing_source *source, struct backing_fetch *f)
 {
@@ -49,7 +36,6 @@ static void open_vm(void)
 {
 	fake_vm_open(128 * MIB);
 	memset(vcpus, 0, sizeof(vcpus));
-	memset(turns, 0, sizeof(turns));
 	stop = false;
 	vm->nr_vcpus = THREADS;
 	for (u32 i = 0; i < THREADS; i++) {
@@ -164,10 +150,11 @@ static void resolved_by_hand(void **state)
 /* A slot is at one of two places, or for a moment at neither; what is read there is its own. */
 #define PLACE(n) (256 * MIB + (n)*16 * MIB)
 
+/* A vCPU of the VM, which looks at its requests now and then; or somebody else's (NULL). */
 static void *watcher(void *arg)
 {
 	struct vcpu *v = arg;
-	u64 seed = host_seed() + v->index, seen = 0;
+	u64 seed = host_seed() + (v ? v->index : THREADS), seen = 0;
 
 	fake_current = v;
 	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
@@ -178,10 +165,13 @@ static void *watcher(void *arg)
 
 		HOST_CHECK(!err || err == -EFAULT);
 		HOST_CHECK(err || value == (page & 0xff));
+		seen += !err;
+		if (!v)
+			continue;
 		if (guest_frame(vm, GPA(place), ACCESS_R, &f) == MEMORY_OK)
 			HOST_CHECK(frame_owner(f.pfn).kind == FRAME_GUEST);
-		seen += !err;
-		__atomic_fetch_add(&turns[v->index], 1, __ATOMIC_SEQ_CST);
+		if (__atomic_exchange_n(&v->requests, 0, __ATOMIC_SEQ_CST) & REQ_SLOTS)
+			v->slot_hint = vm_slots(vm)->slot;
 	}
 	HOST_CHECK(seen);
 	return NULL;
@@ -189,7 +179,7 @@ static void *watcher(void *arg)
 
 static void slots_change_under_readers(void **state)
 {
-	pthread_t threads[THREADS];
+	pthread_t threads[THREADS], other;
 	struct backing *b;
 	u16 id;
 
@@ -199,9 +189,11 @@ static void slots_change_under_readers(void **state)
 	assert_int_equal(vm_slot_add(vm, GPA(PLACE(0)), 4 * MIB, b, 0, SLOT_SHARED, &id), 0);
 	for (u64 page = 0; page < 1024; page++)
 		assert_int_equal(guest_fill(vm, GPA(PLACE(0) + page * PAGE_SIZE), (u8)page, 1), 0);
-	vm->starts = 1;
-	for (u32 i = 0; i < THREADS; i++)
+	pthread_create(&other, NULL, watcher, NULL);
+	for (u32 i = 0; i < THREADS; i++) {
+		vcpus[i].state = VCPU_RUNNING;
 		pthread_create(&threads[i], NULL, watcher, &vcpus[i]);
+	}
 	for (u32 i = 0; i < 100; i++) {
 		u16 more;
 
@@ -213,6 +205,7 @@ static void slots_change_under_readers(void **state)
 	__atomic_store_n(&stop, true, __ATOMIC_SEQ_CST);
 	for (u32 i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
+	pthread_join(other, NULL);
 	assert_int_equal(host_failures, 0);
 	vm->state = VM_STOPPED;
 	vm_free_memory(vm);
