@@ -7,10 +7,7 @@
 #include "virt/guestwalk.h"
 #include "virt/slotmem.h"
 
-/* What a piece of a linear range is for. */
-enum copy { COPY_CHECK, COPY_READ, COPY_WRITE };
-
-/* One page's piece; with COPY_CHECK nothing changes, but it fails where COPY_WRITE would. */
+/* One page's piece. */
 static int copy_piece(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 *buf, size_t n,
 		      enum copy what, u8 access, struct walk_fault *fault)
 {
@@ -29,8 +26,8 @@ static int copy_piece(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 
 	return -EFAULT;
 }
 
-static int copy_linear(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 *buf, size_t len,
-		       enum copy what, struct walk_fault *fault)
+int guest_copy_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 *buf, size_t len,
+		   enum copy what, struct walk_fault *fault)
 {
 	u8 access = what == COPY_READ ? ACCESS_R : ACCESS_W;
 
@@ -47,7 +44,7 @@ int guest_read_linear(struct vcpu *v, u64 linear, void *dst, size_t len, struct 
 	struct guest_mmu m;
 
 	guest_mmu_read(v, &m);
-	return copy_linear(v, &m, linear, dst, len, COPY_READ, fault);
+	return guest_copy_mmu(v, &m, linear, dst, len, COPY_READ, fault);
 }
 
 int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len,
@@ -58,21 +55,9 @@ int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len,
 
 	guest_mmu_read(v, &m);
 	if (linear % PAGE_SIZE + len > PAGE_SIZE &&
-	    copy_linear(v, &m, linear, buf, len, COPY_CHECK, fault))
+	    guest_copy_mmu(v, &m, linear, buf, len, COPY_CHECK, fault))
 		return -EFAULT;
-	return copy_linear(v, &m, linear, buf, len, COPY_WRITE, fault);
-}
-
-int guest_system_copy(struct vcpu *v, u64 linear, void *buf, size_t len, bool write,
-		      struct walk_fault *fault)
-{
-	struct guest_mmu m;
-
-	guest_mmu_read(v, &m);
-	m.cpl = 0;
-	if (write && copy_linear(v, &m, linear, buf, len, COPY_CHECK, fault))
-		return -EFAULT;
-	return copy_linear(v, &m, linear, buf, len, write ? COPY_WRITE : COPY_READ, fault);
+	return guest_copy_mmu(v, &m, linear, buf, len, COPY_WRITE, fault);
 }
 
 int guest_fetch(struct vcpu *v, u8 bytes[15], struct walk_fault *fault)

@@ -80,9 +80,6 @@ int guest_read_linear(struct vcpu *v, u64 linear, void *dst, size_t len,
 		      struct walk_fault *fault) MUST_CHECK;
 int guest_write_linear(struct vcpu *v, u64 linear, const void *src, size_t len,
 		       struct walk_fault *fault) MUST_CHECK;
-/* As these two, for accesses to system structures: those of the supervisor, whatever the CPL. */
-int guest_system_copy(struct vcpu *v, u64 linear, void *buf, size_t len, bool write,
-		      struct walk_fault *fault) MUST_CHECK;
 /*
  * Instruction bytes at RIP, up to 15, fewer if the next page is missing. Returns the count, or
  * -EFAULT with *fault for none.

@@ -3,13 +3,15 @@
  * Hardware task switches: far JMP and CALL to a TSS, task gates, and IRET with NT set, outside of
  * 64-bit mode (SDM vol. 3 "Task Management"). VMX exits for each, after its own checks of the new
  * TSS and before anything has changed; on SVM the CPU does it alone. Tasks of 16 bits are refused.
+ *
+ * All is done twice. First nothing changes: if memory is missing anywhere on the way, the vCPU
+ * waits for it as it is, and the switch begins anew. Then nothing is missing.
  */
 #include <asm/processor-flags.h>
 #include "arch/x86/debugreg.h"
 #include "virt/debug.h"
 #include "virt/exits.h"
-#include "virt/guestmem.h"
-#include "virt/ops.h"
+#include "virt/guestwalk.h"
 
 #define VECTOR_TS  10
 #define VECTOR_NP  11
@@ -27,32 +29,46 @@ enum { T_CR3 = 7, T_EIP, T_EFLAGS, T_GPRS, T_SEGS = 18, T_LDT = 24, T_TRAP, T_WO
 
 struct switching {
 	struct vcpu *v;
+	bool real;   /* it happens */
+	bool denied; /* memory can't be used: the vCPU waits, or its VM stops */
 	u32 ext; /* bit 0 of error codes: it began with an event that was none of the program's */
+	/* What memory is seen by: of the old task, then of the new one. */
+	struct guest_mmu mmu;
+	struct segment seg[SEG_LDTR + 1];
 };
 
 static bool fault(const struct switching *s, u8 vector, u16 selector)
 {
-	vcpu_exception(s->v, vector, true, (selector & ~3u) | s->ext);
+	if (s->real)
+		vcpu_exception(s->v, vector, true, (selector & ~3u) | s->ext);
 	return false;
 }
 
-static bool copy(const struct switching *s, u64 linear, void *buf, size_t len, bool write)
+static bool copy(struct switching *s, u64 linear, void *buf, size_t len, bool write)
 {
 	struct walk_fault f;
 
-	if (!guest_system_copy(s->v, (u32)linear, buf, len, write, &f))
+	if (!guest_copy_mmu(s->v, &s->mmu, (u32)linear, buf, len,
+			    !write    ? COPY_READ
+			    : s->real ? COPY_WRITE
+				      : COPY_CHECK,
+			    &f))
 		return true;
-	vcpu_walk_fault(s->v, &f);
+	if (s->real || f.stage2)
+		vcpu_walk_fault(s->v, &f);
+	s->denied |= f.stage2;
 	return false;
 }
 
 /* SDM "Segment Descriptors". *at: where it lies. */
-static bool read_descriptor(const struct switching *s, u16 selector, struct segment *out, u64 *at)
+static bool read_descriptor(struct switching *s, u16 selector, struct segment *out, u64 *at)
 {
 	struct segment table;
 	u64 d;
 
-	virt_ops->get_seg(s->v, selector & 4 ? SEG_LDTR : SEG_GDTR, &table);
+	virt_ops->get_seg(s->v, SEG_GDTR, &table);
+	if (selector & 4)
+		table = s->seg[SEG_LDTR];
 	*at = table.base + (selector & ~7u);
 	if (table.unusable || (selector | 7u) > table.limit)
 		return fault(s, VECTOR_TS, selector);
@@ -68,7 +84,7 @@ static bool read_descriptor(const struct switching *s, u16 selector, struct segm
 }
 
 /* Set or clear a bit of a descriptor's type. */
-static bool mark(const struct switching *s, u64 at, const struct segment *d, u8 bit, bool on)
+static bool mark(struct switching *s, u64 at, const struct segment *d, u8 bit, bool on)
 {
 	u8 low = (u8)((d->attr & ~bit) | (on ? bit : 0));
 
@@ -76,7 +92,7 @@ static bool mark(const struct switching *s, u64 at, const struct segment *d, u8 
 }
 
 /* SDM "Task Switching", the checks of segment registers. *out is unusable where they fail. */
-static bool load_segment(const struct switching *s, enum vseg seg, u16 selector, u8 cpl,
+static bool load_segment(struct switching *s, enum vseg seg, u16 selector, u8 cpl,
 			 struct segment *out)
 {
 	u8 type, dpl, rpl = selector & 3;
@@ -113,54 +129,57 @@ static bool load_segment(const struct switching *s, enum vseg seg, u16 selector,
 	return true;
 }
 
+static void set_seg(struct switching *s, enum vseg n)
+{
+	if (s->real)
+		virt_ops->set_seg(s->v, n, &s->seg[n]);
+}
+
 /*
  * In the new task's context. CS and SS are loaded together, so that what is there when a fault is
  * delivered is always something that the CPU enters with.
  */
-static bool load_segments(const struct switching *s, const u32 *t)
+static bool load_segments(struct switching *s, const u32 *t)
 {
 	static const u8 order[] = { SEG_LDTR, SEG_SS, SEG_CS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
-	struct segment seg[SEG_LDTR + 1] = { [SEG_LDTR].unusable = true };
 	bool v86 = t[T_EFLAGS] & X86_EFLAGS_VM, good = true;
 
-	virt_ops->set_seg(s->v, SEG_LDTR, &seg[SEG_LDTR]);
+	s->seg[SEG_LDTR] = (struct segment){ .unusable = true };
+	set_seg(s, SEG_LDTR);
 	for (u32 i = 0; good && i < ARRAY_SIZE(order); i++) {
 		enum vseg n = order[i];
 		u16 selector = (u16)t[T_SEGS + n];
 
 		if (v86 && n != SEG_LDTR)
-			seg[n] =
+			s->seg[n] =
 				(struct segment){ selector * 16ull, 0xffff, selector, 0xf3, false };
 		else
-			good = load_segment(s, n, selector, t[T_SEGS + SEG_CS] & 3, &seg[n]);
+			good = load_segment(s, n, selector, t[T_SEGS + SEG_CS] & 3, &s->seg[n]);
 		if (n == SEG_CS && good)
-			virt_ops->set_seg(s->v, SEG_SS, &seg[SEG_SS]);
+			set_seg(s, SEG_SS);
 		if (n != SEG_SS && (n != SEG_CS || good))
-			virt_ops->set_seg(s->v, n, &seg[n]);
+			set_seg(s, n);
 	}
 	return good;
 }
 _Static_assert(T_SEGS + SEG_LDTR == T_LDT, "the LDT's selector is behind GS, as in enum vseg");
 
-static bool push_error(const struct switching *s, u32 error)
+/* At the new task's privilege. */
+static bool push_error(struct switching *s, const u32 *t, u32 error)
 {
-	struct walk_fault f;
-	struct segment ss;
-	u64 mask, sp;
+	const struct segment *ss = &s->seg[SEG_SS];
+	u64 mask = ss->attr & SEG_ATTR_DB ? 0xffffffff : 0xffff, sp = t[T_GPRS + RSP];
 
-	virt_ops->get_seg(s->v, SEG_SS, &ss);
-	mask = ss.attr & SEG_ATTR_DB ? 0xffffffff : 0xffff;
-	sp = virt_ops->get_reg(s->v, VR_RSP);
 	sp = (sp & ~mask) | ((sp - sizeof(error)) & mask);
-	if (guest_write_linear(s->v, (u32)(ss.base + (sp & mask)), &error, sizeof(error), &f)) {
-		vcpu_walk_fault(s->v, &f);
+	s->mmu.cpl = t[T_EFLAGS] & X86_EFLAGS_VM ? 3 : t[T_SEGS + SEG_CS] & 3;
+	if (!copy(s, ss->base + (sp & mask), &error, sizeof(error), true))
 		return false;
-	}
-	virt_ops->set_reg(s->v, VR_RSP, sp);
+	if (s->real)
+		vcpu_set_gpr(s->v, RSP, sp);
 	return true;
 }
 
-static bool save_old(const struct switching *s, u64 base, u64 next_rip, u64 flags)
+static bool save_old(struct switching *s, u64 base, u64 next_rip, u64 flags)
 {
 	u32 saved[T_LDT - T_EIP] = { (u32)next_rip, (u32)flags };
 	struct segment seg;
@@ -175,11 +194,14 @@ static bool save_old(const struct switching *s, u64 base, u64 next_rip, u64 flag
 }
 
 /* It is the new task's fault, with the registers that it has, what fails here. */
-static bool load_new(const struct switching *s, const u32 *t)
+static bool load_new(struct switching *s, const u32 *t)
 {
 	struct vcpu *v = s->v;
 	u64 cr0 = virt_ops->get_reg(v, VR_CR0);
 
+	s->mmu.cr3 = t[T_CR3];
+	if (!s->real)
+		return load_segments(s, t);
 	virt_ops->set_reg(v, VR_CR0, cr0 | X86_CR0_TS);
 	virt_ops->set_reg(v, VR_DR7, virt_ops->get_reg(v, VR_DR7) & ~DR7_LOCAL);
 	v->rip = t[T_EIP];
@@ -192,43 +214,60 @@ static bool load_new(const struct switching *s, const u32 *t)
 	return load_segments(s, t);
 }
 
-void task_switch(struct vcpu *v)
+static void perform(struct switching *s, const struct event *event)
 {
-	const struct event event = v->event;
+	struct vcpu *v = s->v;
 	u16 selector = v->exit.task.selector;
 	bool gate = v->exit.task.source == TASK_GATE, iret = v->exit.task.source == TASK_IRET;
 	bool nested = gate || v->exit.task.source == TASK_CALL;
-	u8 len = gate ? event.insn_len : v->exit.insn_len;
-	struct switching s = { v, gate && !len };
+	u8 len = gate ? event->insn_len : v->exit.insn_len;
 	u64 flags = v->rflags & ~(iret ? X86_EFLAGS_NT : 0ul), old_at, new_at;
 	struct segment tr, old, tss;
 	u32 t[T_WORDS];
 
+	s->ext = gate && !len;
 	virt_ops->get_seg(v, SEG_TR, &tr);
-	if (!read_descriptor(&s, tr.selector, &old, &old_at) ||
-	    !read_descriptor(&s, selector, &tss, &new_at))
+	if (!read_descriptor(s, tr.selector, &old, &old_at) ||
+	    !read_descriptor(s, selector, &tss, &new_at))
 		return;
 	if ((tss.attr & 0x1d) != TSS32_FREE || tss.limit < sizeof(t) - 1 || !(tr.attr & 8)) {
 		vm_stop(v->vm, STOP_INTERNAL,
 			"task switch to %#x at rip %#lx: only tasks of 32 bits are supported",
 			selector, v->rip);
+		s->denied = true;
 		return;
 	}
-	if (!copy(&s, tss.base, t, sizeof(t), false) ||
-	    !save_old(&s, tr.base, v->rip + len, flags) ||
-	    (!nested && !mark(&s, old_at, &old, TSS_BUSY, false)) ||
-	    (nested && !copy(&s, tss.base, &tr.selector, sizeof(tr.selector), true)) ||
-	    (!iret && !mark(&s, new_at, &tss, TSS_BUSY, true)))
+	if (!copy(s, tss.base, t, sizeof(t), false) || !save_old(s, tr.base, v->rip + len, flags) ||
+	    (!nested && !mark(s, old_at, &old, TSS_BUSY, false)) ||
+	    (nested && !copy(s, tss.base, &tr.selector, sizeof(tr.selector), true)) ||
+	    (!iret && !mark(s, new_at, &tss, TSS_BUSY, true)))
 		return;
-	v->event.valid = false; /* it is what brought the new task */
-	if (iret || (gate && event.type == EVENT_NMI))
-		virt_ops->set_reg(v, VR_NMI_BLOCKED, gate);
 	t[T_EFLAGS] |= nested ? X86_EFLAGS_NT : 0;
-	virt_ops->set_seg(v, SEG_TR, &tss);
-	if (!load_new(&s, t) || (gate && event.has_error && !push_error(&s, event.error)))
+	if (s->real) {
+		v->event.valid = false; /* it is what brought the new task */
+		if (iret || (gate && event->type == EVENT_NMI))
+			virt_ops->set_reg(v, VR_NMI_BLOCKED, gate);
+		virt_ops->set_seg(v, SEG_TR, &tss);
+	}
+	if (!load_new(s, t) || (gate && event->has_error && !push_error(s, t, event->error)))
 		return;
-	if (t[T_TRAP] & 1) {
+	if (s->real && t[T_TRAP] & 1) {
 		debug_guest_dr6(v, DR6_BT);
 		vcpu_exception(v, 1, false, 0);
+	}
+}
+
+void task_switch(struct vcpu *v)
+{
+	const struct event event = v->event;
+	struct switching begin = { .v = v }, s = begin;
+
+	guest_mmu_read(v, &begin.mmu);
+	begin.mmu.cpl = 0; /* system structures are the supervisor's, whatever the CPL */
+	virt_ops->get_seg(v, SEG_LDTR, &begin.seg[SEG_LDTR]);
+	for (u32 pass = 0; pass < 2 && !s.denied; pass++) {
+		s = begin;
+		s.real = pass;
+		perform(&s, &event);
 	}
 }

@@ -63,13 +63,14 @@ test_stage2_threads := $(test_stage2)
 test_trace := arch/x86/trace.c $(U)/host.c $(T_LIB)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
+test_task_switch := virt/task_switch.c $(T_VM)
 test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
 	lib linux loader look memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
-	stage2_model topology trace uart vcpu_reset virtio virtio_devices
+	stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
