@@ -18,6 +18,7 @@
 #include "virt/corruption.h"
 #include "virt/guestmem.h"
 #include "virt/sched.h"
+#include "virt/slots.h"
 
 bool fault_flush_loses;
 
@@ -96,37 +97,37 @@ static int map_gib(struct vm *vm, u64 gfn)
 {
 	const struct memslot *slot = vm_slot(vm, GPA(gfn << PAGE_SHIFT));
 	u64 first = ALIGN_DOWN(gfn, s2_level_frames(3));
-	u64 gpa = first << PAGE_SHIFT;
-	pfn_t pfn;
+	u64 gpa = first << PAGE_SHIFT, word;
+	u8 level;
 
 	if (!slot || slot->gpa.v > gpa || slot->gpa.v + slot->size < gpa + GIB)
 		return -EINVAL;
-	pfn = slot->extents[(gpa >> EXTENT_SHIFT) - (slot->gpa.v >> EXTENT_SHIFT)];
-	return stage2_map(&vm->stage2, GFN(first), pfn, s2_level_frames(3), slot->prot, S2_WB, 3);
+	word = *backing_word(slot->backing, slot->offset + gpa - slot->gpa.v, &level);
+	return stage2_map(&vm->stage2, GFN(first), hpa_pfn(ptr_hpa(backing_memory(word))),
+			  s2_level_frames(3), slot->prot, S2_WB, 3);
 }
 
 static int change_size(struct vm *vm, u64 gfn, u8 level)
 {
 	u64 first = ALIGN_DOWN(gfn, EXTENT_FRAMES);
+	struct guest_frame f;
 	struct leaf l;
-	pfn_t pfn;
-	u8 prot, most;
 	int err;
 
 	if (level == 3)
 		return map_gib(vm, gfn);
-	if (guest_frame(vm, GPA(gfn << PAGE_SHIFT), &pfn, &prot, &most) || most < level)
+	if (guest_frame(vm, GPA(gfn << PAGE_SHIFT), ACCESS_R, &f) || f.level < level)
 		return -EINVAL;
 	if (!find_leaf(vm, gfn, &l))
-		return stage2_map(&vm->stage2, GFN(first), PFN(ALIGN_DOWN(pfn.v, EXTENT_FRAMES)),
-				  EXTENT_FRAMES, prot, S2_WB, level);
+		return stage2_map(&vm->stage2, GFN(first), PFN(ALIGN_DOWN(f.pfn.v, EXTENT_FRAMES)),
+				  EXTENT_FRAMES, f.prot, S2_WB, level);
 	if (l.level > level)
 		return split(vm, gfn, level);
 	if (l.level == level)
 		return 0;
 	/* what is missing in it since an unmap */
-	err = stage2_map(&vm->stage2, GFN(first), PFN(ALIGN_DOWN(pfn.v, EXTENT_FRAMES)),
-			 EXTENT_FRAMES, prot, S2_WB, 1);
+	err = stage2_map(&vm->stage2, GFN(first), PFN(ALIGN_DOWN(f.pfn.v, EXTENT_FRAMES)),
+			 EXTENT_FRAMES, f.prot, S2_WB, 1);
 	return err ? err : merge(vm, gfn, level);
 }
 
@@ -330,15 +331,19 @@ static struct churn {
 
 static void churn_once(struct churn *c, struct vm *vm)
 {
-	const struct memslot *slot = &vm->slots[c->seed % vm->nr_slots];
-	u64 extent = (c->seed >> 16) % slot->nr_extents;
-	u64 gfn = (slot->gpa.v >> PAGE_SHIFT) + extent * EXTENT_FRAMES +
-		  (c->seed >> 40) % EXTENT_FRAMES;
+	const struct slot_map *slots;
+	const struct memslot *slot;
 	struct leaf l;
 	int err = 0;
+	u64 gfn;
 
+	grace_enter();
+	slots = vm_slots(vm);
+	slot = &slots->slot[c->seed % slots->nr];
+	gfn = (slot->gpa.v + (c->seed >> 16) % slot->size) >> PAGE_SHIFT;
+	grace_leave();
 	c->seed = c->seed * 6364136223846793005ull + 1442695040888963407ull;
-	if (gfn << PAGE_SHIFT >= slot->gpa.v + slot->size || !find_leaf(vm, gfn, &l))
+	if (!find_leaf(vm, gfn, &l))
 		return;
 	switch (c->seed >> 60) {
 	case 0:
