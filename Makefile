@@ -34,8 +34,8 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	boot/vms.c \
 	debug/backtrace.c debug/commands.c debug/commands_cpu.c debug/commands_ipi.c debug/commands_irq.c \
 	debug/commands_memory.c debug/commands_sched.c debug/commands_slots.c debug/commands_split.c \
-	debug/commands_system.c debug/commands_trace.c debug/commands_vcpu.c debug/commands_vm.c debug/console.c debug/crash.c \
-	debug/dump.c debug/escape.c debug/fields.c debug/gdb.c debug/gdb_line.c debug/gdb_memory.c \
+	debug/commands_system.c debug/commands_trace.c debug/commands_vcpu.c debug/commands_vm.c debug/console.c \
+	debug/crash.c debug/dump.c debug/escape.c debug/fields.c debug/gdb.c debug/gdb_line.c debug/gdb_memory.c \
 	debug/gdb_packet.c debug/gdb_regs.c debug/inspect.c debug/keyboard.c debug/lineedit.c debug/monitor.c \
 	debug/postmortem.c debug/print.c debug/screen.c debug/status.c debug/terminal.c debug/vmconsole.c \
 	debug/watchdog.c \

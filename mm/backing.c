@@ -47,12 +47,7 @@ static u64 level_size(u8 level)
 /* Objects are as large as their words; 9: about 500 GiB. */
 static u32 object_order(u64 parts)
 {
-	u64 bytes = sizeof(struct backing) + parts * sizeof(u64);
-	u32 order = 0;
-
-	while (PAGE_SIZE << order < bytes)
-		order++;
-	return order;
+	return frame_order(sizeof(struct backing) + parts * sizeof(u64));
 }
 
 /* The first frame of a part, whole or in pages. */

@@ -78,6 +78,14 @@ u64 frames_release(hpa_t base, u64 size, enum frame_kind from);
 pfn_t frame_alloc(enum frame_kind kind, u16 vm) MUST_CHECK;
 /* One frame, cleared, as a pointer; NULL if there is none. */
 void *frame_alloc_zero(enum frame_kind kind, u16 vm) MUST_CHECK;
+/* The least order whose frames hold that many bytes, at least 1. */
+static inline u32 frame_order(u64 bytes)
+{
+	u64 pages = (bytes - 1) >> PAGE_SHIFT;
+
+	return pages ? 64 - (u32)__builtin_clzll(pages) : 0;
+}
+
 /*
  * 2^order frames, contiguous and aligned to their size, order 0..9, not cleared; PFN_NONE if there
  * are none.

@@ -34,16 +34,12 @@ static bool supply(struct vm *vm, const struct memslot *s, u64 gpa)
 static u8 *memory_at(struct vm *vm, const struct memslot *s, u64 gpa, u8 access, u64 *span,
 		     u8 *kind)
 {
-	u64 bias = slot_bias(s, slot_part(s, gpa)), in_slot = s->gpa.v + s->size - gpa;
-	struct slot_memory m = { .kind = MEMORY_OK, .level = 2 };
+	u64 in_slot = s->gpa.v + s->size - gpa;
+	struct slot_memory m;
 
-	if (likely(bias)) {
-		m.ptr = (u8 *)(uintptr_t)(bias + gpa);
-	} else {
+	slot_memory(s, gpa, access, &m);
+	if (m.kind == MEMORY_MISSING && access == ACCESS_W && supply(vm, s, gpa))
 		slot_memory(s, gpa, access, &m);
-		if (m.kind == MEMORY_MISSING && access == ACCESS_W && supply(vm, s, gpa))
-			slot_memory(s, gpa, access, &m);
-	}
 	*kind = m.kind;
 	*span = MIN(in_slot,
 		    m.level == 2 ? EXTENT_SIZE - gpa % EXTENT_SIZE : PAGE_SIZE - gpa % PAGE_SIZE);
@@ -62,12 +58,7 @@ static bool range_ready(struct vm *vm, const struct slot_map *slots, u64 gpa, u6
 		u64 n;
 
 		*why = (struct guest_denied){ .gpa = GPA(gpa), .kind = MEMORY_NO_MEMORY };
-		if (!s)
-			return false;
-		why->kind = MEMORY_READONLY;
-		if (access == ACCESS_W && !(s->prot & S2_W))
-			return false;
-		if (!memory_at(vm, s, gpa, access, &n, &why->kind))
+		if (!s || !memory_at(vm, s, gpa, access, &n, &why->kind))
 			return false;
 		n = MIN(len, n);
 		gpa += n;

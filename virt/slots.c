@@ -56,12 +56,19 @@ static bool slot_is_zero(const struct memslot *s)
 
 void slot_memory(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m)
 {
-	u64 offset = s->offset + (gpa - s->gpa.v), word;
+	u64 offset = s->offset + (gpa - s->gpa.v), word, bias = slot_bias(s, slot_part(s, gpa));
 	u64 *at;
 
 	*m = (struct slot_memory){ .kind = access == ACCESS_X ? MEMORY_NOEXEC : MEMORY_READONLY };
 	if (!(s->prot & right(access)))
 		return;
+	if (likely(bias)) {
+		*m = (struct slot_memory){ .ptr = (u8 *)(uintptr_t)(bias + gpa),
+					   .kind = MEMORY_OK,
+					   .level = 2,
+					   .writable = true };
+		return;
+	}
 	do {
 		at = backing_word(s->backing, offset, &m->level);
 		word = backing_touch(at, m->level, slot_is_zero(s));
@@ -107,28 +114,19 @@ void vm_clear_ahead(struct vm *vm)
 
 /* --- the arrays --- */
 
-static u32 bytes_order(u64 bytes)
-{
-	u32 order = 0;
-
-	while (PAGE_SIZE << order < bytes)
-		order++;
-	return order;
-}
-
 static void *array_alloc(struct vm *vm, u64 bytes)
 {
-	pfn_t f = bytes_order(bytes) <= 9
-			  ? frame_alloc_order(bytes_order(bytes), FRAME_HEAP, vm->id)
+	pfn_t f = frame_order(bytes) <= 9
+			  ? frame_alloc_order(frame_order(bytes), FRAME_HEAP, vm->id)
 			  : PFN_NONE;
 
-	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE << bytes_order(bytes)) : NULL;
+	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE << frame_order(bytes)) : NULL;
 }
 
 static void array_free(struct vm *vm, const void *array, u64 bytes)
 {
 	if (array)
-		frame_free_order(hpa_pfn(ptr_hpa(array)), bytes_order(bytes), FRAME_HEAP, vm->id);
+		frame_free_order(hpa_pfn(ptr_hpa(array)), frame_order(bytes), FRAME_HEAP, vm->id);
 }
 
 static struct slot_map *map_alloc(struct vm *vm, u32 nr)
@@ -137,7 +135,7 @@ static struct slot_map *map_alloc(struct vm *vm, u32 nr)
 	struct slot_map *map = array_alloc(vm, bytes);
 
 	if (map)
-		*map = (struct slot_map){ .nr = nr, .order = bytes_order(bytes) };
+		*map = (struct slot_map){ .nr = nr, .order = frame_order(bytes) };
 	return map;
 }
 

@@ -137,8 +137,9 @@ bool vm_destroy_step(struct vm *vm);
 struct vm *vm_find(const char *name);
 
 /*
- * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid().
- * Interrupts on or off, no lock held.
+ * Flush on every CPU where the VM ran (its vCPUs may be at rest), then stage2_debt_paid(). A vCPU
+ * that does not know of it is damage: the VM ends, and the debt stays. Interrupts on or off, no
+ * lock held.
  */
 void vm_pay_flush(struct vm *vm, struct flush_debt *debt);
 

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <asm/processor-flags.h>
 #include "tests/unit/fake_vm.h"
+#include "virt/debug.h"
 #include "virt/exits.h"
 #include "virt/guestmem.h"
 
@@ -46,6 +47,12 @@ void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
 {
 	(void)v, (void)has_error;
 	exceptions = exceptions << 16 | vector << 8 | (error & 0xff);
+}
+
+void debug_guest_dr6(struct vcpu *v, u64 bits)
+{
+	(void)v;
+	f->reg[VR_DR6] |= bits;
 }
 
 void vcpu_walk_fault(struct vcpu *v, const struct walk_fault *w)
@@ -236,6 +243,7 @@ static void gate(void **state)
 	assert_int_equal(f->reg[VR_RSP], AT(STACK) + 0x7fc);
 	assert_int_equal(in_tss(STACK, 0x7fc / 4), 0x77);
 	assert_int_equal(exceptions, 1 << 8);
+	assert_int_equal(f->reg[VR_DR6], BIT(15));
 }
 
 /* A fault of the new task is one of the new task, and only happens once. */

@@ -17,8 +17,8 @@ T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_i
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_irq commands_memory \
 	commands_sched commands_slots commands_split commands_system commands_trace commands_vcpu commands_vm console \
-	escape fields inspect lineedit monitor print status terminal vmconsole) arch/x86/trace.c svm/npt.c $(U)/debug_fake.c $(U)/host.c \
-	$(T_LIB)
+	escape fields inspect lineedit monitor print status terminal vmconsole) arch/x86/trace.c svm/npt.c \
+	$(U)/debug_fake.c $(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
