@@ -40,7 +40,8 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	debug/postmortem.c debug/print.c debug/screen.c debug/status.c debug/terminal.c debug/vmconsole.c \
 	debug/watchdog.c \
 	dev/acpi.c dev/ioapic.c dev/kvmclock.c dev/lapic.c dev/lapic_io.c dev/lapic_ipi.c dev/lapic_timer.c \
-	dev/pic.c dev/pit.c dev/platform.c dev/pm_timer.c dev/power.c dev/rtc.c dev/testdev.c dev/uart16550.c \
+	dev/mce.c dev/pic.c dev/pit.c dev/platform.c dev/pm_timer.c dev/power.c dev/rtc.c dev/testdev.c \
+	dev/uart16550.c \
 	dev/virtio.c dev/virtio_blk.c dev/virtio_console.c dev/virtio_net.c dev/virtio_rng.c dev/virtq.c \
 	svm/caps.c svm/cpu.c svm/entry.asm svm/exit.c svm/npt.c svm/ops.c svm/regs.c svm/run.c svm/step.c svm/tlb.c \
 	svm/vcpu.c \

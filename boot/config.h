@@ -79,6 +79,7 @@ struct config_vm {
 	u8 mac[6];		       /* all zero: by the VM's id */
 	bool rng;
 	bool pm_timer;
+	bool mce;
 	u64 memory; /* bytes, a multiple of 4 KiB */
 	u32 vcpus;  /* 1 to CONFIG_VCPUS_MAX */
 	struct cpumask

@@ -411,6 +411,7 @@ const struct key vm_keys[] = {
 	{ "net", set_name, VM(char *, net), .expects = NAME_IS },
 	{ "mac", set_mac, VM(u8 *, mac), .expects = "a MAC address like 02:00:00:00:00:01" },
 	{ "rng", set_flag, VM(bool, rng), .expects = "on or off" },
+	{ "mce", set_flag, VM(bool, mce), .expects = "on or off" },
 	{ "pm_timer", set_flag, VM(bool, pm_timer), .expects = "on or off" },
 	{ 0 },
 };

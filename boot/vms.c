@@ -202,7 +202,8 @@ static bool devices_of(const struct config_vm *c, const struct config_sink *sink
 {
 	const struct boot_module *disk;
 
-	*devices = (struct platform_devices){ .rng = c->rng, .pm_timer = c->pm_timer };
+	*devices =
+		(struct platform_devices){ .rng = c->rng, .pm_timer = c->pm_timer, .mce = c->mce };
 	if (c->net[0])
 		devices->network.name = c->net;
 	memcpy(devices->network.mac, c->mac, sizeof(c->mac));

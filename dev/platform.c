@@ -77,6 +77,8 @@ void platform_reset(struct vm *vm)
 	pic_reset(&p->pic);
 	pit_reset(&p->pit);
 	power_reset(&p->power);
+	if (p->mce)
+		mce_reset(p->mce);
 	uart_reset(&p->uart);
 	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
 		if (p->virtio[i])
@@ -135,6 +137,8 @@ static int create_devices(struct vm *vm, struct platform *p, const struct platfo
 	p->pm_timer = devices->pm_timer;
 	if (!err && p->pm_timer)
 		err = pm_timer_create(vm);
+	if (!err && devices->mce)
+		err = mce_create(vm, &p->mce);
 	if (!err)
 		err = create_virtio(vm, p, devices);
 	return err;
@@ -176,6 +180,8 @@ bool platform_destroy_step(struct vm *vm)
 			p->virtio[i] = NULL;
 		return true;
 	}
+	if (p->mce)
+		mce_destroy(vm, p->mce);
 	vm->irqchip = NULL;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		lapic_destroy(vm->vcpus[i]);

@@ -4,6 +4,7 @@
 
 #include "dev/ioapic.h"
 #include "dev/kvmclock.h"
+#include "dev/mce.h"
 #include "dev/pic.h"
 #include "dev/pit.h"
 #include "dev/power.h"
@@ -28,6 +29,7 @@ struct platform {
 	struct kvmclock kvmclock;
 	struct power power;
 	bool pm_timer;
+	struct mce *mce;		     /* NULL: no machine checks */
 	struct testdev testdev;		     /* not of platform_create: testdev_create() */
 	struct virtio *virtio[VIRTIO_SLOTS]; /* NULL: not in this VM */
 };
@@ -38,6 +40,7 @@ struct platform_devices {
 	struct virtio_network network;
 	bool rng; /* where the CPU has a source */
 	bool pm_timer;
+	bool mce;
 };
 
 /*

@@ -93,6 +93,8 @@ void memory_fault(struct vcpu *v, const struct memory_fault *f)
 		return; /* for what it met first */
 	note(v, f, s);
 	vcpu_trace(v, TRACE_MEMORY_FAULT, f->access, f->gpa.v, v->rip);
+	if (f->kind == MEMORY_POISONED && v->vm->machine_check && v->vm->machine_check(v, f))
+		return;
 	if (v->wait.fault.again > MEMORY_FAULT_AGAIN)
 		stop(v, "again and again, although it was resolved");
 	else if (s && (f->kind == MEMORY_MISSING ||

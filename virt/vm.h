@@ -112,6 +112,11 @@ struct vm {
 	 * a vCPU, interrupts off. May be NULL.
 	 */
 	void (*retry_devices)(struct vm *vm);
+	/*
+	 * A vCPU met poisoned memory: it gets a machine check; false: it can't take one. NULL: no
+	 * vCPU of this VM can. On the runner.
+	 */
+	bool (*machine_check)(struct vcpu *v, const struct memory_fault *f);
 	u64 tsc_base; /* host TSC that the guests see as 0 */
 	u64 starts, resets;
 	u64 ends_seen; /* boot's: the start whose end was handled */

@@ -28,8 +28,10 @@
 #define MSR_SYSENTER_CS		0x174
 #define MSR_SYSENTER_ESP	0x175
 #define MSR_SYSENTER_EIP	0x176
+#define MSR_MCG_CAP		0x179 /* then MCG_STATUS */
 #define MSR_MISC_ENABLE		0x1a0
 #define MSR_PAT			0x277
+#define MSR_MC0_CTL		0x400 /* then status, address, and more about it */
 #define MSR_VMX_BASIC		0x480
 #define MSR_VMX_PINBASED_CTLS	0x481 /* then of the processor, of exits, of entries */
 #define MSR_VMX_MISC		0x485
@@ -43,6 +45,7 @@
 #define MSR_VMX_TRUE_PINBASED	0x48d /* then the same */
 #define MSR_VMX_VMFUNC		0x491
 #define MSR_VMX_PROCBASED_CTLS3 0x492
+#define MSR_MCG_EXT_CTL		0x4d0
 #define MSR_TSC_DEADLINE	0x6e0
 #define MSR_X2APIC_BASE		0x800
 #define MSR_EFER		0xc0000080

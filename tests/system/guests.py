@@ -7,7 +7,7 @@ A folder with a main.c is a group. What its VM needs stands in comments of main.
     copies: 2                    as many VMs at once, on one CPU
     words: a b                   of the command line, behind the VM's name
     operator: r 0x1000008        a vCPU waits for memory, having read there: the monitor supplies it (with pager = none;
-                                 such a group runs by itself)
+                                 such a group runs by itself); a third word says how, if not as zero
 """
 import glob
 import os
@@ -111,10 +111,11 @@ def operator_script(group):
     verbs = {"r": "reads", "w": "writes", "x": "executes", "walk": "(?:reads|writes)"}
     lines = ["wait corbel>", f"send vm {vm} start", f"match vm {vm}: vCPU 0.* waits: .*\n",
              f"send populate {vm} 0 16M", "match populate=ok .* waited=1"]
-    for access, gpa in (line.split() for line in group.operator):
+    for access, gpa, *how in (line.split() for line in group.operator):
         who = "vCPU 0's page walk" if access == "walk" else "vCPU 0"
         lines += [f"match vm {vm}: {who} waits: {verbs[access]} gpa {gpa} .*: missing",
-                  f"send populate {vm} {int(gpa, 16) & ~0xfff:#x}", "match populate=ok .* waited=1"]
+                  " ".join([f"send populate {vm} {int(gpa, 16) & ~0xfff:#x} 4K", *how]),
+                  "match populate=ok .* waited=1"]
     return "\n".join([*lines, f"match vm {vm}: (?:ended|stopped): .*\n", f"send console {vm}", "key ctrl-]",
                       "send poweroff"]) + "\n"
 

@@ -776,7 +776,7 @@ static void shared_memory(void **state)
 
 	(void)state;
 	parse("[memory big]\nsize = 4M\n[vm a]\nkernel = k\nshare = big, 0x100000000\n"
-	      "share = late, 0x200000000, readonly\npager = none\n[vm b]\nkernel = k\n"
+	      "share = late, 0x200000000, readonly\npager = none\nmce = on\n[vm b]\nkernel = k\n"
 	      "share = big,0x40000000\n[memory late]\nsize = 1G\n");
 	assert_string_equal(said, "");
 	assert_int_equal(config.nr_memories, 2);
@@ -789,6 +789,7 @@ static void shared_memory(void **state)
 	assert_int_equal(config.shares[2].vm, 1);
 	assert_int_equal(config.vms[0].pager, CONFIG_PAGER_NONE);
 	assert_int_equal(config.vms[1].pager, CONFIG_PAGER_ZERO);
+	assert_true(config.vms[0].mce && !config.vms[1].mce);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		parse(bad[i].text);
 		assert_string_equal(said, bad[i].said);

@@ -39,9 +39,13 @@ bool dev_random(u64 *value)
 	*value = ++last;
 	return true;
 }
-/* The only register that devices read. */
+u64 fake_cr4;
+
+/* The only registers that devices read. */
 static u64 get_reg(struct vcpu *v, enum vreg reg)
 {
+	if (reg == VR_CR4)
+		return fake_cr4;
 	assert_int_equal(reg, VR_TSC_OFFSET);
 	return fake_tsc_moved - v->vm->tsc_base;
 }
@@ -65,6 +69,12 @@ static const struct virt_ops ops = { .get_reg = get_reg,
 				     .apicv = apicv,
 				     .apicv_requested = apicv_requested };
 const struct virt_ops *virt_ops = &ops;
+
+void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
+{
+	assert_false(has_error || error);
+	v->event = (struct event){ .valid = true, .type = EVENT_EXCEPTION, .vector = vector };
+}
 
 u64 dev_tsc(void)
 {
@@ -239,13 +249,13 @@ static struct io_region *find(struct vcpu *v, enum io_space space, u64 addr)
 int io_read(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 *value)
 {
 	struct io_region *r = find(v, space, addr);
-	return r ? r->read(v, r->dev, addr - r->base, size, value) : -ENXIO;
+	return r && r->read ? r->read(v, r->dev, addr - r->base, size, value) : -ENXIO;
 }
 
 int io_write(struct vcpu *v, enum io_space space, u64 addr, u32 size, u64 value)
 {
 	struct io_region *r = find(v, space, addr);
-	return r ? r->write(v, r->dev, addr - r->base, size, value) : -ENXIO;
+	return r && r->write ? r->write(v, r->dev, addr - r->base, size, value) : -ENXIO;
 }
 
 struct vm *fake_vm(u32 vcpus)

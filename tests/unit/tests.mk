@@ -9,7 +9,7 @@ T_STAGE2 := mm/audit.c mm/corruption.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
 T_VM := $(U)/fake_vm.c mm/backing.c $(patsubst %,virt/%.c,slots memfault guestmem guestwalk guestlinear) $(T_STAGE2)
 
-T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer pic pit \
+T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer mce pic pit \
 	platform pm_timer power rtc testdev uart16550 \
 	virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
 	lib/printf.c lib/assert.c
@@ -40,6 +40,7 @@ test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
 test_look := $(T_DEBUG)
+test_mce := $(T_DEV)
 test_memfault := $(T_VM)
 test_memfault_threads := $(T_VM)
 test_monitor := $(T_DEBUG)
@@ -69,7 +70,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
-	lib linux loader look memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
+	lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
 	stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).

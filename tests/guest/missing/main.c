@@ -8,6 +8,7 @@
  * vm: memory = 32M
  * vm: pager = none
  * vm: rng = on
+ * vm: mce = on
  */
 #include <asm/kvm_para.h>
 #include <linux/serial_reg.h>
@@ -269,4 +270,66 @@ TEST(virtio_descriptors, "a table of descriptors: it is read once it is there, a
 	EXPECT(*(volatile u32 *)(RNG + VIRTIO_MMIO_STATUS) & VIRTIO_CONFIG_S_NEEDS_RESET,
 	       VIRTIO_CONFIG_S_NEEDS_RESET);
 	put(VIRTIO_MMIO_STATUS, 0);
+}
+
+#define MC	   FAULT(18, 0)
+#define MCG_STATUS (MSR_MCG_CAP + 1)
+#define MC2_CTL	   (MSR_MC0_CTL + 8)
+#define MC2_STATUS (MC2_CTL + 1)
+#define MC2_ADDR   (MC2_CTL + 2)
+#define MC2_MISC   (MC2_CTL + 3)
+
+/* The bank after an access to gpa that hit poison; it is cleared, as a handler would. */
+static void expect_bank(u64 gpa, u64 code)
+{
+	EXPECT(rdmsr_or_fail(MCG_STATUS), 7 | (on_intel() ? BIT(3) : 0));
+	EXPECT(rdmsr_or_fail(MC2_STATUS),
+	       MASK(61, 58) | BIT(63) | (on_intel() ? MASK(56, 55) : BIT(43)) | code);
+	EXPECT(rdmsr_or_fail(MC2_ADDR), gpa);
+	EXPECT(rdmsr_or_fail(MC2_MISC), 2 << 6 | 12);
+	EXPECT(try_wrmsr(MC2_STATUS, 1), GP);
+	EXPECT(try_wrmsr(MC2_STATUS, 0), NO_FAULT);
+	EXPECT(try_wrmsr(MCG_STATUS, 0), NO_FAULT);
+	EXPECT(rdmsr_or_fail(MC2_STATUS), 0);
+}
+
+/* From code that can't be fetched to its caller. */
+static void to_caller(struct frame *f)
+{
+	f->rip = *(u64 *)f->rsp;
+	f->rsp += 8;
+}
+
+/*
+ * operator: r 0x1019008 poison
+ * operator: x 0x101a000 poison
+ */
+TEST(machine_check, "poisoned memory is a machine check, with a bank that says where")
+{
+	u32 value;
+
+	NEED(1, 'd', 7, "machine checks");
+	EXPECT_TRUE(has(1, 'd', 14));
+	EXPECT(rdmsr_or_fail(MSR_MCG_CAP) & 0xff, 10);
+	EXPECT(rdmsr_or_fail(MSR_MC0_CTL + 39), 0);
+	EXPECT(try_wrmsr(MSR_MCG_CAP, 1), GP);
+	EXPECT(try_wrmsr(MCG_STATUS, BIT(40)), GP);
+	EXPECT(try_wrmsr(MC2_CTL, ~0ull), NO_FAULT);
+	EXPECT(try_cr4(read_cr4() | X86_CR4_MCE), NO_FAULT);
+	if (on_intel())
+		EXPECT(try_wrmsr(MSR_MCG_EXT_CTL, 1), NO_FAULT);
+	EXPECT(try_read32(word(AT(25) + 8), &value), MC);
+	expect_bank(AT(25) + 8, 0x134);
+	EXPECT(try_read32(word(AT(25) + 0x10), &value), MC); /* from now on without the operator */
+	expect_bank(AT(25) + 0x10, 0x134);
+	trap_handler[18] = to_caller;
+	asm volatile("call *%0" : : "r"(AT(26)) : "memory", "cc");
+	trap_handler[18] = NULL;
+	expect_bank(AT(26), 0x150);
+}
+
+TEST_ENDS(machine_check_off, "a CPU that can't take it ends with the VM", "reads gpa 0x1019008")
+{
+	EXPECT(try_cr4(read_cr4() & ~(u64)X86_CR4_MCE), NO_FAULT);
+	(void)*word(AT(25) + 8);
 }
