@@ -57,7 +57,7 @@ static void tell(const struct vcpu *v)
 {
 	const struct memory_fault *f = &v->wait.fault;
 
-	log_info("vm %s: vCPU %u%s waits: %s gpa %#lx (rip %#lx): %s", v->vm->name, v->index,
+	log_warn("vm %s: vCPU %u%s waits: %s gpa %#lx (rip %#lx): %s", v->vm->name, v->index,
 		 f->walk ? "'s page walk" : "", access_name(f->access), f->gpa.v, f->rip,
 		 memory_fault_name(f->kind));
 }
