@@ -228,7 +228,12 @@ static void bad_slots(void **state)
 	assert_int_equal(vm_slot_move(vm, id, GPA(0xfec00000)), -EADDRINUSE);
 	assert_int_equal(vm_slot_remove(vm, id), 0);
 	assert_int_equal(b->users, 0);
+	for (u64 i = 0; i < VM_MAX_SLOTS; i++)
+		assert_int_equal(vm_slot_add(vm, GPA(i * 2 * MIB), PAGE_SIZE, b, 0, 0, &other), 0);
+	assert_int_equal(vm_slot_add(vm, GPA(GIB), MIB, b, 0, 0, &other), -ENOSPC);
+	assert_int_equal(vm->slots->nr, VM_MAX_SLOTS);
 	vm_free_memory(vm);
+	assert_int_equal(b->users, 0);
 	free_object(b);
 }
 
@@ -247,6 +252,37 @@ static bool mapped(u64 gpa)
 	struct stage2_leaf leaf;
 
 	return stage2_lookup(&vm->stage2, gpa_gfn(GPA(gpa)), &leaf);
+}
+
+/* What resolving refuses; and a page that was mapped read-only faults again once it is not. */
+static void bad_resolving(void **state)
+{
+	struct backing *b;
+	u32 n;
+
+	(void)state;
+	fake_vm_open(64 * MIB);
+	assert_int_equal(vm_add_memory(vm, GPA(0), 4 * MIB, SLOT_EXIT_ON_MISSING), 0);
+	assert_int_equal(backing_create(2 * MIB, 9, false, &b), 0);
+	assert_int_equal(vm_slot_add(vm, GPA(BASE), 2 * MIB, b, 0, SLOT_SHARED, NULL), 0);
+	assert_int_equal(vm_resolve(vm, GPA(0x800), PAGE_SIZE, FILL_ZERO, NULL, &n), -EINVAL);
+	assert_int_equal(vm_resolve(vm, GPA(0), 0, FILL_ZERO, NULL, &n), -EINVAL);
+	assert_int_equal(vm_resolve(vm, GPA(MASK(63, 12)), PAGE_SIZE, FILL_ZERO, NULL, &n),
+			 -EINVAL);
+	assert_int_equal(vm_resolve(vm, GPA(2 * MIB), 4 * MIB, FILL_ZERO, NULL, &n), -EFAULT);
+	assert_int_equal(vm_give_up(vm, GPA(0), 4 * MIB, &n), -ESRCH);
+	assert_int_equal(vm_give_up(vm, GPA(0), 0x800, &n), -EINVAL);
+	/* none of these has changed anything */
+	assert_int_equal(vm_resolve(vm, GPA(0), 4 * MIB, FILL_READONLY, NULL, &n), 0);
+	assert_int_equal(vm_resolve(vm, GPA(0), 4 * MIB, FILL_ZERO, NULL, &n), -EEXIST);
+	map_at(0x3000);
+	assert_int_equal(vm_resolve(vm, GPA(0), 4 * MIB, FILL_WRITABLE, NULL, &n), 0);
+	assert_false(mapped(0x3000));
+	assert_int_equal(vm_resolve(vm, GPA(0), 4 * MIB, FILL_WRITABLE, NULL, &n), -EEXIST);
+	assert_int_equal(vm_resolve(vm, GPA(BASE), 2 * MIB, FILL_READONLY, NULL, &n), 0);
+	assert_int_equal(vm_resolve(vm, GPA(BASE), 2 * MIB, FILL_WRITABLE, NULL, &n), -EOPNOTSUPP);
+	vm_free_memory(vm);
+	free_object(b);
 }
 
 /* Move, flags, remove: contents follow the object, nothing stays mapped, generations count. */
@@ -655,12 +691,19 @@ static void dirty_by_model(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(objects_unwind),  cmocka_unit_test(fills_by_model),
-		cmocka_unit_test(fetching),	   cmocka_unit_test(bad_slots),
-		cmocka_unit_test(changing_slots),  cmocka_unit_test(report),
-		cmocka_unit_test(own_accesses),	   cmocka_unit_test(kinds_that_stop),
-		cmocka_unit_test(no_progress),	   cmocka_unit_test(slot_goes_under_waiter),
-		cmocka_unit_test(fetched_by_vcpu), cmocka_unit_test(dirty_by_model),
+		cmocka_unit_test(objects_unwind),
+		cmocka_unit_test(fills_by_model),
+		cmocka_unit_test(fetching),
+		cmocka_unit_test(bad_slots),
+		cmocka_unit_test(changing_slots),
+		cmocka_unit_test(bad_resolving),
+		cmocka_unit_test(report),
+		cmocka_unit_test(own_accesses),
+		cmocka_unit_test(kinds_that_stop),
+		cmocka_unit_test(no_progress),
+		cmocka_unit_test(slot_goes_under_waiter),
+		cmocka_unit_test(fetched_by_vcpu),
+		cmocka_unit_test(dirty_by_model),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
