@@ -101,10 +101,10 @@ FAULT = (damaged("desc", 1, True).partition("send poke desc")[0] +
          "wait vm victim: stopped: bugged\nsend vm victim start\nwait it is dead\n" + again(False))
 
 
-def test(name, on, script, memory="32M", machine=2048, **more):
+def test(name, on, script, memory="32M", other=None, machine=2048, **more):
     corbel = "on_corruption = panic\n" if "panic" in name else ""
     # leaves of 2 MiB are to stay: on Bochs x_split would be on
-    conf = (f"[corbel]\nwhen_idle = monitor\nx_split = off\n{corbel}" + vm("a", "32M") + vm("b", memory) +
+    conf = (f"[corbel]\nwhen_idle = monitor\nx_split = off\n{corbel}" + vm("a", "32M") + vm("b", other or memory) +
             vm("victim", memory, autostart=False))
     return Test(f"{name}-{on}", on, conf, files={"checksum": "tiny/checksum"}, efi=EFI, script=script,
                 emu=["--cpus", "2", "--memory", str(machine)],
@@ -148,7 +148,10 @@ def tests():
         yield test("damage", on, script, status=1, timeout=600)
         yield from panics(on)
         yield churn(on, 5)
-    # Bochs has 2 GiB at most, none of them in one piece. What is in quarantine stays there: 2 GiB for each.
+    # What is in quarantine stays there: 2 GiB for each. Bochs, with 4 GiB, has room for one, and then no second victim.
     cases = [("flip", 3, True), ("drop", 3, True), ("twice", 3, False), ("alias", 3, True), ("stale", 3, False),
              ("desc", 3, True), ("flush", 3, False)]
     yield test("damage-1g", "qemu", one_by_one(cases), memory="2G", machine=19456, status=1, soak=True)
+    yield test("damage-1g", "bochs", "wait corbel>\n" + damaged("drop", 3, True) + "send vm victim destroy\n"
+               "wait vm victim: destroyed\nsend audit\nwait findings=0\n" + LAST_WORDS + "send poweroff\n",
+               memory="2G", other="32M", machine=4096, status=1, soak=True)
