@@ -236,6 +236,11 @@ def tests():
                files=GUEST, efi="faults/corbel.efi", status=1,
                script="wait corbel>\nwait vm m: ended\nsend split-lock\nwait vm=f\nsend exits m\nwait exit=irq\n"
                       "send poweroff\n",
-               says=["split_lock=unsupported bus_locks=exit"],
-               has=["vm m: ended: power-off: *", "vm w: ended: power-off: *"])
+               says=["split_lock=unsupported bus_locks=exit",
+                     "vm=m .* bus_locks=1[0-9]{3} injected=0 passed=1[0-9]{3} delayed=1[0-9]{3} fatal=0",
+                     "vm=w policy=warn .* bus_locks=[1-9][0-9]{3,} injected=0 passed=[1-9][0-9]{3,} delayed=0 ",
+                     "vm=f policy=fatal .* bus_locks=1 injected=0 passed=0 delayed=0 fatal=1",
+                     "exit=bus-locked count=[1-9][0-9]{2}", "exit=step count=[1-9][0-9]{2}"],
+               has=["vm m: ended: power-off: *", "vm w: ended: power-off: *", "vm w: splits locks: vCPU 0 at rip *",
+                    "vm f: stopped: split lock: vCPU 0 splits a lock at rip *"])
 
