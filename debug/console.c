@@ -114,7 +114,9 @@ void console_log(enum log_level level, const char *line, size_t len)
 
 		log_line(&serial, note, (size_t)n);
 	}
-	log_line(&screen, line, len); /* second: should it fault, the line is out */
+	/* second: should it fault, the line is out. A crash report is to fit. */
+	if (!crashed || level == LOG_ERR)
+		log_line(&screen, line, len);
 	refresh();
 	if (!crashed)
 		spin_unlock(&lock);

@@ -73,12 +73,15 @@ static void print_event(void *now, const struct trace_event *e)
 		name = exit_kind_name(type);
 	else if (type > TRACE_FIRST && type < TRACE_TYPES)
 		name = trace_format(type)->name;
-	log_err("  %lu us before: %s vm %lu/%lu %#lx %#lx %#lx",
-		tsc_to_ns(*(u64 *)now - e->tsc) / 1000, name, e->who >> 16 & 0xffff,
-		e->who >> 8 & 0xff, e->who >> TRACE_ARG_SHIFT, e->a, e->b);
+	log_warn("  %lu us before: %s vm %lu/%lu %#lx %#lx %#lx",
+		 tsc_to_ns(*(u64 *)now - e->tsc) / 1000, name, e->who >> 16 & 0xffff,
+		 e->who >> 8 & 0xff, e->who >> TRACE_ARG_SHIFT, e->a, e->b);
 }
 
-/* What this CPU did last (arch/x86/trace.h has the words' meaning). */
+/*
+ * What this CPU did last (arch/x86/trace.h has the words' meaning). Not on the screen, whose rows
+ * are for the rest: debug/console.c.
+ */
 static void dump_trace(void)
 {
 	u64 now = rdtsc();

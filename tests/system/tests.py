@@ -1018,7 +1018,7 @@ import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 # Longer than half a minute, and what they see is seen daily in another way: the other emulator, fewer CPUs.
 LONG = {"network-bochs", "idle-cpu-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
         "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu",
-        "crash-trap-qemu", "crash-trap-bochs", "postmortem-trap-qemu", "postmortem-panic-bochs",
+        "crash-trap-qemu", "crash-trap-bochs", "crash-frame-bochs", "postmortem-trap-qemu", "postmortem-panic-bochs",
         "crash-hang-bochs", "gdb-linux-bochs"}
 TESTS = [
     *boot_matrix(),

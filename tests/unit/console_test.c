@@ -334,6 +334,10 @@ static void crash_needs_no_lock(void **state)
 	assert_true(fake_said("\x1b[?25h"));
 	assert_true(fake_said("E] panic\r\n"));
 	assert_false(fake_said("corbel>"));
+	log_warn("details");
+	assert_true(fake_said("W] details\r\n"));
+	assert_non_null(strstr(fake_screen.text, "E] panic\r\n"));
+	assert_null(strstr(fake_screen.text, "details"));
 }
 
 static void escape_sequences(void **state)
