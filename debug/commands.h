@@ -32,6 +32,14 @@ const struct command *command_find(const char *name);
  */
 const char *command_candidate(const char *first, u32 word, u32 i, char *buf, size_t size);
 
+/*
+ * There is more to print than the line should be given at once (COMMAND_PIECE bytes): when it has
+ * room, step goes on, until it returns false. go_on is false if nobody wants the rest: it cleans up
+ * and prints nothing. VMs get the CPU meanwhile, and other tasks run.
+ */
+#define COMMAND_PIECE 8192
+void command_continue(bool (*step)(bool go_on));
+
 /* The VM of that name; or NULL, after a line that says so. */
 struct vm *command_vm(const char *command, const char *name);
 /* What is said of a VM in more than one place: its state, bytes of memory, exits so far. */

@@ -58,24 +58,39 @@ char command_log_level(const char *line, size_t len)
 	return 0;
 }
 
-static void print_log_line(void *arg, const char *line, size_t len)
+static struct {
+	bool previous, all;
+	u64 pos;
+} shown;
+
+static bool print_log(bool wanted)
 {
-	if (*(const bool *)arg || command_log_level(line, len) != 'D')
-		monitor_printf("%.*s\n", (int)len, line);
+	char line[256];
+	size_t len, sum = 0;
+
+	while (wanted && sum < COMMAND_PIECE) {
+		if (!log_next(shown.previous, &shown.pos, line, sizeof(line), &len))
+			return false;
+		if (shown.all || command_log_level(line, len) != 'D')
+			monitor_printf("%.*s\n", (int)len, line);
+		sum += len;
+	}
+	return wanted;
 }
 
 bool cmd_log(u32 argc, char **argv)
 {
-	bool all = argc == 2, ended;
+	bool ended;
 
-	if (argc > 2 || (all && strcmp(argv[1], "-d") && strcmp(argv[1], "-p")))
+	if (argc > 2 || (argc == 2 && strcmp(argv[1], "-d") && strcmp(argv[1], "-p")))
 		return false;
-	if (!all || argv[1][1] == 'd')
-		log_replay(print_log_line, &all);
-	else if (log_previous(&ended))
-		log_replay_previous(print_log_line, &all);
-	else
+	shown.all = argc == 2;
+	shown.previous = shown.all && argv[1][1] == 'p';
+	shown.pos = 0;
+	if (shown.previous && !log_previous(&ended))
 		monitor_printf("log: nothing is left of the boot before\n");
+	else
+		command_continue(print_log);
 	return true;
 }
 

@@ -40,14 +40,19 @@ static size_t base64(char *out, const u8 *bytes, size_t n)
 	return (size_t)(o - out);
 }
 
-struct dump {
+#define EVENTS_A_PIECE 90 /* 30 lines */
+
+static struct dump {
 	struct trace_event events[EVENTS_A_LINE];
-	u32 cpu, n, lines;
-};
+	u32 count, classes; /* to dump; to record afterwards */
+	u32 cpu, done;	    /* so far, of the events of this CPU */
+	u32 skip, n, lines;
+} dump;
 
 /* The CRC is of all that stands before it. */
-static void put_events(struct dump *d)
+static void put_events(void)
 {
+	struct dump *d = &dump;
 	char text[32 + sizeof(d->events) * 4 / 3 + 4];
 	size_t n;
 
@@ -63,11 +68,14 @@ static void put_events(struct dump *d)
 
 static void add_event(void *arg, const struct trace_event *e)
 {
-	struct dump *d = arg;
-
-	d->events[d->n++] = *e;
-	if (d->n == EVENTS_A_LINE)
-		put_events(d);
+	(void)arg;
+	if (dump.skip) {
+		dump.skip--;
+		return;
+	}
+	dump.events[dump.n++] = *e;
+	if (dump.n == EVENTS_A_LINE)
+		put_events();
 }
 
 static void put_type(u32 number, const char *name, const char *class, const char *const words[3])
@@ -94,22 +102,33 @@ static void put_types(void)
 		monitor_printf("trace_vm=%u name=%s\n", vm->id, vm->name);
 }
 
-/* Nothing is recorded meanwhile, so that all CPUs show the same moment. */
-static void dump(u32 count)
+static bool dump_some(bool wanted)
 {
-	u32 classes = trace_classes();
-	struct dump d = { .lines = 0 };
+	u32 to = MIN(dump.done + EVENTS_A_PIECE, dump.count);
 
+	if (wanted && dump.cpu < nr_cpus) {
+		dump.skip = dump.done;
+		dump.done = trace_read(dump.cpu, to, add_event, NULL);
+		put_events();
+		if (dump.done < to || to == dump.count)
+			dump.cpu++, dump.done = 0;
+		return true;
+	}
+	if (wanted)
+		monitor_printf("trace=end lines=%u\n", dump.lines);
+	trace_set_classes(dump.classes);
+	return false;
+}
+
+/* Nothing is recorded meanwhile, so that all CPUs show the same moment. */
+static void begin_dump(u32 count)
+{
+	dump = (struct dump){ .count = count, .classes = trace_classes() };
 	trace_set_classes(0);
 	monitor_printf("trace=begin version=%u tsc_khz=%u cpus=%u events=%u\n", DUMP_VERSION,
 		       tsc_khz, nr_cpus, count);
 	put_types();
-	for (d.cpu = 0; d.cpu < nr_cpus; d.cpu++) {
-		trace_read(d.cpu, count, add_event, &d);
-		put_events(&d);
-	}
-	monitor_printf("trace=end lines=%u\n", d.lines);
-	trace_set_classes(classes);
+	command_continue(dump_some);
 }
 
 static void count_event(void *arg, const struct trace_event *e)
@@ -174,7 +193,7 @@ bool cmd_trace(u32 argc, char **argv)
 	if (!strcmp(argv[1], "dump")) {
 		if (word && (!command_number(word, TRACE_EVENTS_KEPT + 1, &count) || !count))
 			return false;
-		dump(count);
+		begin_dump(count);
 		return true;
 	}
 	if (argc == 2 && !strcmp(argv[1], "cost")) {

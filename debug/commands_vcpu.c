@@ -250,7 +250,7 @@ bool cmd_walk(u32 argc, char **argv)
 }
 
 #define X_DEFAULT 64
-#define X_MAX	  4096
+#define X_MAX	  2048
 #define X_ROW	  16
 
 static void print_bytes(u64 address, const u8 *bytes, u32 n)

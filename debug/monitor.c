@@ -1,16 +1,36 @@
 /* SPDX-License-Identifier: MIT */
+#include "arch/x86/cpu.h"
 #include "arch/x86/fault.h"
+#include "arch/x86/insn.h"
+#include "arch/x86/serial.h"
+#include "arch/x86/timer.h"
 #include "debug/commands.h"
 #include "debug/console.h"
 #include "debug/inspect.h"
 #include "debug/lineedit.h"
 #include "debug/status.h"
 #include "lib/string.h"
+#include "virt/sched.h"
 
 #define PROMPT "corbel> "
+#define CTRL_C 3
+/*
+ * What a command prints at once never has to wait for the line: it begins, or goes on, when the
+ * line's queue has that much room. That is looked at again after a while.
+ */
+#define ROOM	24576
+#define LOOK_US 10000
 
 const struct monitor_actions *monitor_actions;
 static struct line line;
+
+static bool (*unsaid)(bool go_on); /* of the command that runs */
+static bool typed_runs;		   /* it is one that was typed: */
+static char typed[LINE_MAX_LEN + 1];
+static char waiting[512]; /* keys that came meanwhile */
+static u32 nr_waiting;
+static struct task task;
+static struct timer look_again;
 
 static void prompt(void)
 {
@@ -20,8 +40,20 @@ static void prompt(void)
 	console_edit(&view);
 }
 
+static void go_on(struct task *t);
+
+static void fire(struct timer *t)
+{
+	(void)t;
+	task_wake(&task);
+}
+
 void monitor_init(const struct monitor_actions *actions)
 {
+	task_add(&task, this_cpu(cpu_id), go_on);
+	timer_init(&look_again, fire);
+	unsaid = NULL;
+	typed_runs = false;
 	monitor_actions = actions;
 	commands_ipi_init();
 	if (FAULTS)
@@ -114,7 +146,7 @@ static void run(u32 argc, char **argv)
 		usage(c);
 }
 
-void monitor_run(char *text)
+static void begin(char *text)
 {
 	char *argv[COMMAND_WORDS + 2], **words = argv;
 	u32 argc = split(text, argv), kept = 0;
@@ -133,14 +165,63 @@ void monitor_run(char *text)
 	monitor_print_begin(tag, json);
 	if (kept)
 		run(many ? COMMAND_WORDS + 1 : kept, words);
-	monitor_print_end();
+}
+
+void command_continue(bool (*step)(bool go_on))
+{
+	unsaid = step;
 }
 
 void monitor_run_for(char *text, void (*to)(const char *text, size_t n))
 {
+	static const char busy[] = "the monitor is busy with another command\n";
+
+	if (typed_runs)
+		return to(busy, sizeof(busy) - 1);
 	monitor_print_to(to);
-	monitor_run(text);
+	begin(text);
+	while (unsaid && unsaid(true))
+		;
+	unsaid = NULL;
+	monitor_print_end();
 	monitor_print_to(NULL);
+}
+
+static void end_typed(void)
+{
+	char keys[sizeof(waiting)];
+	u32 n = nr_waiting;
+
+	unsaid = NULL;
+	monitor_print_end();
+	typed_runs = false;
+	prompt();
+	memcpy(keys, waiting, n);
+	nr_waiting = 0;
+	for (u32 i = 0; i < n; i++)
+		console_input((u8)keys[i]); /* the command may have attached a VM */
+}
+
+static void go_on(struct task *t)
+{
+	(void)t;
+	while (typed_runs && serial_room() >= ROOM)
+		if (!unsaid || !unsaid(true))
+			end_typed();
+	if (typed_runs) {
+		u64 flags = irq_save();
+
+		timer_arm(&look_again, rdtsc() + (u64)LOOK_US * tsc_khz / 1000);
+		irq_restore(flags);
+	}
+}
+
+static bool run_typed(bool wanted)
+{
+	unsaid = NULL;
+	if (wanted)
+		begin(typed);
+	return unsaid;
 }
 
 #define ARGS_WIDTH 27 /* in the format below */
@@ -260,18 +341,37 @@ static void complete(void)
 
 static void enter(bool run)
 {
-	char text[LINE_MAX_LEN + 1];
-
-	memcpy(text, line.text, sizeof(text));
+	memcpy(typed, line.text, sizeof(typed));
 	console_edit_end();
 	line_reset(&line, run);
-	if (run)
-		monitor_run(text);
-	prompt();
+	if (!run) {
+		prompt();
+		return;
+	}
+	typed_runs = true;
+	unsaid = run_typed;
+	go_on(&task);
+}
+
+static void input_meanwhile(u8 c)
+{
+	if (c == CTRL_C) {
+		nr_waiting = 0;
+		unsaid(false);
+		end_typed();
+	} else if (nr_waiting == sizeof(waiting)) {
+		console_bell();
+	} else {
+		waiting[nr_waiting++] = (char)c;
+	}
 }
 
 void monitor_input(u8 c)
 {
+	if (typed_runs) {
+		input_meanwhile(c);
+		return;
+	}
 	if (status_top_end()) {
 		prompt();
 		return;
@@ -284,7 +384,7 @@ void monitor_input(u8 c)
 		break;
 	case LINE_ENTER:
 	case LINE_CANCEL:
-		enter(c != 3);
+		enter(c != CTRL_C);
 		break;
 	case LINE_COMPLETE:
 		complete();

@@ -24,15 +24,15 @@ struct monitor_actions {
 
 /* Show the prompt. Once, after console_init(); *actions stays where it is. */
 void monitor_init(const struct monitor_actions *actions);
-/* A byte of the operator's. From a task on the boot CPU. */
+/*
+ * A byte of the operator's. From a task on the boot CPU. While a command runs they wait, but for
+ * Ctrl-C, which ends it.
+ */
 void monitor_input(u8 c);
 /*
- * Run one command line as if it had been typed; it is cut into words in place. The same context.
- * [@TAG] COMMAND [-j]: print.c.
+ * Run one command line, [@TAG] COMMAND [-j] (see print.c), whose lines go to `output` and not to
+ * the console; it is cut into words in place. The same context.
  */
-void monitor_run(char *line);
-
-/* As monitor_run(), but its lines go to `output`, not to the console. */
 void monitor_run_for(char *line, void (*output)(const char *text, size_t n));
 
 #define MONITOR_LINE 510

@@ -112,16 +112,6 @@ static bool next_line(const struct log_area *a, u64 *pos, char *line, size_t siz
 	return found;
 }
 
-void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg)
-{
-	char line[256];
-	u64 pos = 0;
-	size_t len;
-
-	while (next_line(log, &pos, line, sizeof(line), &len))
-		emit(arg, line, len);
-}
-
 void log_keep(struct log_area *area)
 {
 	u64 *old = (u64 *)area, *new = (u64 *)&first;
@@ -146,18 +136,36 @@ bool log_previous(bool *ended)
 	return log != &first && first.written;
 }
 
-void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg)
+bool log_next(bool previous, u64 *pos, char *line, size_t size, size_t *len)
+{
+	if (!previous)
+		return next_line(log, pos, line, size, len);
+	if (log == &first || !next_line(&first, pos, line, size, len))
+		return false;
+	for (size_t i = 0; i < *len; i++)
+		if (line[i] < ' ' || line[i] > '~')
+			line[i] = '?';
+	return true;
+}
+
+static void replay(bool previous, void (*emit)(void *arg, const char *line, size_t len), void *arg)
 {
 	char line[256];
 	u64 pos = 0;
 	size_t len;
 
-	while (log != &first && next_line(&first, &pos, line, sizeof(line), &len)) {
-		for (size_t i = 0; i < len; i++)
-			if (line[i] < ' ' || line[i] > '~')
-				line[i] = '?';
+	while (log_next(previous, &pos, line, sizeof(line), &len))
 		emit(arg, line, len);
-	}
+}
+
+void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg)
+{
+	replay(false, emit, arg);
+}
+
+void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg)
+{
+	replay(true, emit, arg);
 }
 
 void log_ended(void)

@@ -59,6 +59,11 @@ void log_keep(struct log_area *area);
 bool log_previous(bool *ended);
 /* As log_replay(), for the log of the boot before; characters that are not printable become '?'. */
 void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg);
+/*
+ * The line of this log, or of the boot before, at *pos (0: the oldest), which moves behind it; one
+ * that is longer is cut. False: there are no more.
+ */
+bool log_next(bool previous, u64 *pos, char *line, size_t size, size_t *len);
 /* The machine is about to be switched off or reset on purpose. */
 void log_ended(void);
 

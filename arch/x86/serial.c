@@ -133,6 +133,11 @@ void serial_write(const char *bytes, size_t n)
 		put_now(*bytes++);
 }
 
+u32 serial_room(void)
+{
+	return TX_RING - (READ_ONCE(console->tx_in) - READ_ONCE(console->tx_out));
+}
+
 void serial_crash_mode(void)
 {
 	u32 left;

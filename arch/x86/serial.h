@@ -21,6 +21,8 @@ u16 serial_port(enum serial_line line);
 void serial_write_to(enum serial_line line, const char *bytes, size_t n);
 /* To the console's line. */
 void serial_write(const char *bytes, size_t n);
+/* How many bytes it would queue without waiting. */
+u32 serial_room(void);
 /* From now on write straight to the console's port, taking no lock: for the crash report. */
 void serial_crash_mode(void);
 /* After that: the next byte from the console's port, or -1. No interrupt is needed. */

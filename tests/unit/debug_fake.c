@@ -32,6 +32,7 @@ struct topology fake_topology;
 u8 fake_typed[4096];
 size_t fake_typed_len, fake_uart_room;
 u32 fake_task_wakes;
+u32 fake_serial_room;
 u32 fake_frames_left;
 s32 fake_frames_out;
 char fake_called[256];
@@ -98,8 +99,17 @@ static void record(struct fake_output *o, const char *bytes, size_t n)
 	o->text[o->len] = '\0';
 }
 
+u32 serial_room(void)
+{
+	return MIN(fake_serial_room, 32768u);
+}
+
 void serial_write(const char *bytes, size_t n)
 {
+	if (fake_serial_room != ~0u && n > fake_serial_room)
+		abort(); /* the CPU would wait for the line */
+	if (fake_serial_room != ~0u)
+		fake_serial_room -= (u32)n;
 	record(&fake_serial, bytes, n);
 }
 
@@ -840,6 +850,7 @@ void fake_open(void)
 	next_frame = 1;
 	fake_error = 0;
 	fake_task_wakes = 0;
+	fake_serial_room = ~0u;
 	fake_timer = NULL;
 	fake_page = SCREEN_LOG;
 	log_sink = console_log;

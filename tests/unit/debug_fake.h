@@ -36,6 +36,7 @@ extern struct topology fake_topology; /* CPUs 0 and 1 are one core, CPU 2 anothe
 extern u8 fake_typed[4096];	      /* what the guest got */
 extern size_t fake_typed_len, fake_uart_room;
 extern u32 fake_task_wakes;
+extern u32 fake_serial_room; /* bytes that the line takes without waiting; ~0: it never waits */
 extern u32 fake_cpu_stuck;   /* this CPU's tasks don't run */
 extern u32 fake_ipi_calls;   /* of all CPUs; half of CPU 2's time out */
 extern u32 fake_frames_left; /* frame allocations that still work */

@@ -135,6 +135,59 @@ static void trace_command(void **state)
 	memset(ring, 0, sizeof(ring));
 }
 
+/* Time passes, and the line is empty again. Returns what came meanwhile. */
+static const char *later(void)
+{
+	fake_clear();
+	fake_serial_room = 32768;
+	fake_timer->fire(fake_timer);
+	fake_run_tasks();
+	return fake_serial.text;
+}
+
+/*
+ * A long answer comes in pieces, none of which waits for the line (serial_write() of debug_fake.c
+ * sees that); keys wait for its end, and Ctrl-C is one.
+ */
+static void long_answers(void **state)
+{
+	u32 pieces = 1;
+
+	(void)state;
+	for (u32 i = 0; i < 700; i++)
+		log_debug("line %u of the log, which is rather long, as lines of logs are", i);
+	fake_clear();
+	fake_serial_room = 24000;
+	fake_type("@9 log -d\rversion\r");
+	assert_null(strchr(fake_serial.text, '['));
+	for (; !strstr(later(), "@9 end lines="); pieces++)
+		assert_null(strstr(fake_serial.text, "line 699"));
+	assert_true(pieces > 2);
+	assert_non_null(strstr(fake_serial.text, "line 699 of the log"));
+	if (!strstr(fake_serial.text, "version="))
+		assert_non_null(strstr(later(), "version=1.2.3\r\n"));
+	/* not all of it; the trace goes on */
+	memset(ring, 0, sizeof(ring));
+	trace_give_memory(0, ring);
+	trace_set_classes(BIT(TRACE_CLASS_VM));
+	for (u32 i = 0; i < 1500; i++)
+		trace(TRACE_VM_START, TRACE_WHO(1, 0), 0, 0, 0);
+	fake_type("trace dump 1500\rversion\r");
+	assert_int_equal(trace_classes(), 0);
+	assert_non_null(strstr(later(), "\r\ntrace_cpu=0 n=3 data="));
+	fake_type("\x03");
+	assert_int_equal(trace_classes(), BIT(TRACE_CLASS_VM));
+	assert_null(strstr(fake_serial.text, "trace=end"));
+	assert_null(strstr(later(), "version="));
+	fake_type("trace dump 1500\r");
+	for (pieces = 1; !strstr(later(), "trace=end lines=500\r\n"); pieces++)
+		assert_true(pieces < 50);
+	assert_true(pieces > 2);
+	fake_serial_room = ~0u;
+	trace_set_classes(0);
+	memset(ring, 0, sizeof(ring));
+}
+
 /* What tools/trace makes of a dump that came with other lines in between, one of them damaged. */
 static void trace_tool(void **state)
 {
@@ -275,7 +328,7 @@ static void guest_memory(void **state)
 	fake_regs[VR_CR4] = X86_CR4_PSE;
 	put_entry(0x1000 + 4, 0x00000083); /* 4 MiB at 0x400000 -> 0 */
 	expect("x linux 405ffe 1", "addr=0x405ffe hex=\"68\" text=\"h\"\r\n");
-	expect("x linux p:0 4097", "usage: x NAME ADDR [COUNT]\r\n");
+	expect("x linux p:0 2049", "usage: x NAME ADDR [COUNT]\r\n");
 	expect("x linux q:0", "usage: x NAME ADDR [COUNT]\r\n");
 }
 
@@ -334,8 +387,9 @@ static void top(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(for_scripts), TEST(json_rows),    TEST(trace_command),   TEST(trace_tool),
-		TEST(registers),   TEST(guest_memory), TEST(exits_and_costs), TEST(top),
+		TEST(for_scripts),  TEST(json_rows),	   TEST(trace_command),
+		TEST(long_answers), TEST(trace_tool),	   TEST(registers),
+		TEST(guest_memory), TEST(exits_and_costs), TEST(top),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
