@@ -20,13 +20,6 @@ struct slot_memory {
 /* The slot that contains gpa, or NULL. */
 const struct memslot *slot_find(const struct slot_map *m, u64 gpa);
 
-/*
- * The memory behind a gpa of the slot, for an access (enum access); cleared first, if that is its
- * turn: not from NMI or interrupt context, because the code that was interrupted might be the one
- * to wait for.
- */
-void slot_memory(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m);
-
 /* Number of the slot's 2 MiB that hold a gpa of the slot. */
 static inline u32 slot_part(const struct memslot *s, u64 gpa)
 {
@@ -42,6 +35,27 @@ static inline bool slot_has(const struct memslot *s, u64 gpa)
 static inline u64 slot_bias(const struct memslot *s, u32 i)
 {
 	return __atomic_load_n(&s->bias[i], __ATOMIC_ACQUIRE);
+}
+
+void slot_memory_slow(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m);
+/*
+ * The memory behind a gpa of the slot, for an access (enum access); cleared first, if that is its
+ * turn: not from NMI or interrupt context, because the code that was interrupted might be the one
+ * to wait for.
+ */
+static inline void slot_memory(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m)
+{
+	u64 bias = slot_bias(s, slot_part(s, gpa));
+
+	_Static_assert((int)ACCESS_R == S2_R && (int)ACCESS_W == S2_W && (int)ACCESS_X == S2_X,
+		       "an access is the right to it");
+	if (likely(bias && s->prot & access))
+		*m = (struct slot_memory){ .ptr = (u8 *)(uintptr_t)(bias + gpa),
+					   .kind = MEMORY_OK,
+					   .level = 2,
+					   .writable = true };
+	else
+		slot_memory_slow(s, gpa, access, m);
 }
 
 /* Why a range can't be used: the first byte of it. */

@@ -43,32 +43,20 @@ const struct memslot *vm_slot(const struct vm *vm, gpa_t gpa)
 
 /* --- memory behind a slot --- */
 
-static u8 right(u8 access)
-{
-	return access == ACCESS_X ? S2_X : access == ACCESS_W ? S2_W : S2_R;
-}
-
 /* What nobody has brought yet reads as zero. */
 static bool slot_is_zero(const struct memslot *s)
 {
 	return !(s->flags & SLOT_EXIT_ON_MISSING) && !s->backing->source;
 }
 
-void slot_memory(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m)
+void slot_memory_slow(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m)
 {
-	u64 offset = s->offset + (gpa - s->gpa.v), word, bias = slot_bias(s, slot_part(s, gpa));
+	u64 offset = s->offset + (gpa - s->gpa.v), word;
 	u64 *at;
 
 	*m = (struct slot_memory){ .kind = access == ACCESS_X ? MEMORY_NOEXEC : MEMORY_READONLY };
-	if (!(s->prot & right(access)))
+	if (!(s->prot & access))
 		return;
-	if (likely(bias)) {
-		*m = (struct slot_memory){ .ptr = (u8 *)(uintptr_t)(bias + gpa),
-					   .kind = MEMORY_OK,
-					   .level = 2,
-					   .writable = true };
-		return;
-	}
 	do {
 		at = backing_word(s->backing, offset, &m->level);
 		word = backing_touch(at, m->level, slot_is_zero(s));
