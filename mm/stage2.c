@@ -300,13 +300,21 @@ static void children_ready(const struct s2_iter *it, u64 leaf)
 	rmap_unlock(&op);
 }
 
+/* What protect (or with prot 0: unmap) makes of a leaf. */
+static u64 leaf_after(const struct pt_format *fmt, u64 leaf, u8 prot)
+{
+	return prot ? (leaf & ~fmt->prot_mask) | fmt->prot_bits[prot] : 0;
+}
+
 /*
- * Replace the leaf on which the iterator stands by a table of the same translations. When the
+ * Replace the leaf on which the iterator stands by a table of the same translations, with the
+ * rights `add` (enum s2_prot) besides. When the
  * hardware sets A or D in it meanwhile, the new table is brought up to date first. When somebody
  * else changes it, nothing is done: look again.
  */
-static int split_leaf(struct s2_iter *it)
+static int split_leaf(struct s2_iter *it, u8 add)
 {
+	const struct pt_format *fmt = it->s->fmt;
 	hpa_t table;
 	u64 leaf;
 	int err = table_new(it->s, it->level - 1, it->gfn, &table);
@@ -316,15 +324,15 @@ static int split_leaf(struct s2_iter *it)
 	spin_lock(&it->s->split_lock);
 	do {
 		leaf = it->entry;
-		err = fill_table(it, table, leaf);
-		if (!err && !iter_cas(it, table.v | it->s->fmt->table_bits)) {
+		err = fill_table(it, table, leaf_after(fmt, leaf, s2_leaf_prot(fmt, leaf) | add));
+		if (!err && !iter_cas(it, table.v | fmt->table_bits)) {
 			it->stale = true;
 			table_linked(it->s, table);
 			children_ready(it, leaf);
 			spin_unlock(&it->s->split_lock);
 			return 0;
 		}
-	} while (!err && !((it->entry ^ leaf) & ~hw_bits(it->s->fmt)));
+	} while (!err && !((it->entry ^ leaf) & ~hw_bits(fmt)));
 
 	(void)fill_table(it, table, 0); /* takes keys away, which needs no memory */
 	spin_unlock(&it->s->split_lock);
@@ -332,14 +340,11 @@ static int split_leaf(struct s2_iter *it)
 	return err;
 }
 
-/* What protect (or with prot 0: unmap) makes of a leaf. */
-static u64 leaf_after(const struct pt_format *fmt, u64 leaf, u8 prot)
-{
-	return prot ? (leaf & ~fmt->prot_mask) | fmt->prot_bits[prot] : 0;
-}
-
-/* Split the leaf that covers gfn down to `level`, unless it has these permissions already. */
-static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
+/*
+ * Split the leaf that covers gfn down to `level`, unless it has these permissions already; `add`:
+ * see split_leaf.
+ */
+static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot, u8 add)
 {
 	for (iter_begin(it, gfn, gfn + 1); it->level > level;) {
 		int err;
@@ -351,7 +356,7 @@ static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot)
 		} else if (!it->entry || leaf_after(it->s->fmt, it->entry, prot) == it->entry) {
 			break;
 		} else {
-			err = split_leaf(it);
+			err = split_leaf(it, add);
 			if (err)
 				return err;
 		}
@@ -405,7 +410,7 @@ void stage2_owe(struct stage2 *s, struct flush_debt *debt)
 	count_debt(debt);
 }
 
-int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
+static int split(struct stage2 *s, gfn_t gfn, u8 level, u8 add, struct flush_debt *debt)
 {
 	struct s2_iter it = { .s = s };
 	int err;
@@ -414,10 +419,20 @@ int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
 	if (!range_ok(s, gfn.v, 1) || level < 1 || level > 2)
 		return trace_error(-EINVAL);
 	change_begin(s);
-	err = split_down(&it, gfn.v, level, 0);
+	err = split_down(&it, gfn.v, level, 0, add);
 	make_debt(&it, debt);
 	change_end(s);
 	return err;
+}
+
+int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
+{
+	return split(s, gfn, level, 0, debt);
+}
+
+int stage2_split_exec(struct stage2 *s, gfn_t gfn, struct flush_debt *debt)
+{
+	return split(s, gfn, 1, S2_X, debt);
 }
 
 /* --- unmap and protect --- */
@@ -494,7 +509,7 @@ static int change_leaf(struct s2_iter *it, u8 prot)
 
 	if (new != old) {
 		if (!entry_in_range(it))
-			return split_leaf(it);
+			return split_leaf(it, 0);
 		if (iter_cas(it, new))
 			return 0;
 		if (s2_leaf_prot(fmt, old) & ~prot)
@@ -515,7 +530,7 @@ static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 	int err = 0;
 
 	if (end < it->s->max_gfn)
-		err = split_down(it, end, largest_level(end, 0, ~0ull, it->s->max_leaf), prot);
+		err = split_down(it, end, largest_level(end, 0, ~0ull, it->s->max_leaf), prot, 0);
 	iter_begin(it, start, end);
 	while (!err && it->gfn < it->end) {
 		if (on_leaf(it))

@@ -184,6 +184,11 @@ int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot,
  */
 int stage2_split(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt) MUST_CHECK;
 /*
+ * The same, down to 4 KiB; the leaves of what is split may be executed (enum s2_prot), in one go.
+ * debt->generation is 0 if nothing was split.
+ */
+int stage2_split_exec(struct stage2 *s, gfn_t gfn, struct flush_debt *debt) MUST_CHECK;
+/*
  * Merge a full table of equal, contiguous leaves below (gfn, level 2 or 3) into one leaf, through
  * non-present. 0 also if one such leaf stands there; -EAGAIN: not mergeable, or somebody changed it
  * meanwhile, nothing changed; -EINVAL: no such level or gfn.

@@ -176,11 +176,15 @@ static int map_exec(struct vm *vm, u64 gfn, u64 pfn)
 {
 	u64 offset = gfn % EXTENT_FRAMES;
 	struct flush_debt debt;
-	int err = stage2_split(&vm->stage2, GFN(gfn), 1, &debt);
+	int err = stage2_split_exec(&vm->stage2, GFN(gfn), &debt);
+	bool done = debt.generation != 0;
 
 	vm_pay_flush(vm, &debt);
-	/* What is none of these leaves any more, somebody else changed: the guest faults again. */
-	for (u64 i = 0; i < EXTENT_FRAMES && !err; i++)
+	/*
+	 * Leaves of 4 KiB stood there already. What is none of these any more, somebody else
+	 * changed: the guest faults again.
+	 */
+	for (u64 i = 0; i < EXTENT_FRAMES && !err && !done; i++)
 		(void)stage2_change_leaf(&vm->stage2, GFN(gfn - offset + i), 1,
 					 PFN(pfn - offset + i), S2_RWX, S2_X, false);
 	return err;

@@ -260,6 +260,18 @@ static void test_change_leaf(void **state)
 	assert_int_equal(stage2_change_leaf(&s, GFN(512), 2, PFN(1024), 0, S2_R, false), 0);
 	assert_int_equal(stage2_change_leaf(&s, GFN(5), 1, PFN(5), 0, S2_R, false), 0);
 	expect(&s, 515, 1, 1027, S2_RWX);
+	/* All of what is split now, in one go; nothing else. */
+	map_ok(&s, 2048, 4096, 512, S2_R | S2_W);
+	assert_int_equal(stage2_split_exec(&s, GFN(2100), &debt), 0);
+	assert_int_not_equal(debt.generation, 0);
+	pay(&debt);
+	expect(&s, 2048, 1, 4096, S2_RWX);
+	expect(&s, 2559, 1, 4607, S2_RWX);
+	assert_int_equal(stage2_protect(&s, GFN(2049), 1, S2_R, &debt), 0);
+	pay(&debt);
+	assert_int_equal(stage2_split_exec(&s, GFN(2049), &debt), 0);
+	assert_int_equal(debt.generation, 0);
+	expect(&s, 2049, 1, 4097, S2_R);
 	close_stage2(&s);
 }
 
