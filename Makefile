@@ -53,13 +53,14 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/memfault.c virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c \
 	virt/start.c virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
-	mm/audit.c mm/backing.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/mappers.c \
+	mm/audit.c mm/backing.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/lazy.c mm/mappers.c \
 	mm/rmap.c mm/rmap_set.c \
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c arch/x86/desc.c arch/x86/ioapic.c \
 	arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c arch/x86/split_lock.c arch/x86/timer.c \
 	arch/x86/topology.c arch/x86/trace.c arch/x86/traps.asm arch/x86/traps.c \
-	lib/assert.c lib/error.c lib/grace.c lib/log.c lib/memory.c lib/printf.c lib/spinlock.c lib/string.c
+	lib/assert.c lib/error.c lib/grace.c lib/log.c lib/lz4.c lib/memory.c lib/pieces.c lib/printf.c lib/spinlock.c \
+	lib/string.c lib/xxh64.c
 OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c tests/faults/poke.c)
 GENERATED := $(B)/font.o $(B)/dsdt_aml.o
 OBJECTS := $(patsubst %,$(B)/%.o,$(OBJS)) $(GENERATED)
@@ -281,12 +282,12 @@ gdb: $(B)/corbel.elf
 .PHONY: faults
 faults:
 	@$(MAKE) B=$(B)/faults FAULTS=1 $(B)/faults/corbel.efi
-system: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
+system: $(B)/corbel.efi $(B)/host/mkpieces faults guest bochs $(TINY_GUESTS)
 	@tests/system/run -j $(JOBS) --build $(B) --results $(B)/system.results $(if $(ONLY),--only '$(ONLY)')
 
 # The same with Corbels that check more, and audit each VM when it ends.
 .PHONY: prove
-prove: guest bochs $(TINY_GUESTS)
+prove: guest bochs $(B)/host/mkpieces $(TINY_GUESTS)
 	@$(MAKE) B=$(B)/prove PROVE_MMU=1 $(B)/prove/corbel.efi
 	@$(MAKE) B=$(B)/prove/faults PROVE_MMU=1 FAULTS=1 $(B)/prove/faults/corbel.efi
 	@tests/system/run --prove -j $(JOBS) --build $(B) $(if $(ONLY),--only '$(ONLY)')
@@ -310,7 +311,7 @@ bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/tiny/split-lock $(B)/tiny/busy fau
 .PHONY: split-qemu
 split-qemu:
 	@tools/get-split-qemu $(B)/split-qemu
-soak: $(B)/corbel.efi faults guest guest-kernels bochs split-qemu $(TINY_GUESTS) \
+soak: $(B)/corbel.efi $(B)/host/mkpieces faults guest guest-kernels bochs split-qemu $(TINY_GUESTS) \
 		$(patsubst %,$(B)/unit/%,$(LONG_TESTS)) $(B)/fuzz/stage2
 	@for test in $(LONG_TESTS); do CORBEL_TEST_LONG=1 $(B)/unit/$$test || exit 1; done
 	@tests/fuzz/run $(B)/fuzz 600 stage2
@@ -318,7 +319,7 @@ soak: $(B)/corbel.efi faults guest guest-kernels bochs split-qemu $(TINY_GUESTS)
 .PHONY: soak
 
 # Everything, whatever fails in between; the last line counts.
-test: $(B)/corbel.efi faults guest bochs $(TINY_GUESTS)
+test: $(B)/corbel.efi $(B)/host/mkpieces faults guest bochs $(TINY_GUESTS)
 	@tests/all $(B) $(JOBS)
 
 clean:

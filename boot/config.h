@@ -29,7 +29,7 @@
 #define CONFIG_MEMORIES_MAX 16
 #define CONFIG_SHARES_MAX   64	/* of all VMs together */
 #define CONFIG_ARGS_MAX	    255 /* characters behind a module's file name */
-#define CONFIG_VM_FILES	    3	/* kernel, initrd, disk */
+#define CONFIG_VM_FILES	    4	/* kernel, initrd, disk, image */
 #define CONFIG_FILES_MAX    (CONFIG_VM_FILES * CONFIG_MAX_VMS + CONFIG_MODULES_MAX)
 #define CONFIG_MEMORY_MIN   (16 * MIB)
 #define CONFIG_MEMORY_MAX   (16 * KIB * GIB)
@@ -68,6 +68,7 @@ struct config_vm {
 	char name[CONFIG_NAME_MAX + 1];
 	char kernel[CONFIG_FILE_MAX + 1]; /* never empty, unless broken */
 	char initrd[CONFIG_FILE_MAX + 1]; /* empty: none */
+	char image[CONFIG_FILE_MAX + 1];  /* of its memory, packed; empty: none */
 	char cmdline[CONFIG_CMDLINE_MAX + 1];
 	char protocol[CONFIG_WORD_MAX + 1]; /* a word of that key */
 	u64 address;			    /* of a flat image, below 4 GiB */
@@ -98,6 +99,7 @@ struct config_vm {
 	u32 kernel_line;
 	u32 initrd_line;
 	u32 disk_line;
+	u32 image_line;
 	u32 memory_line;
 	u32 address_line;
 	u32 copies_line;
@@ -184,7 +186,7 @@ void config_error_at(const struct config_sink *sink, u32 line, const char *key, 
 /* A file that a VM refers to. */
 struct config_file {
 	const char *name;
-	const char *key; /* "kernel", "initrd", "disk" or "module" */
+	const char *key; /* "kernel", "initrd", "disk", "image" or "module" */
 	u32 line;	 /* of that key */
 	u32 vm;		 /* index into vms[] */
 	bool again;	 /* an earlier reference names the same file */

@@ -19,6 +19,7 @@ static bool file_at(const struct config *config, u32 n, struct config_file *file
 			{ .name = vm->kernel, .key = "kernel", .line = vm->kernel_line },
 			{ .name = vm->initrd, .key = "initrd", .line = vm->initrd_line },
 			{ .name = vm->disk, .key = "disk", .line = vm->disk_line },
+			{ .name = vm->image, .key = "image", .line = vm->image_line },
 		};
 
 		*file = files[n % CONFIG_VM_FILES];

@@ -375,6 +375,7 @@ static bool set_share(struct parser *p, struct text value, void *field)
 const struct key vm_keys[] = {
 	{ "kernel", set_file, VM(char *, kernel), .line = VM(u32, kernel_line) },
 	{ "initrd", set_file, VM(char *, initrd), .line = VM(u32, initrd_line) },
+	{ "image", set_file, VM(char *, image), .line = VM(u32, image_line) },
 	{ "cmdline", set_text, VM(char *, cmdline), .max = CONFIG_CMDLINE_MAX,
 	  .may_be_empty = true },
 	{ "memory", set_size, VM(u64, memory), .expects = "a size", .min = CONFIG_MEMORY_MIN,

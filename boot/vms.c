@@ -10,10 +10,12 @@
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mm/frames.h"
+#include "mm/lazy.h"
 #include "mm/phys.h"
 #include "virt/corruption.h"
 #include "virt/enable.h"
 #include "virt/loader.h"
+#include "virt/memfault.h"
 #include "virt/ops.h"
 #include "virt/sched.h"
 #include "virt/slots.h"
@@ -32,6 +34,10 @@ static const struct bootinfo *boot;
 static const struct config *config;
 static const struct config_sink *errors;
 static u32 failed;
+
+/* What is loaded by need, by the VM's place in the configuration; no backing: nothing. */
+static struct lazy_image images[CONFIG_MAX_VMS];
+static struct task ahead_task;
 
 #define DESTROY_US 50 /* of work at a time */
 static struct task destroy_task;
@@ -91,20 +97,88 @@ static int add_memory(struct vm *vm, const struct config_vm *c)
 	return err;
 }
 
+static struct lazy_image *image_of(const struct vm *vm)
+{
+	return &images[(const struct config_vm *)vm->config - config->vms];
+}
+
+/* Has it a packed initrd? That is the image, at the end of what kernels take: 2 GiB. */
+static bool is_packed(const struct config_vm *c)
+{
+	const struct boot_module *m = c->initrd[0] ? module(c->initrd) : NULL;
+
+	return m && pieces_detect(hpa_ptr(HPA(m->base)), m->size);
+}
+
+static const char *open_image(struct vm *vm, const struct config_vm *c, const char *name)
+{
+	struct lazy_image *image = image_of(vm);
+	const struct boot_module *m = module(name);
+	u64 end = memory_below_hole(c), size;
+	const char *wrong = lazy_open(image, name, hpa_ptr(HPA(m->base)), m->size);
+
+	if (wrong)
+		return wrong;
+	if (c->pager == CONFIG_PAGER_NONE)
+		return "pager = none leaves it to the operator what memory there is";
+	if (c->image[0] && is_packed(c))
+		return "only one file can be loaded by need, and the initrd is packed, too";
+	size = image->pieces.nr * PIECE_SIZE;
+	if (!c->image[0])
+		end = MIN(end, 2 * GIB);
+	if (size > end)
+		return "it is larger than the VM's memory below 3 GiB";
+	lazy_attach(image, vm_slot(vm, GPA(0))->backing,
+		    c->image[0] ? 0 : ALIGN_DOWN(end - size, PIECE_SIZE));
+	return NULL;
+}
+
+/* Before the first start: what is loaded by need. */
+static int add_image(struct vm *vm, const struct config_vm *c, const struct config_sink *sink)
+{
+	bool initrd = !c->image[0];
+	const char *name = initrd ? c->initrd : c->image, *wrong;
+
+	image_of(vm)->backing = NULL;
+	wrong = initrd && !is_packed(c) ? NULL : open_image(vm, c, name);
+	if (wrong)
+		config_error_at(sink, initrd ? c->initrd_line : c->image_line,
+				initrd ? "initrd" : "image", "'%s': %s", name, wrong);
+	return wrong ? -EINVAL : 0;
+}
+
+/* A slice of each hot set; then vCPUs that wait for this CPU have their turn. */
+static void ahead_run(struct task *t)
+{
+	list_for_each(n, &vm_list) {
+		struct vm *vm = list_entry(n, struct vm, node);
+		struct lazy_image *image = image_of(vm);
+
+		if (READ_ONCE(vm->state) != VM_RUNNING || !image->backing || !lazy_ahead(image))
+			continue;
+		memory_resolved(image->backing, image->fetch.offset, image->fetch.size);
+		task_wake(t);
+	}
+}
+
 /* The file of that name; args go with it. */
 static struct boot_file boot_file(const char *name, const char *args)
 {
 	const struct boot_module *m = module(name);
 
-	return (struct boot_file){ hpa_ptr(HPA(m->base)), m->size, args };
+	return (struct boot_file){ hpa_ptr(HPA(m->base)), m->size, args, 0 };
 }
 
 /* The initrd first, then the modules that its section names. */
-static u32 find_modules(const struct config_vm *c, struct boot_file files[1 + CONFIG_MODULES_MAX])
+static u32 find_modules(const struct vm *vm, struct boot_file files[1 + CONFIG_MODULES_MAX])
 {
+	const struct config_vm *c = vm->config;
+	const struct lazy_image *image = image_of(vm);
 	u32 n = 0;
 
-	if (c->initrd[0])
+	if (c->initrd[0] && !c->image[0] && image->backing)
+		files[n++] = (struct boot_file){ NULL, image->pieces.size, "", image->source.from };
+	else if (c->initrd[0])
 		files[n++] = boot_file(c->initrd, "");
 	for (u32 i = 0; i < config->nr_modules; i++) {
 		const struct config_module *m = &config->modules[i];
@@ -125,7 +199,7 @@ static int load_kernel(struct vm *vm, char *why, size_t why_len)
 		.protocol = c->protocol,
 		.kernel = boot_file(c->kernel, c->cmdline),
 		.modules = modules,
-		.nr_modules = find_modules(c, modules),
+		.nr_modules = find_modules(vm, modules),
 		.address = c->address,
 		.e820 = map,
 		.e820_count = fill_e820(c, map),
@@ -135,6 +209,7 @@ static int load_kernel(struct vm *vm, char *why, size_t why_len)
 	u64 flags;
 	int err;
 
+	lazy_restart(image_of(vm));
 	err = boot_load(vm, &img, &entry, why, why_len);
 	if (!err)
 		err = platform_write_firmware(vm);
@@ -145,6 +220,7 @@ static int load_kernel(struct vm *vm, char *why, size_t why_len)
 	boot_start(vm->vcpus[0], &entry);
 	virt_ops->vcpu_put(vm->vcpus[0]);
 	irq_restore(flags);
+	task_wake(&ahead_task);
 	return 0;
 }
 
@@ -294,6 +370,8 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	else if (err)
 		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB,
 				error_name(err));
+	if (!err)
+		err = add_image(*vm, c, sink);
 	if (!err) {
 		set_default_mac(devices.network.mac, (u16)(c - config->vms + 1));
 		err = platform_create(*vm, &devices);
@@ -446,6 +524,7 @@ static void destroy_run(struct task *t)
 void vms_init(u32 cpu)
 {
 	task_add(&destroy_task, cpu, destroy_run);
+	task_add(&ahead_task, cpu, ahead_run);
 }
 
 const char *vms_destroy(struct vm *vm)
@@ -454,6 +533,7 @@ const char *vms_destroy(struct vm *vm)
 		return "another VM is being destroyed";
 	if (vm->state == VM_RUNNING || vms_has_ended(vm))
 		return "it is running: stop it first";
+	lazy_restart(image_of(vm));
 	forget(vm);
 	memcpy(dying_name, vm->name, sizeof(dying_name));
 	dying = vm;

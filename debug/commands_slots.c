@@ -5,6 +5,7 @@
 #include "lib/error.h"
 #include "lib/printf.h"
 #include "lib/string.h"
+#include "mm/lazy.h"
 #include "virt/slots.h"
 
 static const char *const flag_names[] = { "read-only", "no-exec", "shared", "log-dirty",
@@ -38,6 +39,24 @@ static void print_fault(const struct vcpu *v)
 	monitor_printf(" walk=%s rip=0x%lx again=%u\n", f.walk ? "yes" : "no", f.rip, f.again);
 }
 
+/* What its object is loaded from by need, and which pieces came so far, as a hot set. */
+static void print_image(const struct vm *vm, const struct memslot *s)
+{
+	const struct lazy_image *image = lazy_image_of(s->backing);
+	u32 fetched = image ? READ_ONCE(image->fetched) : 0;
+
+	if (!image)
+		return;
+	monitor_printf("vm=%s slot=%u image=%s gpa=0x%lx pieces=%u fetched=%u ahead=%u damaged=%u "
+		       "hot=",
+		       vm->name, s->id, image->source.name,
+		       s->gpa.v + image->source.from - s->offset, image->pieces.nr, fetched,
+		       image->ahead, image->damaged);
+	for (u32 i = 0; i < MIN(fetched, (u32)LAZY_ORDER); i++)
+		monitor_printf("%s%u", i ? "," : "", image->order[i]);
+	monitor_printf("\n");
+}
+
 void print_vm_memory(const struct vm *vm)
 {
 	const struct slot_map *m = vm_slots(vm);
@@ -45,6 +64,7 @@ void print_vm_memory(const struct vm *vm)
 	for (u32 i = 0; i < m->nr; i++) {
 		const struct memslot *s = &m->slot[i];
 
+		print_image(vm, s);
 		monitor_printf("vm=%s slot=%u gpa=0x%lx size=0x%lx object=%s offset=0x%lx "
 			       "generation=%u",
 			       vm->name, s->id, s->gpa.v, s->size,

@@ -141,9 +141,14 @@ bool backing_free_step(struct backing *b)
 
 void backing_reset(struct backing *b, bool zero)
 {
+	const struct backing_source *s = b->source;
+
 	for (u32 i = 0; i < b->parts; i++) {
+		u64 at = (u64)i << EXTENT_SHIFT;
+		bool missing = !zero || (s && at >= s->from && at < s->to);
+
 		free_table(b, &b->words[i]);
-		word_set(&b->words[i], zero ? BACKING_ZERO : BACKING_MISSING);
+		word_set(&b->words[i], missing ? BACKING_MISSING : BACKING_ZERO);
 	}
 }
 

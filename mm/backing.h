@@ -55,6 +55,8 @@ struct backing_fetch {
 struct backing_source {
 	const char *name; /* for messages: "image foo.cbl" */
 	u32 piece;	  /* bytes that are fetched at a time: 4 KiB or 2 MiB */
+	/* In the object, multiples of the piece: what is missing after backing_reset() with zero */
+	u64 from, to;
 	int (*fetch)(const struct backing_source *source, struct backing_fetch *f);
 };
 
@@ -106,7 +108,10 @@ int backing_create(u64 size, u16 owner, bool zero, struct backing **out);
  * is mapped.
  */
 bool backing_free_step(struct backing *b);
-/* As after creation. Nothing of it is mapped, nobody uses it meanwhile. */
+/*
+ * As after creation; what its source has is MISSING. Nothing of it is mapped, nobody uses it
+ * meanwhile.
+ */
 void backing_reset(struct backing *b, bool zero);
 
 /* The word for an offset, and how much it stands for (2: the part, 1: a page). Any context. */

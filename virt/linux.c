@@ -112,16 +112,17 @@ static int place_kernel(struct loading *l, struct bzimage *z)
 static int place_initrd(struct loading *l, struct bzimage *z)
 {
 	const struct boot_e820_entry *ram = load_ram(l, z->base, z->base + 1);
-	u64 size = l->img->nr_modules ? l->img->modules[0].size : 0, low = z->end;
+	const struct boot_file *file = l->img->modules;
+	u64 size = l->img->nr_modules ? file->size : 0, low = z->end;
 	u64 high = MIN(ram->addr + ram->size, (u64)z->hdr.initrd_addr_max + 1);
 
 	if (!size)
 		return 0;
-	if (high < low || size > high - low || ALIGN_DOWN(high - size, PAGE_SIZE) < low)
+	z->initrd = file->at ? file->at : ALIGN_DOWN(high - size, PAGE_SIZE);
+	z->initrd_size = size;
+	if (high < low || size > high - low || z->initrd < low || z->initrd > high - size)
 		return refuse(l, "initrd of %lu MiB does not fit between %#lx and %#lx",
 			      (size - 1) / MIB + 1, low, MAX(high, low));
-	z->initrd = ALIGN_DOWN(high - size, PAGE_SIZE);
-	z->initrd_size = size;
 	return 0;
 }
 
@@ -183,7 +184,7 @@ static int write_all(struct loading *l, struct bzimage *z)
 	load_put(l, LINUX_CMDLINE, cmdline, strlen(cmdline) + 1, "command line");
 	load_put(l, z->base, (const u8 *)l->img->kernel.data + z->setup_size, z->payload_size,
 		 "kernel");
-	if (z->initrd_size)
+	if (z->initrd_size && l->img->modules[0].data)
 		load_put(l, z->initrd, l->img->modules[0].data, z->initrd_size, "initrd");
 	*l->entry = (struct boot_entry){ .mode = BOOT_LONG,
 					 .rip = z->base + ENTRY_64,

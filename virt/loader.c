@@ -138,10 +138,15 @@ int load_modules(struct loading *l, u64 entry)
 		const struct boot_file *file = &l->img->modules[i];
 		struct load_module *m = &l->modules[i];
 
-		m->start = place(l, behind, file->size, "module");
+		m->start = file->at ? file->at : place(l, behind, file->size, "module");
+		if (file->at && taken_in(l, m->start, m->start + file->size))
+			refuse(l, "image and initrd overlap at %#lx", m->start);
 		m->end = m->start + file->size;
 		m->args = info_string(l, file->args);
-		load_put(l, m->start, file->data, file->size, "module");
+		if (file->at)
+			take(l, m->start, m->end);
+		else
+			load_put(l, m->start, file->data, file->size, "module");
 	}
 	return l->err;
 }

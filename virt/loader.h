@@ -13,6 +13,7 @@ struct boot_file {
 	const void *data;
 	u64 size;
 	const char *args; /* the kernel's command line, or what a module is handed over with */
+	u64 at; /* of a module that comes there by need (data: NULL); 0: it is to be copied */
 };
 
 /* What to start. All of it belongs to the caller and is only read, during the call. */

@@ -93,7 +93,7 @@ void vm_clear_ahead(struct vm *vm)
 		u64 end = s->gpa.v + s->size, gpa = s->gpa.v;
 		struct slot_memory m;
 
-		for (; gpa < end && left && slot_is_zero(s);
+		for (; gpa < end && left;
 		     gpa = ALIGN_DOWN(gpa, EXTENT_SIZE) + EXTENT_SIZE, left -= EXTENT_SIZE)
 			if (!slot_bias(s, slot_part(s, gpa)))
 				slot_memory(s, gpa, ACCESS_R, &m);

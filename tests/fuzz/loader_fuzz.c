@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	img.address = in.address;
 	img.nr_modules = in.nr_modules % 36;
 	for (u32 i = 0; i < ARRAY_SIZE(modules); i++)
-		modules[i] = (struct boot_file){ zeros, in.module_size[i % 2], in.args };
+		modules[i] = (struct boot_file){ zeros, in.module_size[i % 2], in.args, 0 };
 	img.e820_count = in.e820_count % 4;
 	img.e820 = copy(in.e820, img.e820_count * sizeof(*img.e820));
 	why_len = in.why_len + 1u;

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The table of system tests: what is in the image, how it is run, what must come of it."""
+import gzip
 import hashlib
 import json
 import os
 import re
 import struct
 import subprocess
+import tempfile
 import xml.dom.minidom
 from dataclasses import dataclass, field
 
@@ -21,7 +23,8 @@ class Test:
     name: str
     on: str  # qemu (SVM) or bochs (VMX)
     conf: str
-    files: dict = field(default_factory=lambda: dict(GUEST))  # name: path below the build folder, or bytes
+    # name: path below the build folder, or bytes, or what makes them from the path of that folder
+    files: dict = field(default_factory=lambda: dict(GUEST))
     emu: list = field(default_factory=list)  # more arguments of tools/emu
     script: str = ""
     status: int = 0
@@ -577,6 +580,71 @@ def memories():
                        says=["stopped: memory fault: has page tables at gpa 0x8000 .*where no memory is"])
 
 
+def packed(contents, hot="", damage=None):
+    """What makes a file of packed pieces of a function's bytes; with one wrong byte in the piece `damage`."""
+    def make(build):
+        with tempfile.TemporaryDirectory() as folder:
+            plain, lines, out = (os.path.join(folder, name) for name in ("plain", "hot", "out"))
+            with open(plain, "wb") as file:
+                file.write(contents(build))
+            with open(lines, "w", encoding="ascii") as file:
+                file.write(hot)
+            subprocess.run([os.path.join(build, "host/mkpieces"), "-H", lines, plain, out], check=True,
+                           stdout=subprocess.DEVNULL)
+            with open(out, "rb") as file:
+                data = bytearray(file.read())
+        if damage is not None:
+            offset, length = struct.unpack_from("<QQ", data, 32 + 16 * damage)
+            data[offset + length // 3] ^= 0x10
+        return bytes(data)
+    return make
+
+
+def plain_initrd(build):
+    with gzip.open(os.path.join(build, "guest/initrd.gz")) as file:
+        return file.read()
+
+
+# Memory that is loaded by need. Of the guest's 16 pieces its loader needs 0 and 8, it reads 2 to 5 (and finds in each
+# word what it should), 12 and 13 are fetched ahead, and 6, for which it asks then, is damaged. Linux has its initrd so.
+def lazy():
+    golden = 0x9e3779b97f4a7c15
+    memory = packed(lambda build: b"".join(struct.pack("<Q", at * golden & (1 << 64) - 1)
+                                           for at in range(0, 16 << 21, 8)), hot="12\n13\n", damage=6)
+    text = ("[vm lazy]\nkernel = lazy\nimage = memory.lz\nmemory = 32M\n"
+            "[vm linux]\nkernel = vmlinuz\ninitrd = initrd.lz\nvcpus = 2\nautostart = no\n"
+            f"memory = 128M\ncmdline = {CMDLINE}\n"
+            "[vm bad]\nkernel = lazy\nimage = lazy\n[vm small]\nkernel = lazy\nimage = memory.lz\nmemory = 16M\n")
+    script = """
+wait corbel>
+send console lazy
+wait lazy: every word is right
+key ctrl-]
+wait corbel>
+send vm lazy info
+match image=memory.lz gpa=0x0 pieces=16 fetched=8 ahead=2 damaged=0 hot=0,8,[0-9,]+\s
+send console lazy
+send-raw d
+match vm lazy: stopped: .*\n
+send vm linux start
+send console linux
+""" + SHELL.replace("send poweroff", """key ctrl-]
+wait corbel>
+send vm linux info
+match image=initrd.lz gpa=0x7c00000 pieces=2 fetched=2 ahead=0 damaged=0 hot=(0,1|1,0)\\s
+send console linux
+send poweroff
+match vm linux: ended: .*\n
+send poweroff""")
+    yield from on_both("lazy", text, script=script, emu=["--cpus", "2", "--memory", "1024"], status=1, says=[
+        r"corbel\.conf:\d+: image: 'lazy': no file of packed pieces",
+        r"corbel\.conf:\d+: image: 'memory\.lz': it is larger than the VM's memory below 3 GiB",
+        r"memory\.lz: piece 6: a block's checksum is wrong",
+        r"vm lazy: stopped: memory fault: vCPU 0 reads gpa 0xc00000 .*: memory\.lz", "vm linux: ended: power-off"],
+        files={"lazy": "tiny/lazy", "vmlinuz": "guest/vmlinuz", "memory.lz": memory,
+               "initrd.lz": packed(plain_initrd)})
+
+
 def boot_protocols():
     modules = {"one.txt": b"content of one", "two.txt": b"content of two\n" * 600}
     keys = "devices = test\nmodule = one.txt first  words\nmodule = two.txt\n"
@@ -1049,7 +1117,7 @@ TESTS = [
     *damage.tests(),
     *split_lock.tests(),
     *boot_protocols(),
-    *memories(),
+    *memories(), *lazy(),
     *broken_kernels(),
     *pm_timer(),
     *others_kernels(),

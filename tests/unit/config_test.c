@@ -679,8 +679,9 @@ static void files_are_walked_in_order(void **state)
 	static const struct config_file expect[] = {
 		{ "vmlinuz", "kernel", 2, 0, false }, { "initrd", "initrd", 3, 0, false },
 		{ "VMLINUZ", "kernel", 10, 2, true }, { "initrd2", "initrd", 9, 2, false },
-		{ "INITRD", "disk", 12, 2, true },    { "initrd", "kernel", 14, 3, true },
-		{ "m1", "module", 11, 2, false },     { "M1", "module", 15, 3, true },
+		{ "INITRD", "disk", 12, 2, true },    { "memory.lz", "image", 13, 2, false },
+		{ "initrd", "kernel", 15, 3, true },  { "m1", "module", 11, 2, false },
+		{ "M1", "module", 16, 3, true },
 	};
 	struct config_file file;
 	u32 pos = 0;
@@ -689,6 +690,7 @@ static void files_are_walked_in_order(void **state)
 	parse("[vm a]\nkernel=vmlinuz\ninitrd=initrd\n[vm broken]\nkernel=k2\nmemory=1\n"
 	      "module=no\n"
 	      "[vm c]\ninitrd=initrd2\nkernel=VMLINUZ\nmodule=m1\ndisk=INITRD,readonly\n"
+	      "image=memory.lz\n"
 	      "[vm d]\nkernel=initrd\nmodule=M1\n");
 	for (size_t i = 0; i < ARRAY_SIZE(expect); i++) {
 		assert_true(config_next_file(&config, &pos, &file));

@@ -705,6 +705,17 @@ static void add_vm(struct vm *vm, u16 id, const char *name)
 /* ---- Memory ---- */
 
 const struct slot_map no_slots = { .slot = { { .size = 0 } } };
+int backing_fetch(struct backing *b, u64 offset, struct backing_fetch *f)
+{
+	(void)b, (void)offset, (void)f;
+	return -ENOENT;
+}
+
+void backing_fetch_drop(struct backing *b, struct backing_fetch *f)
+{
+	(void)b, (void)f;
+}
+
 static struct backing object = { .size = 256 * MIB };
 static const struct slot_map slots = {
 	.nr = 1,

@@ -193,6 +193,27 @@ static void no_kernel(void **state)
 	assert_int_equal(load(), -ENOEXEC);
 }
 
+/* It is there already, by need: nothing is copied, and nothing may be below or above its place. */
+static void initrd_by_need(void **state)
+{
+	u64 was;
+
+	(void)state;
+	was = read8(28 * MIB);
+	module.data = NULL;
+	module.at = 28 * MIB;
+	assert_int_equal(load(), 0);
+	assert_int_equal(initrd_at(), 28 * MIB);
+	assert_int_equal(read8(28 * MIB), was);
+	module.at = 18 * MIB;
+	fails("initrd of 1 MiB does not fit between 0x1301000 and 0x2000000");
+	good_image(state);
+	hdr()->initrd_addr_max = 24 * MIB - 1;
+	module.at = 28 * MIB;
+	assert_int_equal(load(), -ENOEXEC);
+	module.at = 0;
+}
+
 static void no_room(void **state)
 {
 	static char line[70000];
@@ -297,6 +318,7 @@ int main(void)
 		cmocka_unit_test_setup(without_extras, good_image),
 		cmocka_unit_test_setup(starting, good_image),
 		cmocka_unit_test_setup(no_kernel, good_image),
+		cmocka_unit_test_setup(initrd_by_need, good_image),
 		cmocka_unit_test_setup(no_room, good_image),
 		cmocka_unit_test_setup(map_lies, good_image),
 		cmocka_unit_test_setup(random_damage, good_image),

@@ -15,7 +15,7 @@ static void make(enum image_kind kind)
 {
 	image_make(image, kind);
 	img.protocol = kind == IMAGE_FLAT ? "flat" : "auto";
-	img.kernel = (struct boot_file){ image, sizeof(*image), "kernel's words" };
+	img.kernel = (struct boot_file){ image, sizeof(*image), "kernel's words", 0 };
 	img.nr_modules = kind == IMAGE_FLAT ? 0 : 2;
 }
 
@@ -24,8 +24,8 @@ static int setup(void **state)
 	(void)state;
 	load_open(64 * MIB);
 	image = realloc(image, sizeof(*image));
-	modules[0] = (struct boot_file){ "one", 3, "" };
-	modules[1] = (struct boot_file){ two, sizeof(two), "its words" };
+	modules[0] = (struct boot_file){ "one", 3, "", 0 };
+	modules[1] = (struct boot_file){ two, sizeof(two), "its words", 0 };
 	img = (struct boot_image){ .modules = modules,
 				   .address = IMAGE_AT,
 				   .e820 = map,
@@ -258,6 +258,35 @@ static void refused(void **state)
 	fails("module of 13312 KiB does not fit in the VM's memory");
 }
 
+static u32 module_start(u32 i)
+{
+	u32 info[17], mods[8];
+
+	read_at(entry.rbx, info, sizeof(info));
+	read_at(info[6], mods, sizeof(mods));
+	return mods[4 * i];
+}
+
+/* A module that has its place; the others keep away from it. */
+static void module_by_need(void **state)
+{
+	u64 lowest;
+
+	(void)state;
+	make(IMAGE_ADDRESSES);
+	assert_int_equal(load(), 0);
+	lowest = module_start(0);
+	make(IMAGE_ADDRESSES);
+	modules[0] = (struct boot_file){ NULL, 3, "", lowest };
+	assert_int_equal(load(), 0);
+	assert_int_equal(module_start(0), lowest);
+	assert_true(module_start(1) >= lowest + 3);
+	make(IMAGE_ADDRESSES);
+	modules[0] = (struct boot_file){ NULL, 3, "", IMAGE_AT };
+	assert_int_equal(load(), -ENOEXEC);
+	assert_non_null(strstr(why, "image and initrd overlap at 0x"));
+}
+
 /* More than the boot information, the list of pieces, or the interface can hold. */
 static void too_much(void **state)
 {
@@ -318,6 +347,7 @@ int main(void)
 		cmocka_unit_test_setup(flat, setup),
 		cmocka_unit_test_setup(nothing_overlaps, setup),
 		cmocka_unit_test_setup(refused, setup),
+		cmocka_unit_test_setup(module_by_need, setup),
 		cmocka_unit_test_setup(too_much, setup),
 		cmocka_unit_test_setup(random_damage, setup),
 	};

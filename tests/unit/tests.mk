@@ -18,7 +18,7 @@ test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_irq commands_memory \
 	commands_sched commands_slots commands_split commands_system commands_trace commands_vcpu commands_vm console \
 	escape fields inspect lineedit monitor print status terminal vmconsole) arch/x86/trace.c svm/npt.c \
-	$(U)/debug_fake.c $(U)/host.c $(T_LIB)
+	mm/lazy.c lib/lz4.c lib/pieces.c lib/xxh64.c $(U)/debug_fake.c $(U)/host.c $(T_LIB)
 
 test_bus := virt/bus.c $(U)/host.c $(T_LIB)
 test_caps := virt/caps.c
@@ -36,6 +36,8 @@ test_ioapic := $(T_DEV)
 test_ipi := arch/x86/ipi.c arch/x86/trace.c $(U)/host.c $(T_LIB)
 test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
+T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
+test_lazy := mm/lazy.c $(T_PIECES) $(T_VM)
 test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
@@ -45,7 +47,6 @@ test_memfault := $(T_VM)
 test_memfault_threads := $(T_VM)
 test_monitor := $(T_DEBUG)
 test_pic := $(T_DEV)
-T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
 test_pieces := $(T_PIECES) $(U)/host.c $(T_LIB)
 test_pit := $(T_DEV)
 test_pic_threads := dev/pic.c $(U)/host.c $(T_LIB)
@@ -70,7 +71,7 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
-	lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
+	lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
 	stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
