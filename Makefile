@@ -302,8 +302,11 @@ $(B)/bench/host/%.c.o: %.c
 	$Q$(CC) $(HOST_CFLAGS) -O2 -UPROVE_MMU -DPROVE_MMU=0 -MMD -MP -c $< -o $@
 $(B)/bench/stage2: $(STAGE2_BENCH)
 	$Q$(CC) -Wl,--wrap=spin_lock $^ -o $@ -lpthread
+$(B)/bench/memfault: $(patsubst %,$(B)/bench/host/%.o,tests/bench/memfault_bench.c $(T_VM))
+	$Q$(CC) -Wl,--wrap=spin_lock $^ -o $@ -lpthread
 .PHONY: bench
-bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/tiny/split-lock $(B)/tiny/busy faults guest bochs split-qemu
+bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/bench/memfault \
+		$(B)/tiny/split-lock $(B)/tiny/busy faults guest bochs split-qemu
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 
