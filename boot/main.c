@@ -144,12 +144,6 @@ static void open_serial(void)
 #define PREVIOUS_LINES 24 /* of a boot that ended without a report */
 #define REPORT_LINES   150
 
-/* How much of the boot before is shown: from its crash report on, or its last lines. */
-struct previous {
-	u32 left; /* lines still to come, this one included */
-	u32 report;
-};
-
 /* Right behind the stamp: a line that only quotes a report of the boot before it is none. */
 static bool begins_report(const char *line, size_t len)
 {
@@ -161,36 +155,30 @@ static bool begins_report(const char *line, size_t len)
 	return len - i >= sizeof(mark) - 1 && !memcmp(line + i, mark, sizeof(mark) - 1);
 }
 
-static void previous_line(void *arg, const char *line, size_t len)
-{
-	struct previous *p = arg;
-
-	if (p->report || begins_report(line, len))
-		p->report++;
-	if (p->report ? p->report <= REPORT_LINES : p->left <= PREVIOUS_LINES)
-		log_warn("  before: %.*s", (int)len, line);
-	p->left--;
-}
-
-static void count_line(void *arg, const char *line, size_t len)
-{
-	(void)line, (void)len;
-	++*(u32 *)arg;
-}
-
-/* A boot that ended without a word: its log survived, if this is a warm boot. */
+/*
+ * A boot that ended without a word: its log survived, if this is a warm boot. Shown from its crash
+ * report on, or its last lines.
+ */
 static void report_previous_boot(void)
 {
-	struct previous p = { 0 };
+	u32 left = 0 /* still to come, this one included */, report = 0;
 	bool ended;
 
 	if (!log_previous(&ended))
 		return;
-	log_replay_previous(count_line, &p.left);
+	for_each_log_line(l, true) left++;
 	log_at(ended ? LOG_INFO : LOG_WARN, "log: %u lines of the boot before are kept (log -p)%s",
-	       p.left, ended ? "" : "; it was not ended on purpose:");
-	if (!ended)
-		log_replay_previous(previous_line, &p);
+	       left, ended ? "" : "; it was not ended on purpose:");
+	for_each_log_line(l, true)
+	{
+		if (ended)
+			break;
+		if (report || begins_report(l.text, l.len))
+			report++;
+		if (report ? report <= REPORT_LINES : left <= PREVIOUS_LINES)
+			log_warn("  before: %.*s", (int)l.len, l.text);
+		left--;
+	}
 }
 
 /* By default the second port, if there is one and the console has not got it. */
@@ -206,12 +194,6 @@ static void open_gdb(void)
 		log_warn("gdb: no UART at port %#x, or the console's", port);
 }
 
-static void replay_line(void *arg, const char *line, size_t len)
-{
-	(void)arg;
-	console_log(LOG_INFO, line, len);
-}
-
 static void crash_output(void)
 {
 	serial_crash_mode();
@@ -221,13 +203,6 @@ static void crash_output(void)
 static void *map_for_arch(u64 hpa, u64 size, bool cached)
 {
 	return host_map(HPA(hpa), size, cached ? HOST_WB : HOST_UC);
-}
-
-static void screen_line(void *arg, const char *line, size_t len)
-{
-	(void)arg;
-	screen_write(line, len);
-	screen_write("\n", 1);
 }
 
 static void open_screen(void)
@@ -244,7 +219,11 @@ static void open_screen(void)
 	if (!mode.base)
 		return;
 	screen_init(&mode);
-	log_replay(screen_line, NULL);
+	for_each_log_line(l, false)
+	{
+		screen_write(l.text, l.len);
+		screen_write("\n", 1);
+	}
 }
 
 /* The boot CPU is CPU 0, the others follow in MADT order. */
@@ -546,7 +525,8 @@ void corbel_main(struct bootinfo *info)
 	acpi_read(info->rsdp, early_map, acpi_warning, &acpi);
 	open_serial();
 	open_gdb();
-	log_replay(replay_line, NULL); /* what was said before there was a port */
+	for_each_log_line(l, false) /* what was said before there was a port */
+		console_log(LOG_INFO, l.text, l.len);
 	log_sink = console_log;
 	crash_output_hook = crash_output;
 	log_info("Corbel %s", CORBEL_VERSION);

@@ -60,20 +60,18 @@ char command_log_level(const char *line, size_t len)
 
 static struct {
 	bool previous, all;
-	u64 pos;
+	struct log_line line;
 } shown;
 
 static bool print_log(bool wanted)
 {
-	char line[256];
-	size_t len, sum = 0;
+	struct log_line *l = &shown.line;
 
-	while (wanted && sum < COMMAND_PIECE) {
-		if (!log_next(shown.previous, &shown.pos, line, sizeof(line), &len))
+	for (size_t sum = 0; wanted && sum < COMMAND_PIECE; sum += l->len) {
+		if (!log_next(shown.previous, l))
 			return false;
-		if (shown.all || command_log_level(line, len) != 'D')
-			monitor_printf("%.*s\n", (int)len, line);
-		sum += len;
+		if (shown.all || command_log_level(l->text, l->len) != 'D')
+			monitor_printf("%.*s\n", (int)l->len, l->text);
 	}
 	return wanted;
 }
@@ -86,7 +84,7 @@ bool cmd_log(u32 argc, char **argv)
 		return false;
 	shown.all = argc == 2;
 	shown.previous = shown.all && argv[1][1] == 'p';
-	shown.pos = 0;
+	shown.line.pos = 0;
 	if (shown.previous && !log_previous(&ended))
 		monitor_printf("log: nothing is left of the boot before\n");
 	else

@@ -124,20 +124,17 @@ static void put_vms(void)
 	}
 }
 
-static void keep_warning(void *arg, const char *line, size_t len)
-{
-	char level = command_log_level(line, len);
-
-	(void)arg;
-	if (level == 'W' || level == 'E')
-		fmt_snprintf(warnings[nr_warnings++ % WARNINGS], WARNING_WIDTH, "%.*s", (int)len,
-			     line);
-}
-
 static void put_warnings(void)
 {
 	nr_warnings = 0;
-	log_replay(keep_warning, NULL);
+	for_each_log_line(l, false)
+	{
+		char level = command_log_level(l.text, l.len);
+
+		if (level == 'W' || level == 'E')
+			fmt_snprintf(warnings[nr_warnings++ % WARNINGS], WARNING_WIDTH, "%.*s",
+				     (int)l.len, l.text);
+	}
 	put("Last warnings%s", nr_warnings ? "" : ": none");
 	for (u32 i = nr_warnings - MIN(nr_warnings, (u32)WARNINGS); i < nr_warnings; i++)
 		put("%s", warnings[i % WARNINGS]);

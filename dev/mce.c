@@ -169,7 +169,8 @@ int mce_create(struct vm *vm, struct mce **out)
 	struct mce *m = frame_alloc_zero(FRAME_HEAP, vm->id);
 	const struct io_region region[] = {
 		{ "machine check", MSR_MCG_CAP, 2, mcg_read, mcg_write, m },
-		{ "machine check bank", MSR_MC0_CTL, BANKS * MC_MSRS, bank_read, bank_write, m },
+		{ "machine check bank", MSR_MC0_CTL, (u64)BANKS * MC_MSRS, bank_read, bank_write,
+		  m },
 		{ "local machine checks", MSR_MCG_EXT_CTL, 1, ext_read, ext_write, m },
 		{ "feature control", MSR_FEATURE_CONTROL, 1, feature_read, NULL, m },
 	};

@@ -87,25 +87,25 @@ void log_at(enum log_level level, const char *fmt, ...)
 }
 
 /* Copies the line that starts at *pos; moves *pos past it. False at the end. */
-static bool next_line(const struct log_area *a, u64 *pos, char *line, size_t size, size_t *len)
+static bool next_line(const struct log_area *a, struct log_line *l)
 {
 	u64 flags = log_irq_save();
 	bool found = false;
 
 	spin_lock(&log_lock);
-	if (a->written > LOG_RING && *pos < a->written - LOG_RING) {
+	if (a->written > LOG_RING && l->pos < a->written - LOG_RING) {
 		/* Overwritten: go on at the oldest whole line. */
-		*pos = a->written - LOG_RING;
-		while (*pos < a->written && a->ring[(*pos)++ % LOG_RING] != '\n')
+		l->pos = a->written - LOG_RING;
+		while (l->pos < a->written && a->ring[l->pos++ % LOG_RING] != '\n')
 			;
 	}
-	for (*len = 0; *pos < a->written && !found;) {
-		char c = a->ring[(*pos)++ % LOG_RING];
+	for (l->len = 0; l->pos < a->written && !found;) {
+		char c = a->ring[l->pos++ % LOG_RING];
 
 		if (c == '\n')
 			found = true;
-		else if (*len < size)
-			line[(*len)++] = c;
+		else if (l->len < sizeof(l->text))
+			l->text[l->len++] = c;
 	}
 	spin_unlock(&log_lock);
 	log_irq_restore(flags);
@@ -136,36 +136,16 @@ bool log_previous(bool *ended)
 	return log != &first && first.written;
 }
 
-bool log_next(bool previous, u64 *pos, char *line, size_t size, size_t *len)
+bool log_next(bool previous, struct log_line *l)
 {
 	if (!previous)
-		return next_line(log, pos, line, size, len);
-	if (log == &first || !next_line(&first, pos, line, size, len))
+		return next_line(log, l);
+	if (log == &first || !next_line(&first, l))
 		return false;
-	for (size_t i = 0; i < *len; i++)
-		if (line[i] < ' ' || line[i] > '~')
-			line[i] = '?';
+	for (size_t i = 0; i < l->len; i++)
+		if (l->text[i] < ' ' || l->text[i] > '~')
+			l->text[i] = '?';
 	return true;
-}
-
-static void replay(bool previous, void (*emit)(void *arg, const char *line, size_t len), void *arg)
-{
-	char line[256];
-	u64 pos = 0;
-	size_t len;
-
-	while (log_next(previous, &pos, line, sizeof(line), &len))
-		emit(arg, line, len);
-}
-
-void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg)
-{
-	replay(false, emit, arg);
-}
-
-void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg)
-{
-	replay(true, emit, arg);
 }
 
 void log_ended(void)

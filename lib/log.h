@@ -57,18 +57,17 @@ struct log_area {
 void log_keep(struct log_area *area);
 /* The log of the boot before: false, there is none. *ended: it was switched off on purpose. */
 bool log_previous(bool *ended);
-/* As log_replay(), for the log of the boot before; characters that are not printable become '?'. */
-void log_replay_previous(void (*emit)(void *arg, const char *line, size_t len), void *arg);
+/* A line of a log, with its stamp as text; all zero at first. One that is longer is cut. */
+struct log_line {
+	u64 pos; /* behind it, in the log */
+	size_t len;
+	char text[256];
+};
 /*
- * The line of this log, or of the boot before, at *pos (0: the oldest), which moves behind it; one
- * that is longer is cut. False: there are no more.
+ * The next line of this log, or of the boot before, oldest first: what is not printable in that one
+ * becomes '?'. Lines that are overwritten meanwhile are skipped. False: there are no more.
  */
-bool log_next(bool previous, u64 *pos, char *line, size_t size, size_t *len);
+bool log_next(bool previous, struct log_line *l);
+#define for_each_log_line(l, previous) for (struct log_line l = { 0 }; log_next(previous, &l);)
 /* The machine is about to be switched off or reset on purpose. */
 void log_ended(void);
-
-/*
- * Copy of the ring, oldest line first: calls emit once a line, with the stamp as text.
- * No lock is held during emit, lines that are overwritten meanwhile are skipped.
- */
-void log_replay(void (*emit)(void *arg, const char *line, size_t len), void *arg);

@@ -222,7 +222,7 @@ static bool fill_word(u64 *word, u64 old, u8 level, enum backing_fill how, const
 		return word_cas(word, old, filled(how));
 	if (!word_cas(word, old, BACKING_CLEARING))
 		return false;
-	if (how == FILL_COPY)
+	if (how == FILL_COPY && from)
 		memcpy(backing_memory(old), from, level_size(level));
 	else
 		memset(backing_memory(old), 0, level_size(level));

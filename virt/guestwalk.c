@@ -183,7 +183,7 @@ static bool is_leaf(const struct walk *w, u8 level, u64 entry)
 
 static int read_entry(struct walk *w, u64 gpa, u64 *entry)
 {
-	u8 kind;
+	u8 kind = MEMORY_OK;
 	const void *p = entry_ptr(w->v, gpa, &kind);
 
 	if (!p)

@@ -129,6 +129,12 @@ static bool no_memory(struct job *j, const struct walk_fault *f)
 	return !s;
 }
 
+/* What is read where nobody answers. */
+static u64 ones(u32 size)
+{
+	return size < sizeof(u64) ? BIT(size * 8) - 1 : ~0ull;
+}
+
 /* Memory first, then devices; where nothing is, reads give ones and writes vanish, as on a bus. */
 static bool load(struct job *j, u64 at, u32 size, u64 *value)
 {
@@ -146,7 +152,7 @@ static bool load(struct job *j, u64 at, u32 size, u64 *value)
 	} else if (!io_read(j->v, IO_MMIO, gpa.v, size, value)) {
 		return true;
 	}
-	*value = MASK(size * 8 - 1, 0);
+	*value = ones(size);
 	return true;
 }
 
@@ -356,7 +362,7 @@ void string_io_execute(struct vcpu *v)
 		if (!destination(&j, at, size))
 			return;
 		if (io_read(v, IO_PORT, v->exit.io.port, size, &value))
-			value = MASK(size * 8 - 1, 0);
+			value = ones(size);
 		if (!store(&j, at, size, value))
 			return;
 	} else {

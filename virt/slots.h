@@ -132,8 +132,3 @@ void vm_clear_ahead(struct vm *vm);
  * again. False: nothing is left.
  */
 bool vm_free_memory_step(struct vm *vm);
-static inline void vm_free_memory(struct vm *vm)
-{
-	while (vm_free_memory_step(vm))
-		;
-}

@@ -32,3 +32,8 @@ void fake_vm_open(u64 memory);
 /* With (else without) the get_mmu operation. */
 void fake_use_get_mmu(bool use);
 u64 fake_free_extents(void);
+static inline void vm_free_memory(struct vm *vm)
+{
+	while (vm_free_memory_step(vm))
+		;
+}

@@ -112,7 +112,7 @@ static void replay(void)
 {
 	memset(&seen, 0, sizeof(seen));
 	seen.in_order = true;
-	log_replay(see, NULL);
+	for_each_log_line(l, false) see(NULL, l.text, l.len);
 }
 
 static u64 fake_ns(void)
@@ -204,7 +204,7 @@ static void see_and_log(void *arg, const char *line, size_t len)
 static void log_in_replay(void **state)
 {
 	(void)state;
-	log_replay(see_and_log, NULL);
+	for_each_log_line(l, false) see_and_log(NULL, l.text, l.len);
 	assert_true(replayed >= 2000);
 	replay();
 	assert_non_null(strstr(seen.last, "from within a replay"));
@@ -243,7 +243,7 @@ static void log_over_a_reset(void **state)
 	assert_true(log_previous(&ended));
 	assert_false(ended);
 	n_previous = 0;
-	log_replay_previous(see_previous, NULL);
+	for_each_log_line(l, true) see_previous(NULL, l.text, l.len);
 	assert_string_equal(last_previous, "[   12.345678 3 I] first boot");
 	log_ended();
 	log_info("second boot");
@@ -261,7 +261,7 @@ static void log_over_a_reset(void **state)
 	log_keep(&boots[1]);
 	assert_true(log_previous(&ended));
 	n_previous = 0;
-	log_replay_previous(see_previous, NULL);
+	for_each_log_line(l, true) see_previous(NULL, l.text, l.len);
 	assert_true(n_previous > 100);
 }
 
