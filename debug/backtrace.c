@@ -34,7 +34,8 @@ static size_t expand(u8 c, char *buf, size_t n, size_t size)
 	return n;
 }
 
-void symbol_format(u64 address, char *buf, size_t size)
+/* Of what is at address, or (1) right before it. */
+static void format(u64 address, u32 before, char *buf, size_t size)
 {
 	const u8 *name = NULL, *at = ksyms_start.symbols;
 	u64 start = (u64)image_start, next = start;
@@ -43,7 +44,7 @@ void symbol_format(u64 address, char *buf, size_t size)
 
 	while (in_text(address) && at < ksyms_end) {
 		next += at[0] | at[1] << 8;
-		if (next > address)
+		if (next > address - before)
 			break;
 		start = next;
 		name = at + 2;
@@ -56,6 +57,11 @@ void symbol_format(u64 address, char *buf, size_t size)
 	while (*name)
 		n = expand(*name++, text, n, sizeof(text));
 	fmt_snprintf(buf, size, "%.*s+%#lx", (int)n, text, address - start);
+}
+
+void symbol_format(u64 address, char *buf, size_t size)
+{
+	format(address, 0, buf, size);
 }
 
 /* A frame pointer is followed only upwards, aligned, and within the hypervisor's half. */
@@ -71,7 +77,8 @@ void backtrace_from(u64 rip, u64 rbp)
 	for (u32 depth = 0; depth < MAX_DEPTH && in_text(rip); depth++) {
 		u64 next;
 
-		symbol_format(rip, text, sizeof(text));
+		/* A call that does not return may be the last of its function. */
+		format(rip, depth ? 1 : 0, text, sizeof(text));
 		log_err("  #%-2u %#lx %s", depth, rip, text);
 		if (!rbp || rbp & 7 || rbp >> 47 != 0x1ffff)
 			return;

@@ -145,6 +145,8 @@ bool cmd_crash(u32 argc, char **argv)
 {
 	if (argc != 2)
 		return false;
+	if (!strcmp(argv[1], "assert"))
+		ASSERT(!"this is what the operator wants");
 	if (!strcmp(argv[1], "panic"))
 		panic("the operator wants it");
 	if (!strcmp(argv[1], "trap"))
