@@ -1092,7 +1092,8 @@ import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 LONG = {"network-bochs", "idle-cpu-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
         "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu",
         "crash-trap-qemu", "crash-trap-bochs", "crash-frame-bochs", "postmortem-trap-qemu", "postmortem-panic-bochs",
-        "crash-hang-bochs", "gdb-linux-bochs"}
+        "crash-hang-bochs", "gdb-linux-bochs", "disk-bochs", "boot-bochs-8cpu-2048M", "guest-reboot-b-bochs",
+        "guest-reboot-t-bochs", "config-bad-size-bochs", "config-no-file-bochs", "config-unknown-key-bochs"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
