@@ -234,7 +234,7 @@ def tests():
                "+0x4000000000000000 cpu0:marked-ac=bus-lock\n" + vm("m", "m", "split_lock = ratelimit:500") +
                vm("w", "m", "split_lock = warn") + vm("f", "m", "split_lock = fatal"),
                files=GUEST, efi="faults/corbel.efi", status=1,
-               script="wait corbel>\nwait vm m: ended\nsend split-lock\nwait vm=f\nsend exits m\nwait exit=irq\n"
+               script="wait corbel>\nwait vm m: ended\nsend split-lock\nwait vm=f\nsend exits m\nwait exit=io\n"
                       "send poweroff\n",
                says=["split_lock=unsupported bus_locks=exit",
                      "vm=m .* bus_locks=1[0-9]{3} injected=0 passed=1[0-9]{3} delayed=1[0-9]{3} fatal=0",
