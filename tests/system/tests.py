@@ -1025,6 +1025,7 @@ def source_lines(folder, _):
 
 def crashes():
     """on_panic = reboot: the next boot has the report; a reset on purpose is not one."""
+    first = {"frame": "a second fault .*: #PF page fault at backtrace_from", "assert": r"#2 .* assert_failed\+"}
     conf_text = "[corbel]\nwhen_idle = monitor\non_panic = reboot\n[vm busy]\nkernel = busy\nmemory = 32M\n"
     for how, text in (("assert", "debug/.*: assertion failed: "), ("trap", "#UD invalid opcode"),
                       ("hang", "it hangs here"), ("frame", "#UD invalid opcode")):
@@ -1035,10 +1036,8 @@ def crashes():
                    "send log -p\nwait corbel: reset in\nwait corbel>\n" +
                    ("send reboot\nwait boot before are kept\nwait corbel>\n" if how == "assert" else "") +
                    "send poweroff\n",
-            says=[f"corbel: PANIC: {text}", "rsp ffff", "a second fault .*: #PF page fault at backtrace_from"
-                  if how == "frame" else "#1 ", r"\d+ us before: (run|rest|irq) vm 1/0 0x",
-                  "CPU 1 was at .*, (with no vCPU|for busy/0)", "#1 ",
-                  "vm busy: running", *(["#2 .* assert_failed\\+"] if how == "assert" else []),
+            says=[f"corbel: PANIC: {text}", "rsp ffff", first.get(how, "#1 "),
+                  r"\d+ us before: (run|rest|irq) vm 1/0 0x", "CPU 1 was at .*, (with no vCPU|for busy/0)", "#1 ", "vm busy: running",
                   "vCPU 0: on CPU [01], runn", "reset in 5 seconds", "it was not ended on purpose",
                   f"  before: .*corbel: PANIC: {text}", "  before: .*reset in 5 seconds",
                   rf"\n\[[ 0-9.]+ \d E\] corbel: PANIC: {text}",
