@@ -1037,7 +1037,8 @@ def crashes():
                    ("send reboot\nwait boot before are kept\nwait corbel>\n" if how == "assert" else "") +
                    "send poweroff\n",
             says=[f"corbel: PANIC: {text}", "rsp ffff", first.get(how, "#1 "),
-                  r"\d+ us before: (run|rest|irq) vm 1/0 0x", "CPU 1 was at .*, (with no vCPU|for busy/0)", "#1 ", "vm busy: running",
+                  r"\d+ us before: (run|rest|irq) vm 1/0 0x", "CPU 1 was at .*, (with no vCPU|for busy/0)", "#1 ",
+                  "vm busy: running",
                   "vCPU 0: on CPU [01], runn", "reset in 5 seconds", "it was not ended on purpose",
                   f"  before: .*corbel: PANIC: {text}", "  before: .*reset in 5 seconds",
                   rf"\n\[[ 0-9.]+ \d E\] corbel: PANIC: {text}",
