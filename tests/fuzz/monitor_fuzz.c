@@ -48,9 +48,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc, (void)argv;
-	fake_open();
-	console_init();
-	monitor_init(&actions);
+	fake_open(&actions);
 	if (console_vm_add(&fake_linux, &fake_uart))
 		abort();
 	return 0;

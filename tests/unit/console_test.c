@@ -24,9 +24,7 @@ static const struct monitor_actions actions = { .version = "test" };
 static int setup(void **state)
 {
 	(void)state;
-	fake_open();
-	console_init();
-	monitor_init(&actions);
+	fake_open(&actions);
 	assert_int_equal(console_vm_add(&fake_linux, &fake_uart), 0);
 	fake_clear();
 	return 0;

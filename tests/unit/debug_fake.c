@@ -824,7 +824,7 @@ static void add_linux(void)
 	vcpus[0].exits[EXIT_IRQ] = 70;
 }
 
-void fake_open(void)
+void fake_open(const struct monitor_actions *actions)
 {
 	host_arena_open(16 * MIB);
 	host_hooks_open();
@@ -865,4 +865,6 @@ void fake_open(void)
 	fake_timer = NULL;
 	fake_page = SCREEN_LOG;
 	log_sink = console_log;
+	console_init();
+	monitor_init(actions);
 }

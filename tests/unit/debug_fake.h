@@ -9,6 +9,7 @@
 #include "arch/x86/split_lock.h"
 #include "arch/x86/timer.h"
 #include "arch/x86/topology.h"
+#include "debug/monitor.h"
 #include "debug/screen.h"
 #include "dev/power.h"
 #include "dev/uart16550.h"
@@ -54,10 +55,10 @@ extern u64 fake_regs[VREGS];
 extern u32 fake_loads;
 #define FAKE_GUEST_MEMORY 0x10000
 #define FAKE_MISSING	  0x50000000ul /* from here on */
-#define FAKE_MISSING	  0x50000000ul /* from here on */
 extern u8 fake_guest_memory[FAKE_GUEST_MEMORY];
 
-void fake_open(void);
+/* With the console and the monitor. */
+void fake_open(const struct monitor_actions *actions);
 /* Forget what was written; the cursor's line stays. */
 void fake_clear(void);
 /* The tasks that were woken, on all CPUs. Those of other CPUs run when CPU 0 reads the TSC, too. */

@@ -26,9 +26,7 @@ static const struct monitor_actions actions = { .version = "1.2.3" };
 static int setup(void **state)
 {
 	(void)state;
-	fake_open();
-	console_init();
-	monitor_init(&actions);
+	fake_open(&actions);
 	status_init();
 	return 0;
 }

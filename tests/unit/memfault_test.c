@@ -257,6 +257,7 @@ static bool mapped(u64 gpa)
 /* What resolving refuses; and a page that was mapped read-only faults again once it is not. */
 static void bad_resolving(void **state)
 {
+	struct guest_frame f;
 	struct backing *b;
 	u32 n;
 
@@ -281,6 +282,10 @@ static void bad_resolving(void **state)
 	assert_int_equal(vm_resolve(vm, GPA(0), 4 * MIB, FILL_WRITABLE, NULL, &n), -EEXIST);
 	assert_int_equal(vm_resolve(vm, GPA(BASE), 2 * MIB, FILL_READONLY, NULL, &n), 0);
 	assert_int_equal(vm_resolve(vm, GPA(BASE), 2 * MIB, FILL_WRITABLE, NULL, &n), -EOPNOTSUPP);
+	/* a reset: its own is missing again, what others see stays */
+	vm_clear_memory(vm);
+	assert_int_equal(guest_frame(vm, GPA(0x3000), ACCESS_R, &f), MEMORY_MISSING);
+	assert_int_equal(guest_frame(vm, GPA(BASE), ACCESS_R, &f), MEMORY_OK);
 	vm_free_memory(vm);
 	free_object(b);
 }

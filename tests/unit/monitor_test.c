@@ -58,9 +58,7 @@ static const struct monitor_actions actions = {
 static int setup(void **state)
 {
 	(void)state;
-	fake_open();
-	console_init();
-	monitor_init(&actions);
+	fake_open(&actions);
 	status_init();
 	console_vm_add(&fake_linux, &fake_uart);
 	return 0;
