@@ -125,19 +125,12 @@ static void exit_hlt(struct vcpu *v)
 	vcpu_request_own(v, REQ_EVENT);
 }
 
-/* What the VM is about to be stopped for. */
-static void trace_memory_fault(struct vcpu *v)
-{
-	vcpu_trace(v, TRACE_MEMORY_FAULT, v->exit.fault.access, v->exit.fault.gpa.v, v->rip);
-}
-
 static void no_memory(struct vcpu *v)
 {
 	u64 gpa = v->exit.fault.gpa.v;
 
 	if (v->exit.fault.walk || (v->exit.fault.access == ACCESS_X && gpa != RESET_VECTOR))
-		trace_memory_fault(v);
-
+		vcpu_trace(v, TRACE_MEMORY_FAULT, v->exit.fault.access, gpa, v->rip);
 	if (v->exit.fault.access == ACCESS_X && gpa == RESET_VECTOR)
 		vm_stop(v->vm, STOP_RESET, "jump to the reset vector");
 	else if (v->exit.fault.access == ACCESS_X)

@@ -30,39 +30,38 @@ static bool supply(struct vm *vm, const struct memslot *s, u64 gpa)
 	return !err;
 }
 
-/* The memory at gpa, for what `span` says: up to the end of the 2 MiB, the page or the slot. */
-static u8 *memory_at(struct vm *vm, const struct memslot *s, u64 gpa, u8 access, u64 *span,
-		     u8 *kind)
+/*
+ * A piece of a range: the memory at gpa. *n is cut to it: up to the end of the 2 MiB, the page or
+ * the slot. NULL: *why. Errors here are what guests can cause, so they are not traced.
+ */
+static u8 *piece(struct vm *vm, const struct memslot *s, u64 gpa, u8 access, u64 *n,
+		 struct guest_denied *why)
 {
-	u64 in_slot = s->gpa.v + s->size - gpa;
-	struct slot_memory m;
+	struct slot_memory m = { .kind = MEMORY_NO_MEMORY };
 
-	slot_memory(s, gpa, access, &m);
+	if (s)
+		slot_memory(s, gpa, access, &m);
 	if (m.kind == MEMORY_MISSING && access == ACCESS_W && supply(vm, s, gpa))
 		slot_memory(s, gpa, access, &m);
-	*kind = m.kind;
-	*span = MIN(in_slot,
-		    m.level == 2 ? EXTENT_SIZE - gpa % EXTENT_SIZE : PAGE_SIZE - gpa % PAGE_SIZE);
+	if (!m.ptr) {
+		*why = (struct guest_denied){ .gpa = GPA(gpa), .kind = m.kind };
+		return NULL;
+	}
+	*n = MIN(*n, MIN(s->gpa.v + s->size - gpa, m.level == 2 ? EXTENT_SIZE - gpa % EXTENT_SIZE
+								: PAGE_SIZE - gpa % PAGE_SIZE));
 	return m.ptr;
 }
 
-/* Errors here are what guests can cause, so they are not traced. */
 static bool range_ready(struct vm *vm, const struct slot_map *slots, u64 gpa, u64 len, u8 access,
 			struct guest_denied *why)
 {
 	*why = (struct guest_denied){ .gpa = GPA(gpa), .kind = MEMORY_NO_MEMORY };
 	if (len && gpa + len - 1 < gpa)
 		return false;
-	while (len) {
-		const struct memslot *s = slot_find(slots, gpa);
-		u64 n;
-
-		*why = (struct guest_denied){ .gpa = GPA(gpa), .kind = MEMORY_NO_MEMORY };
-		if (!s || !memory_at(vm, s, gpa, access, &n, &why->kind))
+	for (u64 n; len; gpa += n, len -= n) {
+		n = len;
+		if (!piece(vm, slot_find(slots, gpa), gpa, access, &n, why))
 			return false;
-		n = MIN(len, n);
-		gpa += n;
-		len -= n;
 	}
 	return true;
 }
@@ -81,14 +80,17 @@ bool guest_copy(struct vm *vm, gpa_t gpa, void *buf, size_t len, u8 access,
 {
 	const struct slot_map *slots = vm_slots(vm);
 
-	if (!range_ready(vm, slots, gpa.v, len, access, why))
+	/* What lies in one page is there as a whole, or not at all. */
+	if (gpa.v % PAGE_SIZE + len > PAGE_SIZE && !range_ready(vm, slots, gpa.v, len, access, why))
 		return false;
 	for (u64 at = gpa.v, end = gpa.v + len, n; at < end; at += n) {
 		const struct memslot *s = slot_find(slots, at);
-		u8 kind, *ptr = memory_at(vm, s, at, access, &n, &kind), *part;
+		u8 *part = (u8 *)buf + (at - gpa.v), *ptr;
 
-		n = MIN(n, end - at);
-		part = (u8 *)buf + (at - gpa.v);
+		n = end - at;
+		ptr = piece(vm, s, at, access, &n, why);
+		if (!ptr)
+			return false;
 		if (access != ACCESS_W) {
 			copy(part, ptr, n);
 			continue;
@@ -145,7 +147,7 @@ int guest_fill(struct vm *vm, gpa_t gpa, u8 byte, size_t len)
 
 enum memory_fault_kind guest_peek(struct vm *vm, gpa_t gpa, void *dst, size_t len)
 {
-	struct guest_denied why;
+	struct guest_denied why = { .kind = MEMORY_OK };
 
 	return guest_copy(vm, gpa, dst, len, ACCESS_R, &why) ? MEMORY_OK : why.kind;
 }
