@@ -74,6 +74,9 @@ def boot_matrix():
         for memory in 512, 1024, 2048:
             yield Test(f"boot-bochs-{cpus}cpu-{memory}M", "bochs", conf(), script=SHELL,
                        emu=["--cpus", str(cpus), "--memory", str(memory)], soak=("bochs", cpus, memory) not in daily)
+    for cpus in 1, 2:  # a second implementation of SVM
+        yield Test(f"boot-ryzen-{cpus}cpu-bochs", "bochs", conf(), script=SHELL, soak=True,
+                   emu=["--cpu", "ryzen", "--cpus", str(cpus), "--memory", "512"], says=["svm is on, on"])
 
 
 def on_both(name, *args, **more):
