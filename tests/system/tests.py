@@ -1056,7 +1056,7 @@ def postmortem():
             f"postmortem-{how}", conf_text, files={"busy": "tiny/busy"}, emu=["--cpus", "2", "--resets"],
             never_says=["this should not be"], soak=how == "hang",
             script=f"wait corbel>\nsend crash {how}\nwait with corbel.elf: target remote\n" +
-                   gdb("postmortem.py", "$BUILD/corbel.elf", f"HOW={how}", "remote $LINE") +
+                   gdb("postmortem.py", "$ELF", f"HOW={how}", "remote $LINE") +
                    "wait gdb wants it\nwait before: \nwait corbel>\nsend poweroff\n",
             says=["halted: press the reset button", "well: who crashed", "well: what the other CPU did",
                   "well: bad addresses", "it was not ended on purpose", "every VM ended well"])
