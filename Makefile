@@ -58,7 +58,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	mm/stage2.c mm/stage2_entry.c mm/tables.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c arch/x86/desc.c arch/x86/ioapic.c \
 	arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c arch/x86/split_lock.c arch/x86/timer.c \
-	arch/x86/topology.c arch/x86/trace.c arch/x86/traps.asm arch/x86/traps.c \
+	arch/x86/topology.c arch/x86/trace.c arch/x86/traps.asm arch/x86/traps.c arch/x86/tsc.c \
 	lib/assert.c lib/error.c lib/grace.c lib/log.c lib/lz4.c lib/memory.c lib/pieces.c lib/printf.c lib/spinlock.c \
 	lib/string.c lib/xxh64.c
 OBJS += $(if $(filter 1,$(FAULTS)),tests/faults/inject.c tests/faults/poke.c)

@@ -17,6 +17,7 @@
 #include "arch/x86/smp.h"
 #include "arch/x86/split_lock.h"
 #include "arch/x86/topology.h"
+#include "arch/x86/tsc.h"
 #include "boot/machine.h"
 #include "boot/version.h"
 #include "boot/vms.h"
@@ -480,6 +481,7 @@ static void main_on_stack(void)
 	ioapic_init();
 	ipi_init();
 	ipi_set_handler(IPI_HALT, halt_here);
+	tsc_init();
 	topo_read(0);
 	smp_boot_cpu_online();
 	sched_init();
@@ -492,6 +494,9 @@ static void main_on_stack(void)
 	online = smp_start();
 	log_info("CPUs: %u of %u online, %s", online, nr_cpus, apic_x2 ? "x2APIC" : "xAPIC");
 	topo_evaluate();
+	for_each_cpu(id, &cpus_online)
+		if (id)
+			(void)tsc_sync(id); /* it has reported; no guest was told yet */
 	fault_ready();
 	enable_virtualization();
 	console_init();

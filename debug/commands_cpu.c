@@ -2,6 +2,7 @@
 /* cpus, cpu, virt. */
 #include "arch/x86/cpu.h"
 #include "arch/x86/topology.h"
+#include "arch/x86/tsc.h"
 #include "debug/commands.h"
 #include "lib/error.h"
 #include "lib/string.h"
@@ -72,7 +73,11 @@ static void print_topology(u32 id)
 static void print_caps(u32 id)
 {
 	const struct virt_cpu *vc = virt_cpu(id);
+	const struct tsc_skew *s = tsc_skew(id);
 
+	if (s->known)
+		monitor_printf("cpu=%u tsc_skew_min=%ld tsc_skew_max=%ld tsc_agrees=%u\n", id,
+			       s->min, s->max, s->agrees);
 	for (u32 i = 0;
 	     vc->read && i < (virt_ops ? vc->caps.count : MIN(vc->caps.count, CAP_VENDOR)); i++)
 		monitor_printf("cpu=%u cap=%s value=0x%lx\n", id,

@@ -22,7 +22,6 @@ static inline u64 dev_tsc(void)
 /* Set by boot before the first VM is created. */
 struct dev_time {
 	u64 wall_base_ns; /* UTC, ns since 1970, at host TSC 0; 0: unknown */
-	bool tsc_stable;  /* proven: the TSCs of all CPUs agree and never stop */
 };
 extern struct dev_time dev_time;
 

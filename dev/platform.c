@@ -2,6 +2,7 @@
 #include "dev/platform.h"
 
 #include <asm-generic/errno.h>
+#include "arch/x86/tsc.h"
 #include "dev/acpi.h"
 #include "dev/clock.h"
 #include "dev/lapic.h"
@@ -131,7 +132,7 @@ static int create_devices(struct vm *vm, struct platform *p, const struct platfo
 	if (!err)
 		err = rtc_create(&p->rtc, vm, dev_time.wall_base_ns);
 	if (!err)
-		err = kvmclock_create(&p->kvmclock, vm, dev_time.wall_base_ns, dev_time.tsc_stable);
+		err = kvmclock_create(&p->kvmclock, vm, dev_time.wall_base_ns, tsc_stable());
 	if (!err)
 		err = power_create(&p->power, vm);
 	p->pm_timer = devices->pm_timer;

@@ -5,6 +5,7 @@
 #include "arch/x86/smp.h"
 #include "arch/x86/split_lock.h"
 #include "arch/x86/topology.h"
+#include "arch/x86/tsc.h"
 #include "lib/error.h"
 #include "lib/log.h"
 #include "virt/enable.h"
@@ -132,7 +133,7 @@ static void check_arrival(void)
 	if (err)
 		return;
 	topo_evaluate();
-	if (split_lock_join_cpu(op.cpu) || virt_cpu_join(op.cpu))
+	if (split_lock_join_cpu(op.cpu) || tsc_sync(op.cpu) || virt_cpu_join(op.cpu))
 		give_up("online, but no vCPU will run there");
 	else
 		done();

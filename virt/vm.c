@@ -4,6 +4,7 @@
 #include "arch/x86/fault.h"
 #include "arch/x86/insn.h"
 #include "arch/x86/ipi.h"
+#include "arch/x86/tsc.h"
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/log.h"
@@ -177,6 +178,7 @@ static void cpuid_init(struct vm *vm)
 		.caps = virt_reference(),
 		.nr_vcpus = vm->nr_vcpus,
 		.tsc_khz = tsc_khz,
+		.kvmclock_stable = tsc_stable(),
 		.tsc_deadline = true,
 	};
 

@@ -23,6 +23,7 @@ enum fault_point {
 	FAULT_START,	  /* before it says that it has started */
 	FAULT_FINISH,	  /* before it says that it is online */
 	FAULT_CALL,	  /* before it runs what another CPU calls; index: enum ipi_kind */
+	FAULT_TSC,	  /* by how much its TSC is off at its start */
 	FAULT_APIC_ID,	  /* as the MADT lists it */
 	FAULT_STACK,	  /* memory for its stacks */
 	FAULT_REGION,	  /* memory for its VMXON region or host save area */

@@ -43,6 +43,7 @@ static const char *const kind_names[IPI_KINDS] = {
 	[IPI_PING] = "ping",
 	[IPI_SPLIT_LOCK] = "follow the split-lock state",
 	[IPI_SPLIT_LOCK_JOIN] = "take part in split-lock detection",
+	[IPI_TSC] = "compare TSCs",
 	[IPI_LOOK] = "look at a vCPU",
 	[IPI_MSR] = "read an MSR",
 };

@@ -20,6 +20,7 @@ enum ipi_kind {
 	IPI_PING,	/* do nothing, answer */
 	IPI_SPLIT_LOCK, /* follow the machine's state, or tell (arch/x86/split_lock.c) */
 	IPI_SPLIT_LOCK_JOIN, /* probe and take part (likewise) */
+	IPI_TSC,	     /* compare TSCs (arch/x86/tsc.c) */
 	IPI_LOOK,	     /* read a vCPU's state (debug/inspect.c) */
 	IPI_MSR,	     /* read an MSR (likewise) */
 	IPI_KINDS	     /* a new one needs a name in ipi.c */

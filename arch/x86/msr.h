@@ -17,6 +17,7 @@
 #define MSR_TEST_CTRL		0x33 /* arch/x86/split_lock.h */
 #define TEST_CTRL_SPLIT_LOCK	BIT(29)
 #define TEST_CTRL_NO_LOCK	BIT(31)
+#define MSR_TSC_ADJUST		0x3b
 #define MSR_FEATURE_CONTROL	0x3a
 #define FEATURE_CONTROL_LOCK	BIT(0)
 #define FEATURE_CONTROL_VMX	BIT(2)

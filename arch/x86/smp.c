@@ -64,6 +64,7 @@ static bool give_up_in(u32 id, enum cpu_state state, const char *why)
 void ap_start(u32 id)
 {
 	u8 expected = CPU_ABSENT;
+	u64 off = 0;
 
 	if (fault_of(id, FAULT_START, NULL) ||
 	    !__atomic_compare_exchange_n(&cpus[id].state, &expected, CPU_STARTED, false,
@@ -80,6 +81,8 @@ void ap_start(u32 id)
 	desc_load(boot->ist(id));
 	apic_init_cpu();
 	timer_init_cpu();
+	if (fault_of(id, FAULT_TSC, &off) && wrmsr_safe(MSR_TSC, rdtsc() + off))
+		halt_forever();
 	topo_read(id);
 	ipi_join();
 	expected = CPU_STARTED;

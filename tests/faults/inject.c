@@ -54,6 +54,8 @@ static const struct point {
 	{ "disable", FAULT_CALL, INDEX_NONE, IPI_VIRT_DISABLE, TAKES_DELAY, { "never" } },
 	{ "halt", FAULT_CALL, INDEX_NONE, IPI_HALT, TAKES_DELAY, { "never" } },
 	{ "ping", FAULT_CALL, INDEX_NONE, IPI_PING, TAKES_DELAY, { "never" } },
+	{ "compare-tsc", FAULT_CALL, INDEX_NONE, IPI_TSC, TAKES_DELAY, { "never" } },
+	{ "tsc", FAULT_TSC, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
 	{ "apic-id", FAULT_APIC_ID, INDEX_NONE, 0, TAKES_VALUE, { 0 } },
 	{ "stack", FAULT_STACK, INDEX_NONE, 0, TAKES_WORDS, { "none" } },
 	{ "region", FAULT_REGION, INDEX_NONE, 0, TAKES_WORDS, { "none" } },

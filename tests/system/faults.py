@@ -68,6 +68,8 @@ def bring_up(on):
 
 def calls(on):
     """CPUs that stop answering at a step, or answer too late."""
+    yield case("silent-tsc", on, 2, ["cpu1:compare-tsc=never"],
+               ["CPU 1: its TSC can't be compared: no answer", "CPU 1 does not answer a call of CPU 0: compare TSCs"])
     yield case("silent", on, 4, ["cpu1:caps=never", "cpu2:compare=never", "cpu3:disable=never", "cpu3:halt=never"],
                ["CPU 1 does not answer a call of CPU 0: read capabilities",
                 "CPU 2 does not answer a call of CPU 0: compare capabilities",
@@ -170,6 +172,12 @@ VMX_MISSING = ["exits on interrupts and NMIs", "virtual NMIs", "exits on HLT, I/
 
 def vmx():
     on = "bochs"
+    # QEMU's TSC can't be set.
+    yield case("tsc", on, 3, ["cpu1:tsc=0x10000000000", "cpu2:tsc=0x100000", "cpu2:wrmsr:0x3b=ignored"],
+               ["CPU 1: its TSC was 10995* ticks off: set right",
+                "CPU 2: its TSC was 10* ticks off: it can't be set right",
+                "cpu=1 tsc_skew_min=* tsc_agrees=1", "cpu=2 tsc_skew_min=1* tsc_agrees=0"],
+               script=f"wait {GUEST}: ended\nsend cpus -v\nwait cpu=2 cap\nwait corbel>\nsend poweroff\n")
     # The reference gets what this CPU model lacks (tertiary and secondary exit controls, VMFUNC), so that it can be
     # missing elsewhere. CPU 3 has another VMCS revision.
     yield case("fields", on, 4, [f"cpu1:{NO_VIRT[on]}", "cpu0:rdmsr:0x48e=+0x2000000000000", "cpu0:rdmsr:0x492=1",

@@ -2,6 +2,7 @@
 #include "tests/unit/dev_fake.h"
 
 #include <asm-generic/errno.h>
+#include "arch/x86/tsc.h"
 #include "dev/lapic.h"
 #include "dev/virtio_rng.h"
 #include "mm/frames.h"
@@ -13,6 +14,7 @@
 #include "virt/slots.h"
 
 u64 fake_now = 1000000, fake_tsc_moved;
+bool fake_tsc_stable;
 u32 fake_frames, fake_frames_left = ~0u;
 u32 fake_random_left = ~0u;
 enum stop_reason fake_stop;
@@ -23,6 +25,11 @@ u8 fake_memory[FAKE_MEMORY];
 u64 fake_readonly = FAKE_MEMORY;
 u32 tsc_khz = 3000000;
 u8 *host_arena; /* physical addresses are pointers */
+
+bool tsc_stable(void)
+{
+	return fake_tsc_stable;
+}
 
 bool dev_has_random(void)
 {

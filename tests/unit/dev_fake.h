@@ -20,6 +20,7 @@ extern struct fake_apicv {
 	u8 in_service, requested;
 } fake_apicv;
 extern u64 fake_cr4;
+extern bool fake_tsc_stable; /* what tsc_stable() says */
 extern u64 fake_tsc_moved;   /* by how much guests have set their TSC forward */
 extern u32 fake_frames;	     /* frames in use */
 extern u32 fake_frames_left; /* allocations until one fails; ~0u: never */

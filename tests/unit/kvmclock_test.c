@@ -22,7 +22,8 @@ struct PACKED info {
 static int setup(void **state)
 {
 	(void)state;
-	dev_time = (struct dev_time){ .wall_base_ns = WALL, .tsc_stable = false };
+	dev_time = (struct dev_time){ .wall_base_ns = WALL };
+	fake_tsc_stable = false;
 	tsc_khz = 3000000;
 	fake_now = 0;
 	vm = fake_vm(2);
@@ -94,7 +95,7 @@ static void test_version_and_flags(void **state)
 	platform_reset(vm);
 	assert_int_equal(msr_get(v, MSR_KVM_SYSTEM_TIME_NEW, &value), 0);
 	assert_int_equal(value, 0);
-	dev_time.tsc_stable = true;
+	fake_tsc_stable = true;
 	struct vm *stable = fake_vm(1);
 	assert_int_equal(msr_set(stable->vcpus[0], MSR_KVM_SYSTEM_TIME_NEW, 0x2001), 0);
 	assert_int_equal(info_at(0x2000).flags, 1);

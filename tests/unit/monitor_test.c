@@ -506,8 +506,10 @@ static void cpus_and_virt(void **state)
 		       "cpu=2 apic=4 state=online virt=excluded differences=1 vcpus=0\r\n"
 		       "cpu=3 apic=6 state=dead virt=off differences=0 vcpus=0 "
 		       "why=\"no answer to SIPI\"\r\n");
-	expect_part("cpus -v", "vcpus=0\r\ncpu=2 apic_hex=0x4 package=0 core=1 thread=0 siblings=2"
-			       "\r\ncpu=2 cap=signature value=0x906ea\r\ncpu=3");
+	expect_part("cpus -v",
+		    "vcpus=0\r\ncpu=2 apic_hex=0x4 package=0 core=1 thread=0 siblings=2\r\n"
+		    "cpu=2 tsc_skew_min=-7 tsc_skew_max=5 tsc_agrees=1\r\n"
+		    "cpu=2 cap=signature value=0x906ea\r\ncpu=3");
 	expect_part("cpus -v", "\r\ncpu=1 apic_hex=0x2 package=0 core=0 thread=2 siblings=0-1\r\n");
 	expect_part("cpus -v",
 		    "cpu=3 apic_hex=0x6 topology_unknown=\"this CPU never came up\"\r\n");

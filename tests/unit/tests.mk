@@ -64,6 +64,7 @@ test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
 test_trace := arch/x86/trace.c $(U)/host.c $(T_LIB)
 test_topology := arch/x86/topology.c $(U)/host.c $(T_LIB)
+test_tsc := $(U)/host.c $(T_LIB)
 test_uart := $(T_DEV)
 test_task_switch := virt/task_switch.c $(T_VM)
 test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
@@ -73,7 +74,8 @@ test_virtio_devices := $(test_virtio)
 UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
 	lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
 	stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
-TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads
+TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads \
+	tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
