@@ -3,6 +3,7 @@
 #include "mm/audit.h"
 #include "lib/assert.h"
 #include "lib/grace.h"
+#include "lib/printf.h"
 #include "mm/extent.h"
 #include "mm/stage2_entry.h"
 
@@ -362,11 +363,14 @@ static bool has_mapping(void *arg, u64 key)
 }
 
 /* Whose the damage is can't be told: every VM that maps something of the extent. */
-static void blame_all(struct extent *e, enum audit_kind kind)
+static void blame_all(pfn_t pfn, enum audit_kind kind)
 {
 	static bool seen;
+	struct extent *e = extent_of(pfn);
 	struct blame b;
+	char what[64];
 
+	fmt_snprintf(what, sizeof(what), "%s, pfn %#lx", kind_names[kind], pfn.v);
 	for (u32 i = 0; (b.s = stage2_nth(i)); i++) {
 		b.has = false;
 		spin_lock(&e->lock);
@@ -376,17 +380,16 @@ static void blame_all(struct extent *e, enum audit_kind kind)
 			rmap_set_for_each((u64 *)pfn_ptr(PFN(e->keys)) + k, has_mapping, &b);
 		spin_unlock(&e->lock);
 		if (b.has)
-			stage2_corrupted(b.s, NO_GFN, kind_names[kind], "audit", 0, &seen);
+			stage2_corrupted(b.s, NO_GFN, what, "audit", 0, &seen);
 	}
 }
 
 bool audit_unmapped(pfn_t pfn)
 {
-	struct extent *e = extent_of(pfn);
 	bool used = rmap_extent_used(pfn);
 
 	if (used)
-		blame_all(e, AUDIT_KEY_FREED);
+		blame_all(pfn, AUDIT_KEY_FREED);
 	return !used;
 }
 
@@ -409,7 +412,7 @@ static void check_extent(struct audit *a, struct extent *e)
 		return;
 	report(a, &b.finding);
 	if (!b.finding.stage2)
-		blame_all(e, b.finding.kind);
+		blame_all(b.finding.pfn, b.finding.kind);
 }
 
 /* Keys of an extent whose sets are plain: one mapper each, none waits. False: they are not. */

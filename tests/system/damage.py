@@ -120,7 +120,7 @@ def panics(on):
                                                                          "wait this should not be")[0]
         yield test(f"damage-panic-{kind}", on, script, status=3, soak=kind != "drop", timeout=120,
                    says=["corbel: PANIC: vm victim: .*: data corruption: " +
-                         what.format(gfn=place(1)[1]) + (r", gfn 0x" if by_audit else "")])
+                         what.format(gfn=place(1)[1]) + (", [gp]fn 0x" if by_audit else "")])
 
 
 # Without APIC virtualization: when the delivery of a virtual interrupt meets a page that is not mapped, Bochs says that
