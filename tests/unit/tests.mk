@@ -57,7 +57,8 @@ test_split_lock := arch/x86/split_lock.c $(U)/split_lock_fake.c $(U)/host.c $(T_
 test_split_policy := virt/split_policy.c $(T_VM)
 test_split_lock_threads := $(test_split_lock)
 test_stage2 := $(U)/stage2_host.c svm/npt.c vmx/ept.c $(T_STAGE2)
-test_rmap := $(test_stage2)
+test_rmap := $(U)/rmap_host.c $(test_stage2)
+test_audit := $(test_rmap)
 test_rmap_threads := $(test_stage2)
 test_rmap_set := mm/rmap_set.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
@@ -71,9 +72,9 @@ test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
-UNIT_TESTS := acpi bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock lapic \
-	lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy stage2 \
-	stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
+UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock \
+	lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy \
+	stage2 stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads \
 	tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
