@@ -42,14 +42,16 @@ void rmap_unlock(struct rmap_op *op)
 
 bool rmap_move(struct rmap_op *op, pfn_t pfn, u8 level)
 {
-	if (op->e && op->e == extent_for(pfn, level) && rmap_tracks(pfn)) {
-		op->pfn = pfn;
-		op->owner = frame_owner_peek(pfn);
-		op->level = level;
-		return true;
+	if (!op->e || op->e != extent_for(pfn, level)) {
+		rmap_unlock(op);
+		return rmap_lock(op, pfn, level);
 	}
-	rmap_unlock(op);
-	return rmap_lock(op, pfn, level);
+	op->owner = owner_in(extent_of(pfn), pfn);
+	op->pfn = pfn;
+	op->level = level;
+	if (unlikely(op->owner.kind == FRAME_NONE))
+		rmap_unlock(op);
+	return op->e;
 }
 
 int rmap_refill(struct rmap_op *op)
@@ -143,6 +145,22 @@ int rmap_replace(struct rmap_op *op, u64 from, u64 to)
 		return -ENOENT;
 	*at = to;
 	return 0;
+}
+
+u32 rmap_run(struct rmap_op *op, u64 from, u64 to, u32 count)
+{
+	u64 next = 1ull << RMAP_GFN_SHIFT, *set = set_of(op->e, op->pfn, op->level);
+	u64 from_next = from ? next : 0, to_next = to ? next : 0;
+	u32 n = 0;
+
+	/* All frames have the owner of the first. */
+	if (!set || op->level != 1 || op->e->heads || op->owner.kind != FRAME_GUEST)
+		return 0;
+	count = MIN(count, EXTENT_FRAMES - op->pfn.v % EXTENT_FRAMES);
+	for (; n < count && set[n] == from; n++, from += from_next, to += to_next)
+		set[n] = to;
+	count_small(op, (to_next ? (s32)n : 0) - (from_next ? (s32)n : 0));
+	return n;
 }
 
 int rmap_remove(pfn_t pfn, u64 key)

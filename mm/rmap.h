@@ -116,6 +116,13 @@ bool rmap_has(struct rmap_op *op, u64 key);
 int rmap_replace(struct rmap_op *op, u64 from, u64 to);
 
 /*
+ * The same for up to `count` frames side by side whose keys are, too: those of leaves of 4 KiB, one
+ * behind the other. 0 as `from` or `to`: the keys come, or go. Ends at a set that has anything else
+ * than `from` in its word; returns how many became `to`.
+ */
+u32 rmap_run(struct rmap_op *op, u64 from, u64 to, u32 count);
+
+/*
  * From one set to another; *op was rmap_lock()ed, or is all zero. The lock is
  * kept where it is the same one. False: nothing is locked.
  */

@@ -254,52 +254,6 @@ int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum 
 
 /* --- split --- */
 
-/* Entry i of a table below `level` that maps what the leaf at `level` maps, A and D included. */
-static u64 child_of(const struct pt_format *fmt, u64 leaf, u8 level, u32 i)
-{
-	u64 child = leaf + (i * s2_level_frames(level - 1) << PAGE_SHIFT);
-
-	return level == 2 ? child & ~fmt->large_bit : child;
-}
-
-/*
- * Fill a table that nobody sees yet with the children of a leaf; leaf 0: empty it again. -ENOMEM:
- * no place for a key.
- */
-static int fill_table(struct s2_iter *it, hpa_t table, u64 leaf)
-{
-	u64 *entries = it->s->env->table_ptr(it->s, table);
-	u8 level = it->level - 1;
-	int err = 0;
-
-	for (u32 i = 0; i < ENTRIES && !err; i++) {
-		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(level);
-		u64 old = entry_read(&entries[i]);
-		u64 new = leaf ? child_of(it->s->fmt, leaf, it->level, i) : 0;
-
-		if (old != new)
-			err = entry_change(it->s, &entries[i], gfn, level, &old, new, RMAP_NEW);
-	}
-	return err;
-}
-
-/* The table is linked: what its keys say holds. */
-static void children_ready(const struct s2_iter *it, u64 leaf)
-{
-	u8 level = it->level - 1;
-	struct rmap_op op = { 0 };
-
-	for (u32 i = 0; i < ENTRIES; i++) {
-		u64 child = child_of(it->s->fmt, leaf, it->level, i);
-		u64 key = leaf_key(it->s, entry_first_gfn(it) + i * s2_level_frames(level), level);
-
-		/* What is not there any more, somebody took away meanwhile. */
-		if (rmap_move(&op, entry_pfn(it->s->fmt, child), level))
-			(void)rmap_replace(&op, key | RMAP_NEW, key);
-	}
-	rmap_unlock(&op);
-}
-
 /* What protect (or with prot 0: unmap) makes of a leaf. */
 static u64 leaf_after(const struct pt_format *fmt, u64 leaf, u8 prot)
 {
@@ -308,13 +262,13 @@ static u64 leaf_after(const struct pt_format *fmt, u64 leaf, u8 prot)
 
 /*
  * Replace the leaf on which the iterator stands by a table of the same translations, with the
- * rights `add` (enum s2_prot) besides. When the
- * hardware sets A or D in it meanwhile, the new table is brought up to date first. When somebody
- * else changes it, nothing is done: look again.
+ * rights `add` (enum s2_prot) besides. When the hardware sets A or D in it meanwhile, the new table
+ * is brought up to date first. When somebody else changes it, nothing is done: look again.
  */
 static int split_leaf(struct s2_iter *it, u8 add)
 {
 	const struct pt_format *fmt = it->s->fmt;
+	bool linked = false;
 	hpa_t table;
 	u64 leaf;
 	int err = table_new(it->s, it->level - 1, it->gfn, &table);
@@ -322,21 +276,25 @@ static int split_leaf(struct s2_iter *it, u8 add)
 	if (err)
 		return err;
 	spin_lock(&it->s->split_lock);
-	do {
-		leaf = it->entry;
-		err = fill_table(it, table, leaf_after(fmt, leaf, s2_leaf_prot(fmt, leaf) | add));
-		if (!err && !iter_cas(it, table.v | fmt->table_bits)) {
-			it->stale = true;
+	leaf = it->entry;
+	err = table_keys(it->s, table, leaf, 0, RMAP_NEW, ENTRIES);
+	if (!err) {
+		do {
+			leaf = it->entry;
+			table_fill(it->s, table,
+				   leaf_after(fmt, leaf, s2_leaf_prot(fmt, leaf) | add));
+			linked = !iter_cas(it, table.v | fmt->table_bits);
+		} while (!linked && !((it->entry ^ leaf) & ~hw_bits(fmt)));
+		if (linked)
 			table_linked(it->s, table);
-			children_ready(it, leaf);
-			spin_unlock(&it->s->split_lock);
-			return 0;
-		}
-	} while (!err && !((it->entry ^ leaf) & ~hw_bits(fmt)));
-
-	(void)fill_table(it, table, 0); /* takes keys away, which needs no memory */
+		else
+			table_fill(it->s, table, 0);
+		(void)table_keys(it->s, table, leaf, RMAP_NEW, linked ? RMAP_KEY : 0, ENTRIES);
+	}
 	spin_unlock(&it->s->split_lock);
-	table_release(it->s, table);
+	if (!linked)
+		table_release(it->s, table);
+	it->stale |= linked;
 	return err;
 }
 

@@ -101,7 +101,7 @@ struct change {
 	struct stage2 *s;
 	struct s2_table *t;
 	u64 *slot, *old; /* what it has to be; if it isn't, becomes what it is */
-	u64 gfn, new, flag;
+	u64 gfn, new;
 	u8 level;
 };
 
@@ -133,16 +133,31 @@ static bool store(const struct change *c)
 			   s2_present(fmt, c->new) - s2_present(fmt, before));
 }
 
-static bool may_map(const struct stage2 *s, const struct rmap_op *op)
+static inline bool may_map(const struct stage2 *s, const struct rmap_op *op)
 {
 	return !s->env->private_frames || op->owner.vm == s->vm || op->owner.vm == VM_NONE;
+}
+
+static int add_key(struct stage2 *s, u64 gfn, struct rmap_op *op, u64 key)
+{
+	bool foreign_frame;
+	int err;
+
+	for (err = -EAGAIN; err == -EAGAIN;) {
+		err = may_map(s, op) ? rmap_insert(op, key) : -EPERM;
+		if (err == -EAGAIN && rmap_refill(op))
+			err = -ENOMEM;
+	}
+	foreign_frame = err == -EPERM;
+	DATA_CORRUPTION_ON(s, gfn, foreign_frame);
+	return err;
 }
 
 /* The leaf comes: first its key, and who loses the race takes it back. */
 static int store_leaf(const struct change *c, struct rmap_op *op)
 {
 	u64 key = leaf_key(c->s, c->gfn, c->level);
-	bool key_missing, foreign_frame;
+	bool key_missing;
 	int err;
 
 	if (was_leaf(c->s->fmt, *c->old)) { /* it comes back: the key never went */
@@ -152,24 +167,17 @@ static int store_leaf(const struct change *c, struct rmap_op *op)
 		DATA_CORRUPTION_ON(c->s, c->gfn, key_missing);
 		return 0;
 	}
-	for (err = -EAGAIN; err == -EAGAIN;) {
-		err = may_map(c->s, op) ? rmap_insert(op, key | c->flag) : -EPERM;
-		if (err == -EAGAIN && rmap_refill(op))
-			err = -ENOMEM;
-	}
-	foreign_frame = err == -EPERM;
-	DATA_CORRUPTION_ON(c->s, c->gfn, foreign_frame);
+	err = add_key(c->s, c->gfn, op, key);
 	if (err || store(c))
 		return err;
-	key_missing = rmap_delete(op, key | c->flag);
+	key_missing = rmap_delete(op, key);
 	DATA_CORRUPTION_ON(c->s, c->gfn, key_missing);
 	return -EAGAIN;
 }
 
 /*
- * The leaf goes, then its key: at once where nobody can use the frame by this leaf (its table was
- * never linked; or it is split, and the keys of the small leaves hold the frames), otherwise when
- * the flush is paid.
+ * The leaf goes, then its key: at once if it is split, and the keys of the small leaves hold the
+ * frames, otherwise when the flush is paid.
  */
 static int store_no_leaf(const struct change *c, struct rmap_op *op)
 {
@@ -178,13 +186,20 @@ static int store_no_leaf(const struct change *c, struct rmap_op *op)
 
 	if (!store(c))
 		return -EAGAIN;
-	if (c->flag || s2_is_table(c->s->fmt, c->new, c->level))
-		key_missing = rmap_delete(op, key | c->flag) && rmap_delete(op, key | RMAP_NEW);
+	if (s2_is_table(c->s->fmt, c->new, c->level))
+		key_missing = rmap_delete(op, key);
 	else
 		key_missing = rmap_replace(op, key, key | RMAP_OLD) &&
 			      rmap_replace(op, key | RMAP_NEW, key | RMAP_OLD);
 	DATA_CORRUPTION_ON(c->s, c->gfn, key_missing);
 	return 0;
+}
+
+static void tell_changed(const struct change *c, u64 before)
+{
+	if (unlikely(c->s->env->changed) && s2_present(c->s->fmt, before | c->new))
+		c->s->env->changed(c->s, GFN(ALIGN_DOWN(c->gfn, s2_level_frames(c->level))),
+				   c->level, before, c->new);
 }
 
 static int make_change(const struct change *c)
@@ -202,16 +217,66 @@ static int make_change(const struct change *c)
 		err = comes ? store_leaf(c, &op) : store_no_leaf(c, &op);
 		rmap_unlock(&op);
 	}
-	if (c->s->env->changed && !err && (s2_present(fmt, before) || s2_present(fmt, new)))
-		c->s->env->changed(c->s, GFN(ALIGN_DOWN(c->gfn, s2_level_frames(c->level))),
-				   c->level, before, new);
+	if (!err)
+		tell_changed(c, before);
 	return err;
 }
 
-int entry_change(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new, u64 flag)
+int entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new)
 {
-	return make_change(
-		&(struct change){ s, table_of(s, slot), slot, old, gfn, new, flag, level });
+	return make_change(&(struct change){ s, table_of(s, slot), slot, old, gfn, new, level });
+}
+
+/* --- a split: all entries of a table, and all their keys --- */
+
+void table_fill(struct stage2 *s, hpa_t table, u64 leaf)
+{
+	u64 *entries = s->env->table_ptr(s, table);
+	struct s2_table *t = table_of(s, entries);
+	s32 more = (leaf ? ENTRIES : 0) - (s32)t->live; /* all of them are present, or none */
+
+	for (u32 i = 0; i < ENTRIES; i++) {
+		u64 before = entries[i], old = before;
+		u64 new = leaf ? child_of(s->fmt, leaf, t->level + 1, i) : 0;
+		u64 gfn = t->base + i * s2_level_frames(t->level);
+		struct change c = { s, t, &entries[i], &old, gfn, new, t->level };
+
+		if (new != before && entry_store(&c, 0, 0))
+			tell_changed(&c, before);
+	}
+	__atomic_fetch_add(&s->leaves[t->level], (u64)(s64)more, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&t->live, (u32)more, __ATOMIC_RELAXED);
+}
+
+int table_keys(struct stage2 *s, hpa_t table, u64 leaf, u64 from, u64 to, u32 count)
+{
+	const struct s2_table *t = table_of(s, s->env->table_ptr(s, table));
+	struct rmap_op op = { 0 };
+	u32 i, run;
+	int err = 0;
+
+	for (i = 0; i < count && !err; i += MAX(run, 1)) {
+		u64 first = i * s2_level_frames(t->level), gfn = t->base + first;
+		u64 key = leaf_key(s, gfn, t->level);
+		u64 old = from ? key | from : 0, new = to ? key | to : 0;
+		bool key_missing = false;
+
+		run = 1;
+		if (!rmap_move(&op, PFN(entry_pfn(s->fmt, leaf).v + first), t->level))
+			continue;
+		run = may_map(s, &op) ? rmap_run(&op, old, new, count - i) : 0;
+		if (!run && !old)
+			err = add_key(s, gfn, &op, new);
+		else if (!run && !new)
+			key_missing = rmap_delete(&op, old);
+		else if (!run) /* what is not there any more, somebody took away meanwhile */
+			(void)rmap_replace(&op, old, new);
+		DATA_CORRUPTION_ON(s, gfn, key_missing);
+	}
+	rmap_unlock(&op);
+	if (err)
+		(void)table_keys(s, table, leaf, to, from, i - 1);
+	return err;
 }
 
 /* --- a fault: in the table in which the last leaf was installed, without a walk --- */
@@ -251,7 +316,7 @@ static INLINE int fill_near(struct stage2 *s, u64 gfn, u8 level, u64 leaf, pfn_t
 	e = rmap_first_lock(pfn, level, rmap_key(s->vm, s->root_id, level, gfn), s->vm);
 	if (unlikely(!e))
 		return -EAGAIN;
-	if (!entry_store(&(struct change){ s, t, slot, &old, gfn, leaf, 0, level }, 1, 1)) {
+	if (!entry_store(&(struct change){ s, t, slot, &old, gfn, leaf, level }, 1, 1)) {
 		rmap_first_undo(e, pfn, level);
 		return -EAGAIN;
 	}

@@ -46,6 +46,14 @@ static inline u64 hw_bits(const struct pt_format *fmt)
 	return fmt->accessed | fmt->dirty;
 }
 
+/* Entry i of a table below `level` that maps what the leaf at `level` maps, A and D included. */
+static inline u64 child_of(const struct pt_format *fmt, u64 leaf, u8 level, u32 i)
+{
+	u64 child = leaf + (i * s2_level_frames(level - 1) << PAGE_SHIFT);
+
+	return level == 2 ? child & ~fmt->large_bit : child;
+}
+
 /* Acquire: the contents of a table are seen by whoever sees the entry that links it. */
 static inline u64 entry_read(const u64 *slot)
 {
@@ -60,21 +68,27 @@ static inline u64 leaf_key(const struct stage2 *s, u64 gfn, u8 level)
 /*
  * Change an entry and, where a leaf comes or goes, its key, under the lock of its frame's keys. 0;
  * -EAGAIN: the entry is not *old any more, *old is what it is now; nothing changed then, nor with
- * -ENOMEM (for a key), nor with -EPERM (a frame that no guest may have). flag: RMAP_NEW if the
- * table is not linked, otherwise 0.
+ * -ENOMEM (for a key), nor with -EPERM (a frame that no guest may have).
  */
-int entry_change(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new, u64 flag);
-
-static inline int entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new)
-{
-	return entry_change(s, slot, gfn, level, old, new, 0);
-}
+int entry_cas(struct stage2 *s, u64 *slot, u64 gfn, u8 level, u64 *old, u64 new);
 
 /* A walk has installed a leaf there: a fault may fill its neighbours without one. */
 void entry_filled(struct stage2 *s, const u64 *slot, u64 gfn, u8 level);
 
 /* A table of entries of that level that covers gfn, empty. 0 or -ENOMEM. */
 int table_new(struct stage2 *s, u8 level, u64 gfn, hpa_t *table);
+/*
+ * For a split: all entries of a new table that nobody sees yet become what maps what `leaf` maps,
+ * which is one level above; 0: empty. Their keys are the caller's:
+ */
+void table_fill(struct stage2 *s, hpa_t table, u64 leaf);
+/*
+ * The keys of the first `count` of them come before the entries do (from 0 to RMAP_NEW), and stay
+ * (to RMAP_KEY) when the table is linked; or they go (to 0). The lock is kept from one to the next
+ * where it is the same, as for all leaves of 4 KiB. 0; of keys that come also -ENOMEM, -EPERM: none
+ * did.
+ */
+int table_keys(struct stage2 *s, hpa_t table, u64 leaf, u64 from, u64 to, u32 count);
 /* An entry has been made that leads to the new table, in a read section that goes on. */
 void table_linked(struct stage2 *s, hpa_t table);
 /* The descriptor of the table that an entry is in. */

@@ -362,6 +362,103 @@ static void test_out_of_memory(void **state)
 	assert_int_equal(n, 5);
 }
 
+/* --- a split moves all keys at once --- */
+
+static u32 stores, changes;
+static struct flush_debt meanwhile;
+
+/* Of VM 0, whose leaf of gfn 0 is split: a new leaf's key is there before, the old one's after. */
+static void watch_split(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry)
+{
+	bool large = has_key(gfn.v, rmap_key(1, 0, 2, 0));
+
+	if (level == 1 && new_entry) {
+		HOST_CHECK(large && has_key(gfn.v, rmap_key(1, 0, 1, gfn.v) | RMAP_NEW));
+		stores++;
+		if (changes && !--changes)
+			HOST_CHECK(!stage2_protect(s, GFN(0), 512, S2_R, &meanwhile));
+	} else if (level == 2 && s2_is_table(s->fmt, new_entry, 2)) {
+		HOST_CHECK(!large && stores % 512 == 0);
+		for (u64 i = 0; i < 512; i++)
+			HOST_CHECK(has_key(i, rmap_key(1, 0, 1, i) | RMAP_NEW));
+	}
+	(void)old_entry;
+}
+
+/* No key of VM 0 but the large leaf's; the others' are where they were. */
+static void expect_not_split(u32 others)
+{
+	u64 count = 0;
+
+	for (u64 i = 0; i < 512; i++) {
+		assert_true(has_key(i, rmap_key(1, 0, 2, 0)));
+		count += keys_of(i).count - 1;
+	}
+	assert_int_equal(count, others);
+	assert_int_equal(vms[0].leaves[2], 1);
+	assert_int_equal(vms[0].leaves[1], 0);
+	assert_int_equal(vms[0].corruptions, 0);
+	check_all();
+}
+
+static void test_split_moves_keys(void **state)
+{
+	struct stage2_env env = pool_env;
+	struct flush_debt debt;
+	u64 frames_before;
+
+	open_vms(*state);
+	env.changed = watch_split;
+	assert_int_equal(map(0, 0, 0, 512, 2), 0);
+	assert_int_equal(map(0, 1536, 1024, 1, 1), 0); /* its tables are there */
+	unmap(0, 1536, 1);
+	/* No memory for the page of sets; then for the nodes of frames that others map. */
+	frames_before = free_frames();
+	starve(0);
+	assert_int_equal(stage2_split(&vms[0], GFN(7), 1, &debt), -ENOMEM);
+	feed();
+	assert_int_equal(debt.generation, 0);
+	assert_int_equal(free_frames(), frames_before);
+	expect_not_split(0);
+	assert_int_equal(map(1, 700, 100, 4, 1), 0);
+	assert_int_equal(map(2, 700, 200, 4, 1), 0);
+	assert_int_equal(map(2, 900, 511, 1, 1), 0);
+	frames_before = free_frames();
+	starve(0);
+	assert_int_equal(stage2_split(&vms[0], GFN(7), 1, &debt), -ENOMEM);
+	feed();
+	assert_int_equal(free_frames(), frames_before);
+	expect_not_split(9);
+
+	/* Frames that the VM must not have. */
+	env.private_frames = true;
+	vms[0].env = &env;
+	assert_int_equal(stage2_split(&vms[0], GFN(7), 1, &debt), -EPERM);
+	expect_victims(1);
+	env.private_frames = false;
+	expect_not_split(9);
+
+	/* Another CPU changes the leaf, which is noticed when the table is to be linked. */
+	assert_int_equal(map(1, 800, 200, 1, 1), 0);
+	stores = 0;
+	changes = 300;
+	assert_int_equal(stage2_split(&vms[0], GFN(7), 1, &debt), 0);
+	assert_int_equal(stores, 512 + 512);
+	stage2_debt_paid(&debt);
+	stage2_debt_paid(&meanwhile);
+	for (u64 i = 0; i < 512; i++) {
+		assert_true(has_key(i, rmap_key(1, 0, 1, i)));
+		assert_int_equal(keys_of(i).count, 1 + (i >= 100 && i < 104) +
+							   (i >= 200 && i < 204) + (i == 200) +
+							   (i == 511));
+	}
+	check_all();
+	vms[0].env = &pool_env;
+	unmap(0, 0, 512);
+	check_all();
+	close_vms();
+}
+
 /* --- random operations --- */
 
 struct owed {
@@ -440,6 +537,7 @@ int main(void)
 		BOTH(test_cve_2026_46113_two_roles),
 		BOTH(test_cve_2026_53359_table_reused),
 		BOTH(test_out_of_memory),
+		BOTH(test_split_moves_keys),
 		BOTH(test_random),
 	};
 
