@@ -51,7 +51,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/decode_tables.c virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c \
 	virt/guestmem.c virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c \
 	virt/memfault.c virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c \
-	virt/start.c virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c \
+	virt/request.c virt/start.c virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c \
 	virt/vm.c \
 	mm/audit.c mm/backing.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/lazy.c mm/mappers.c \
 	mm/rmap.c mm/rmap_set.c \
@@ -106,7 +106,7 @@ all: $(B)/corbel.efi
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
 HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/platform.c dev/uart16550.c dev/virtq.c lib/grace.c \
 	lib/spinlock.c arch/x86/timer.c arch/x86/apic.c arch/x86/trace.c virt/bus.c virt/cpuid.c virt/exits.c \
-	virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/msr.c virt/sched.c virt/vcpu.c, \
+	virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/msr.c virt/request.c virt/sched.c virt/vcpu.c, \
 	$(filter-out %/caps.c %/cpu.c %/dump.c %/step.c %_init.c mm/hostmap.c mm/audit.c mm/corruption.c \
 	mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2

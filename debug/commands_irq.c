@@ -7,14 +7,16 @@
 static const char *const delivery_modes[8] = { "fixed", "lowest", "smi",  "reserved",
 					       "nmi",	"init",	  "sipi", "extint" };
 
-static void print_vectors(const char *key, struct lapic *l, u32 offset, const u32 *more)
+static void print_vectors(const char *key, struct lapic *l, u32 offset)
 {
 	const char *separator = "";
 
 	monitor_printf(" %s=", key);
 	for (u32 vector = 0; vector < 256; vector++) {
-		u32 word = lapic_peek(l, offset + vector / 32 * 0x10) |
-			   (more ? READ_ONCE(more[vector / 32]) : 0);
+		u32 word = lapic_peek(l, offset + vector / 32 * 0x10);
+
+		for (u32 level = 0; level < 2 && offset == APIC_IRR; level++)
+			word |= READ_ONCE(l->posted[level].bits[vector / 32]);
 
 		if (word >> vector % 32 & 1) {
 			monitor_printf("%s0x%02x", separator, vector);
@@ -39,16 +41,16 @@ static void print_lapic(struct vcpu *v)
 	struct lapic *l = lapic_of(v);
 
 	monitor_printf("vm=%s vcpu=%u apic=%s enabled=%u virtualized=%u id=%u tpr=0x%02x "
-		       "ppr=0x%02x svr=0x%03x ldr=0x%08x esr=0x%02x nmi_pending=%u",
+		       "ppr=0x%02x svr=0x%03x ldr=0x%08x esr=0x%02x nmi_pending=%u notified=%lu",
 		       v->vm->name, v->index,
 		       !lapic_on(l)  ? "off"
 		       : lapic_x2(l) ? "x2"
 				     : "x1",
 		       lapic_enabled(l), v->apicv, v->index, lapic_peek(l, APIC_TPR),
 		       lapic_peek(l, APIC_PPR), lapic_peek(l, APIC_SVR), lapic_peek(l, APIC_LDR),
-		       lapic_peek(l, APIC_ESR), v->nmi_pending);
-	print_vectors("irr", l, APIC_IRR, l->pir);
-	print_vectors("isr", l, APIC_ISR, NULL);
+		       lapic_peek(l, APIC_ESR), v->nmi_pending, READ_ONCE(v->notified));
+	print_vectors("irr", l, APIC_IRR);
+	print_vectors("isr", l, APIC_ISR);
 	monitor_printf("\nvm=%s vcpu=%u timer=%s running=%u count=%u deadline=0x%lx\n", v->vm->name,
 		       v->index, timer_modes[READ_ONCE(l->timer.mode) & 3],
 		       READ_ONCE(l->timer.running), lapic_peek(l, APIC_TMICT),

@@ -12,6 +12,7 @@
 #include "virt/ops.h"
 
 _Static_assert(sizeof(struct lapic) <= PAGE_SIZE, "a LAPIC is one frame");
+_Static_assert(offsetof(struct lapic_posted, any) == 32, "ON is bit 256");
 
 #define VECTOR_CLASS 0xf0
 
@@ -43,25 +44,31 @@ static int highest(struct lapic *l, u32 set, u32 words)
 	return (int)(word * 32 + top_bit(*lapic_reg(l, set + word * 16)));
 }
 
-/* Senders set bits of pir, then posted: what is not seen here comes with a REQ_EVENT of its own. */
-static NOINLINE void collect(struct lapic *l)
+/* Senders set bits, then `any`: what is not seen here comes with a REQ_EVENT of its own. */
+static NOINLINE void collect(struct lapic *l, struct lapic_posted *p)
 {
-	__atomic_store_n(&l->posted, 0, __ATOMIC_SEQ_CST);
-	for (u32 word = 0; word < ARRAY_SIZE(l->pir); word++) {
-		u32 bits = READ_ONCE(l->pir[word]);
+	__atomic_store_n(&p->any, 0, __ATOMIC_SEQ_CST);
+	for (u32 word = 0; word < ARRAY_SIZE(p->bits); word++) {
+		u32 bits = READ_ONCE(p->bits[word]);
 
 		if (!bits)
 			continue;
-		bits = __atomic_exchange_n(&l->pir[word], 0, __ATOMIC_SEQ_CST);
+		bits = __atomic_exchange_n(&p->bits[word], 0, __ATOMIC_SEQ_CST);
 		*lapic_reg(l, APIC_IRR + word * 16) |= bits;
 		l->irr_words |= 1u << word;
 	}
 }
 
+static bool any_posted(const struct lapic *l)
+{
+	return READ_ONCE(l->posted[0].any) | READ_ONCE(l->posted[1].any);
+}
+
 void lapic_collect(struct lapic *l)
 {
-	if (READ_ONCE(l->posted))
-		collect(l);
+	for (u32 level = 0; level < 2; level++)
+		if (READ_ONCE(l->posted[level].any))
+			collect(l, &l->posted[level]);
 }
 
 static u32 nonzero_words(struct lapic *l, u32 set)
@@ -93,7 +100,8 @@ void lapic_follow_mode(struct lapic *l)
 		return;
 	l->isr_words = nonzero_words(l, APIC_ISR);
 	l->irr_words = nonzero_words(l, APIC_IRR);
-	virt_ops->apicv(v, want ? l->regs : NULL, (u8)MAX(highest(l, APIC_ISR, l->isr_words), 0));
+	virt_ops->apicv(v, want ? l->regs : NULL, &l->posted[0],
+			(u8)MAX(highest(l, APIC_ISR, l->isr_words), 0));
 	vcpu_request(v, REQ_EVENT);
 }
 
@@ -120,7 +128,7 @@ int lapic_pending(struct vcpu *v)
 	struct lapic *l = lapic_of(v);
 	int vector;
 
-	if (READ_ONCE(l->posted) || v->apicv)
+	if (any_posted(l) || v->apicv)
 		l = refresh(l);
 	vector = highest(l, APIC_IRR, l->irr_words);
 	if (vector < 0 || ((u32)vector & VECTOR_CLASS) <= (*lapic_reg(l, APIC_PPR) & VECTOR_CLASS))
@@ -132,7 +140,7 @@ int lapic_pending(struct vcpu *v)
 static void priority_fell(struct lapic *l)
 {
 	update_ppr(l);
-	if ((l->irr_words || READ_ONCE(l->posted)) && lapic_pending(l->v) >= 0)
+	if ((l->irr_words || any_posted(l)) && lapic_pending(l->v) >= 0)
 		vcpu_request_own(l->v, REQ_EVENT);
 }
 
@@ -207,16 +215,21 @@ static inline void set_tmr(struct lapic *l, u8 vector, bool level)
 
 void lapic_accept(struct lapic *l, u8 vector, bool level)
 {
+	struct lapic_posted *p = &l->posted[level];
+
 	if (unlikely(vector < 16)) {
 		lapic_error(l, APIC_ESR_RECV_ILLEGAL);
 		return;
 	}
 	set_tmr(l, vector, level);
-	u32 old = __atomic_fetch_or(&l->pir[vector / 32], vector_bit(vector), __ATOMIC_SEQ_CST);
+	u32 old = __atomic_fetch_or(&p->bits[vector / 32], vector_bit(vector), __ATOMIC_SEQ_CST);
 	if (old & vector_bit(vector))
 		return; /* coalesced: whoever set the bit asks, or asked */
-	__atomic_store_n(&l->posted, 1, __ATOMIC_SEQ_CST);
-	vcpu_request(l->v, REQ_EVENT);
+	__atomic_store_n(&p->any, 1, __ATOMIC_SEQ_CST);
+	if (level)
+		vcpu_request(l->v, REQ_EVENT);
+	else
+		vcpu_post(l->v);
 }
 
 void lapic_accept_own(struct lapic *l, u8 vector)
@@ -287,8 +300,8 @@ void lapic_set_id(struct lapic *l)
 void lapic_reset_regs(struct lapic *l)
 {
 	memset(l->regs, 0, sizeof(l->regs));
-	for (u32 word = 0; word < ARRAY_SIZE(l->pir); word++)
-		__atomic_store_n(&l->pir[word], 0, __ATOMIC_SEQ_CST);
+	for (u32 word = 0; word < 16; word++)
+		__atomic_store_n(&l->posted[word / 8].bits[word % 8], 0, __ATOMIC_SEQ_CST);
 	l->irr_words = l->isr_words = l->errors = 0;
 	l->extint = false;
 	lapic_set_id(l);

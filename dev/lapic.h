@@ -2,17 +2,19 @@
 /*
  * The local APIC of each vCPU, in software: xAPIC by MMIO, x2APIC by MSRs.
  *
- *	senders (any CPU)               the vCPU's runner
- *	ICR, IOAPIC --- deliver --> PIR, TMR --- pending --> IRR --- ack --> ISR --- EOI --> IOAPIC
- *	                (atomic bits, then REQ_EVENT)
+ *	senders (any CPU)            the vCPU's runner
+ *	ICR, IOAPIC - deliver -> posted, TMR - pending -> IRR - ack -> ISR - EOI -> IOAPIC
+ *	             (atomic bits, then REQ_EVENT)
  *
- * Only `pir`, TMR and `errors` are written by other CPUs, atomically; everything else
+ * Only `posted`, TMR and `errors` are written by other CPUs, atomically; everything else
  * belongs to the runner, and others read single words of it (id, LDR, DFR, SVR, PPR). There is no
  * lock.
  *
  * With APIC virtualization (vcpu.apicv), which is on in x2APIC mode while SVR enables the APIC, the
  * CPU does ack, EOI, TPR, PPR and the self-IPI on `regs` while the guest runs. The rest of it is as
- * without; what is known of the words of IRR and ISR is counted anew.
+ * without; what is known of the words of IRR and ISR is counted anew. With posted interrupts
+ * (vcpu.posts) the CPU also collects edges into IRR, when it is notified. Not what is
+ * level-triggered: its EOI must exit, and the runner has to tell the CPU first which vectors do.
  */
 #pragma once
 
@@ -29,16 +31,20 @@
  */
 #define LAPIC_MIN_PERIOD_NS 20000
 
+/*
+ * Interrupts that came from elsewhere and are not in IRR yet, a bit per vector; and whether there
+ * may be any. Atomic. SDM "Posted-Interrupt Descriptor", but for what only an IOMMU reads.
+ */
+struct lapic_posted {
+	u32 bits[8], any, unused[7];
+} ALIGNED(64);
+
 struct lapic {
 	u32 regs[APIC_REGS * 4]; /* one register per 16 bytes: the layout of the xAPIC page and of
 				    VMX's virtual-APIC page */
+	struct lapic_posted posted[2]; /* edges; level-triggered ones */
 	struct vcpu *v;
-	u64 base; /* MSR IA32_APIC_BASE */
-	/*
-	 * Atomic: interrupts that came from elsewhere and are not in IRR yet, a bit per vector; and
-	 * whether there may be any.
-	 */
-	u32 pir[8], posted;
+	u64 base;		  /* MSR IA32_APIC_BASE */
 	u32 irr_words, isr_words; /* which words of IRR and ISR are non-zero */
 	u32 errors;		  /* atomic; errors since the last write of ESR */
 	bool extint; /* atomic; the IOAPIC said that the PIC has an interrupt for this vCPU */

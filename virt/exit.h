@@ -51,6 +51,7 @@ struct vm_exit {
 	/* of the instruction that exited; 0: the CPU doesn't tell, vcpu_skip() decodes it */
 	u8 insn_len;
 	bool done; /* it was completed: the shadow of STI or MOV SS ends at the next entry */
+	u8 irq;	   /* the exit has acknowledged this vector, for irq_taken(); 0: none */
 	u64 raw;   /* the vendor's exit reason, of EXIT_ENTRY_FAILED and EXIT_UNEXPECTED */
 	union {
 		struct {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "arch/x86/debugreg.h"
 #include "arch/x86/insn.h"
+#include "arch/x86/trap.h"
 #include "lib/error.h"
 #include "mm/frames.h"
 #include "virt/cpuid.h"
@@ -25,6 +26,16 @@ void vcpu_take_irqs(struct vcpu *v)
 	irq_window();
 	if (sched_work_pending())
 		vcpu_request_own(v, REQ_RESCHED);
+}
+
+static void exit_irq(struct vcpu *v)
+{
+	u8 vector = v->exit.irq;
+
+	v->exit.irq = 0;
+	if (vector)
+		irq_taken(vector);
+	vcpu_take_irqs(v);
 }
 
 static void exit_nothing(struct vcpu *v)
@@ -362,7 +373,7 @@ static void exit_failed(struct vcpu *v)
  * are not offered.
  */
 #define EXITS(X)                                           \
-	X(IRQ, "irq", vcpu_take_irqs)                      \
+	X(IRQ, "irq", exit_irq)                            \
 	X(NMI, "nmi", exit_nothing)                        \
 	X(IRQ_WINDOW, "irq-window", exit_window)           \
 	X(NMI_WINDOW, "nmi-window", exit_window)           \

@@ -95,7 +95,7 @@ struct virt_ops {
 	 * Enter once. Takes v->gpr, rip, rflags, event, exit.done, want_*; returns with
 	 * v->exit, gpr, rip, rflags filled in; v->event.valid is false, unless a delivery was
 	 * interrupted: then that event is put back. Host NMIs that arrived have been handled; host
-	 * interrupts are still pending.
+	 * interrupts are still pending, but for one that exit.irq names.
 	 */
 	void (*run)(struct vcpu *v);
 
@@ -138,9 +138,10 @@ struct virt_ops {
 	 * interrupts from this register page (4 KiB aligned; SDM "Virtual-APIC Page"), and the
 	 * guest's use of TPR, EOI and self-IPI by x2APIC MSRs or CR8 does not exit; in_service: the
 	 * highest vector in ISR, or 0. page NULL: no more. v->apicv tells whether it is on
-	 * afterwards: not where the CPU lacks it. v is loaded here.
+	 * afterwards: not where the CPU lacks it. v->posts: it also takes interrupts from `posted`
+	 * (64-byte aligned; SDM "Posted-Interrupt Descriptor") at ipi_notify(). v is loaded here.
 	 */
-	void (*apicv)(struct vcpu *v, const void *page, u8 in_service);
+	void (*apicv)(struct vcpu *v, const void *page, const void *posted, u8 in_service);
 	/*
 	 * With v->apicv: IRR or TMR of the page may have changed; requested: the highest vector in
 	 * IRR, or 0. EOIs of vectors that are level-triggered by TMR exit.

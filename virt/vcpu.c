@@ -3,7 +3,6 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/debugreg.h"
 #include "arch/x86/insn.h"
-#include "arch/x86/ipi.h"
 #include "arch/x86/split_lock.h"
 #include "lib/log.h"
 #include "virt/debug.h"
@@ -26,22 +25,6 @@ void vcpu_set_gpr(struct vcpu *v, enum gpr n, u64 value)
 		virt_ops->set_reg(v, VR_RSP, value);
 	else
 		v->gpr[n] = value;
-}
-
-void vcpu_request(struct vcpu *v, u32 requests)
-{
-	u8 halted = VCPU_HALTED;
-
-	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&v->in_guest, __ATOMIC_SEQ_CST)) {
-		ipi_kick(v->cpu);
-		return;
-	}
-	if (__atomic_compare_exchange_n(&v->state, &halted, VCPU_STOPPED, false, __ATOMIC_SEQ_CST,
-					__ATOMIC_SEQ_CST))
-		sched_enqueue(v);
-	else if (requests & REQ_STOP)
-		sched_resume(v);
 }
 
 enum insn_mode vcpu_mode(struct vcpu *v)

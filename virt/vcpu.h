@@ -188,6 +188,7 @@ struct vcpu {
 	};
 	u8 in_guest; /* atomic; 1 between the last look at requests and the exit */
 	bool apicv;  /* the CPU delivers interrupts by itself: ops->apicv */
+	bool posts;  /* ... and takes them from the posted-interrupt descriptor, when notified */
 	struct vm_exit exit;
 	union {
 		struct {
@@ -210,6 +211,7 @@ struct vcpu {
 	u64 ran;	    /* TSC ticks on CPUs; its runner's, read by anyone */
 	u8 sipi_vector;	    /* atomic; of the last start-up IPI */
 	bool nmi_pending;
+	u64 notified; /* atomic; how often vcpu_post() spared it an exit */
 	/* it ran at least once since reset (for "first instruction" figures) */
 	bool launched_before;
 
@@ -245,7 +247,12 @@ static inline void vcpu_trace(const struct vcpu *v, enum trace_type type, u32 ar
  * one that is in guest mode.
  */
 void vcpu_request(struct vcpu *v, u32 requests);
-/* The same on the runner: it looks by itself, before it enters the guest or sleeps. */
+/*
+ * vcpu_request() of REQ_EVENT for what is in the posted-interrupt descriptor: a vCPU in guest mode
+ * that takes it from there is notified, and stays in guest mode.
+ */
+void vcpu_post(struct vcpu *v);
+/* vcpu_request() on the runner: it looks by itself, before it enters the guest or sleeps. */
 static inline void vcpu_request_own(struct vcpu *v, u32 requests)
 {
 	__atomic_fetch_or(&v->requests, requests, __ATOMIC_RELAXED);

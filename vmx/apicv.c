@@ -2,9 +2,10 @@
 /*
  * APIC virtualization (SDM vol. 3 "APIC Virtualization and Virtual Interrupts") of a guest in
  * x2APIC mode: TPR shadow, virtualized x2APIC mode, APIC-register virtualization, and
- * virtual-interrupt delivery; all four or none. What the CPU does not do alone, ICR and timer
- * among it, exits as without.
+ * virtual-interrupt delivery; all four or none; and posted interrupts, where the CPU has them, too.
+ * What the CPU does not do alone, ICR and timer among it, exits as without.
  */
+#include "arch/x86/trap.h"
 #include "mm/phys.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
@@ -50,11 +51,12 @@ static void start(struct vmx_vcpu *x, u8 in_service)
 }
 
 /* ops->apicv; the VMCS is current. Also what a new VMCS gets. */
-void vmx_apicv(struct vcpu *v, const void *page, u8 in_service)
+void vmx_apicv(struct vcpu *v, const void *page, const void *posted, u8 in_service)
 {
 	struct vmx_vcpu *x = to_vmx(v);
 
 	v->apicv = page && vmx_controls.apicv;
+	WRITE_ONCE(v->posts, v->apicv && vmx_controls.posted);
 	x->apic = page;
 	x->proc = vmx_controls.proc | (x->proc & (u32)PROC_MOV_DR);
 	x->proc2 &= ~(u32)APICV_PROC2;
@@ -63,7 +65,14 @@ void vmx_apicv(struct vcpu *v, const void *page, u8 in_service)
 		x->proc = (x->proc | APICV_PROC) & ~(u32)APICV_PROC_OFF;
 		x->proc2 |= APICV_PROC2;
 	}
+	if (v->posts) {
+		vmcs_write(VMCS_NOTIFY_VECTOR, VECTOR_NOTIFY);
+		vmcs_write(VMCS_POSTED_DESCRIPTOR, ptr_hpa((void *)posted).v);
+	}
 	x->windows = 0;
+	/* SDM "Posted-Interrupt Processing": the CPU has to know the vector to tell them apart */
+	vmcs_write(VMCS_PIN_CONTROLS, vmx_controls.pin | (v->posts ? PIN_POSTED : 0));
+	vmcs_write(VMCS_EXIT_CONTROLS, vmx_controls.exit | (v->posts ? EXIT_CTL_ACK : 0));
 	vmcs_write(VMCS_PROC_CONTROLS, x->proc);
 	vmcs_write(VMCS_PROC_CONTROLS2, x->proc2);
 	vmcs_write(VMCS_MSR_BITMAP,

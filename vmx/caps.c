@@ -268,6 +268,8 @@ static void choose(const u64 *value)
 	c->apicv = (value[CAP_VMX_PROC] >> 32 & APICV_PROC) == APICV_PROC &&
 		   (value[CAP_VMX_PROC2] >> 32 & APICV_PROC2) == APICV_PROC2 &&
 		   ((u32)value[CAP_VMX_PROC] & APICV_PROC_OFF) == APICV_PROC_OFF;
+	c->posted = c->apicv && value[CAP_VMX_PIN] >> 32 & PIN_POSTED &&
+		    value[CAP_VMX_EXIT] >> 32 & EXIT_CTL_ACK;
 	c->revision = (u32)(value[CAP_VMX_REGION] & VMX_BASIC_REVISION);
 	if (x_split == X_SPLIT_AUTO && !(value[CAP_ARCH_CAPABILITIES] & ARCH_CAP_PSCHANGE_MC_NO))
 		x_split = X_SPLIT_ON;

@@ -80,9 +80,13 @@ static void no_detail(struct vmx_vcpu *x)
 	x->v.exit.insn_len = 0;
 }
 
+/* A vector there is with EXIT_CTL_ACK only. */
 static void irq_detail(struct vmx_vcpu *x)
 {
+	u32 info = (u32)vmcs_read(VMCS_EXIT_INTR_INFO);
+
 	x->v.exit.insn_len = 0;
+	x->v.exit.irq = info & INTR_VALID ? info & INTR_VECTOR : 0;
 	check_delivery(x);
 }
 
@@ -211,7 +215,8 @@ static void task_detail(struct vmx_vcpu *x)
 /* SDM "Bus-Lock Detection": trap-like. */
 static void bus_lock_detail(struct vmx_vcpu *x)
 {
-	irq_detail(x);
+	x->v.exit.insn_len = 0;
+	check_delivery(x);
 	vcpu_request_own(&x->v, REQ_BUS_LOCKED);
 }
 

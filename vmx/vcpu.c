@@ -66,10 +66,8 @@ _Static_assert(ACTIVITY_ACTIVE == 0, "the activity state is among them");
 /* SDM "VM-Execution Control Fields", "VM-Exit Control Fields", "VM-Entry Control Fields" */
 static void write_controls(struct vmx_vcpu *x)
 {
-	vmcs_write(VMCS_PIN_CONTROLS, vmx_controls.pin);
 	x->proc = 0;
-	vmx_apicv(&x->v, NULL, 0);
-	vmcs_write(VMCS_EXIT_CONTROLS, vmx_controls.exit);
+	vmx_apicv(&x->v, NULL, NULL, 0);
 	vmcs_write(VMCS_ENTRY_CONTROLS, vmx_controls.entry);
 	if (vmx_controls.pause_loop) {
 		vmcs_write(VMCS_PAUSE_GAP, PAUSE_GAP);

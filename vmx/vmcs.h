@@ -15,6 +15,7 @@
 enum vmcs_field {
 	/* 16-bit control field, guest-state fields, host-state fields */
 	VMCS_VPID = 0x0000,
+	VMCS_NOTIFY_VECTOR = 0x0002,
 	VMCS_GUEST_ES_SEL = 0x0800, /* then CS, SS, DS, FS, GS, LDTR, TR at steps of 2 */
 	VMCS_GUEST_INTR_STATUS = 0x0810,
 	VMCS_HOST_ES_SEL = 0x0c00,
@@ -29,6 +30,7 @@ enum vmcs_field {
 	VMCS_MSR_BITMAP = 0x2004,
 	VMCS_TSC_OFFSET = 0x2010,
 	VMCS_VIRTUAL_APIC = 0x2012,
+	VMCS_POSTED_DESCRIPTOR = 0x2016,
 	VMCS_EPT_POINTER = 0x201a,
 	VMCS_EOI_EXIT0 = 0x201c, /* then 1, 2, 3 at steps of 2 */
 	VMCS_GUEST_PHYS_ADDR = 0x2400,
@@ -119,6 +121,7 @@ enum vmcs_field {
 #define PIN_EXT_INTR	BIT(0)
 #define PIN_NMI		BIT(3)
 #define PIN_VIRTUAL_NMI BIT(5)
+#define PIN_POSTED	BIT(7)
 
 /* SDM "Processor-Based VM-Execution Controls", primary */
 #define PROC_INTR_WINDOW_BIT 2
@@ -162,6 +165,7 @@ enum vmcs_field {
 /* SDM "VM-Exit Controls" */
 #define EXIT_CTL_SAVE_DEBUG BIT(2)
 #define EXIT_CTL_HOST_64    BIT(9)
+#define EXIT_CTL_ACK	    BIT(15) /* external interrupts are acknowledged */
 #define EXIT_CTL_SAVE_PAT   BIT(18)
 #define EXIT_CTL_LOAD_PAT   BIT(19)
 #define EXIT_CTL_SAVE_EFER  BIT(20)

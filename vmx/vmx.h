@@ -26,7 +26,7 @@ struct vmx_controls {
 	bool ept_ad;	  /* EPT has A and D bits */
 	u8 invvpid_type;  /* INVVPID_SINGLE where there is one, else INVVPID_ALL */
 	hpa_t msr_bitmap; /* all VMs' */
-	bool apicv;
+	bool apicv, posted;
 	hpa_t apicv_bitmap; /* of vCPUs whose APIC is virtualized */
 };
 extern struct vmx_controls vmx_controls;
@@ -160,7 +160,7 @@ void vmx_write_proc(struct vmx_vcpu *x);
 /* apicv.c */
 /* Pass through what the CPU virtualizes. */
 void vmx_apicv_bitmap(u64 *bitmap);
-void vmx_apicv(struct vcpu *v, const void *page, u8 in_service);
+void vmx_apicv(struct vcpu *v, const void *page, const void *posted, u8 in_service);
 void vmx_apicv_requested(struct vcpu *v, u8 requested);
 
 /* tlb.c */

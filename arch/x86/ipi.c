@@ -126,6 +126,7 @@ void ipi_init(void)
 {
 	trap_set_irq(VECTOR_IPI_CALL, ipi_poll);
 	trap_set_irq(VECTOR_KICK, nothing);
+	trap_set_irq(VECTOR_NOTIFY, nothing);
 	ipi_set_handler(IPI_PING, pong);
 	spin_poll_hook = poll_if_off;
 }
@@ -236,4 +237,9 @@ void ipi_kick(u32 cpu)
 {
 	trace(TRACE_KICK, 0, cpu, 0, 0);
 	apic_ipi(cpus[cpu].apic_id, VECTOR_KICK | APIC_ICR_ASSERT);
+}
+
+void ipi_notify(u32 cpu)
+{
+	apic_ipi(cpus[cpu].apic_id, VECTOR_NOTIFY | APIC_ICR_ASSERT);
 }

@@ -54,6 +54,11 @@ void ipi_post(enum ipi_kind kind, const struct cpumask *mask, void *arg);
 
 /* Make a CPU leave guest mode or HLT and look at its work. Fire and forget, any context. */
 void ipi_kick(u32 cpu);
+/*
+ * A guest that takes posted interrupts (vcpu.posts) looks at its descriptor, without an exit; any
+ * other vCPU, and the host, takes it as ipi_kick(). Any context.
+ */
+void ipi_notify(u32 cpu);
 
 /*
  * Answer what others asked for; interrupts off. Called by the IPI's handler and by everyone who

@@ -20,7 +20,8 @@ enum {
 	VECTOR_DEVICE = 0x30,
 	VECTOR_TIMER = 0xf0,
 	VECTOR_IPI_CALL = 0xf1,
-	VECTOR_KICK = 0xf2, /* nothing to do but to leave guest mode or HLT */
+	VECTOR_KICK = 0xf2,   /* nothing to do but to leave guest mode or HLT */
+	VECTOR_NOTIFY = 0xf3, /* VMX: posted interrupts; in the host as VECTOR_KICK */
 	VECTOR_APIC_ERROR = 0xfe,
 	VECTOR_SPURIOUS = 0xff,
 };
@@ -43,6 +44,9 @@ extern void (*trap_crash_hook)(struct trap_frame *f);
  */
 void nmi_from_exit(void);
 void machine_check_from_exit(void);
+
+/* An exit has acknowledged this vector at the APIC: its EOI, and its handler. */
+void irq_taken(u8 vector);
 
 /*
  * Copy what stands at an address that may be anything. Returns how many bytes are missing, from

@@ -47,15 +47,20 @@ static void exception(struct trap_frame *f)
 	trap_crash_hook(f);
 }
 
+void irq_taken(u8 vector)
+{
+	if (vector != VECTOR_SPURIOUS)
+		apic_eoi();
+	this_cpu(irq_depth)++;
+	if (irq_handlers[vector])
+		irq_handlers[vector]();
+	this_cpu(irq_depth)--;
+}
+
 void trap_handler(struct trap_frame *f)
 {
 	if (f->vector >= 32) {
-		if (f->vector != VECTOR_SPURIOUS)
-			apic_eoi();
-		this_cpu(irq_depth)++;
-		if (irq_handlers[f->vector])
-			irq_handlers[f->vector]();
-		this_cpu(irq_depth)--;
+		irq_taken((u8)f->vector);
 		return;
 	}
 	if (f->vector == 2) {

@@ -93,7 +93,7 @@ def configuration(chosen):
     return "[corbel]\n" + "".join(section(group, vm) for group in chosen for vm in group.vms())
 
 
-def script(chosen):
+def script(chosen, last=""):
     """Each group's VMs one after the other, with their consoles shown. (Ctrl-] does nothing at the prompt: it is there
     for a VM that ended before its console was asked for.)"""
     lines = ["wait corbel>"]
@@ -107,7 +107,7 @@ def script(chosen):
         lines.append("match (?s)" + "".join(f"(?=.*{end})" for end in ends) + r".*\n")
         for vm in group.vms():
             lines += [f"send console {vm}", "key ctrl-]"]
-    return "\n".join(lines + ["send poweroff"]) + "\n"
+    return "\n".join(lines) + f"\n{last}send poweroff\n"
 
 
 def operator_script(group):

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import tempfile
 import xml.dom.minidom
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -503,6 +503,15 @@ def guest_ends():
                        says=["x2apic: all is well", r"exit=wrmsr count=\d{4}\s"])
     yield Test("x2apic-apicv-bochs", "bochs", **tiny("x2apic"), script=script,
                says=["x2apic: all is well", r"exit=wrmsr count=\d\d\s"])
+    # As the daily boots, and then: how many of a group's IPIs were posted to the CPU.
+    group = next(group for group in guests.groups() if group.name == "posted")
+    for name, keys, notified in ("posted", [], r"\d{4}"), ("posted-off", ["apicv = off"], "0"):
+        group = replace(group, vm=group.vm + keys)
+        yield Test(f"{name}-bochs", "bochs", guests.configuration([group]), files={"posted": "tiny/posted"},
+                   emu=["--cpus", "2"],
+                   script=guests.script([group], "send irq posted\nsend exits posted\nwait exit=irq\n"),
+                   says=[rf"vcpu=1 .*notified={notified}\b"],
+                   judge=lambda folder, text, group=group: guests.judge([group], folder, text)[:2])
     yield from on_both("idle-forever", **tiny("idle-forever"), says=["ended: operator"],
                        script="wait idle-forever: now\nkey ctrl-]\nsend vm idle-forever info\nwait state=running\n"
                               "send vm idle-forever stop\n")

@@ -60,10 +60,12 @@ static u64 get_reg(struct vcpu *v, enum vreg reg)
 /* APIC virtualization: what the CPU was told. */
 struct fake_apicv fake_apicv;
 
-static void apicv(struct vcpu *v, const void *page, u8 in_service)
+static void apicv(struct vcpu *v, const void *page, const void *posted, u8 in_service)
 {
 	v->apicv = page;
-	fake_apicv = (struct fake_apicv){ .page = (u32 *)page, .in_service = in_service };
+	fake_apicv = (struct fake_apicv){ .page = (u32 *)page,
+					  .posted = posted,
+					  .in_service = in_service };
 }
 
 static void apicv_requested(struct vcpu *v, u8 requested)
@@ -186,6 +188,11 @@ int guest_write(struct vm *vm, gpa_t gpa, const void *src, size_t len)
 void vcpu_request(struct vcpu *v, u32 requests)
 {
 	__atomic_fetch_or(&v->requests, requests, __ATOMIC_SEQ_CST);
+}
+
+void vcpu_post(struct vcpu *v)
+{
+	vcpu_request(v, REQ_EVENT);
 }
 
 void vcpu_send_init(struct vcpu *v)

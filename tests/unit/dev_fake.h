@@ -17,6 +17,7 @@
 extern u64 fake_now; /* host TSC */
 extern struct fake_apicv {
 	u32 *page;
+	const void *posted;
 	u8 in_service, requested;
 } fake_apicv;
 extern u64 fake_cr4;

@@ -49,6 +49,7 @@ test_monitor := $(T_DEBUG)
 test_pic := $(T_DEV)
 test_pieces := $(T_PIECES) $(U)/host.c $(T_LIB)
 test_pit := $(T_DEV)
+test_posted_threads := dev/lapic.c virt/request.c $(U)/host.c $(T_LIB)
 test_pic_threads := dev/pic.c $(U)/host.c $(T_LIB)
 test_screen := debug/screen.c debug/escape.c $(B)/font.c
 test_share := virt/share.c $(U)/host.c $(T_LIB)
@@ -75,8 +76,8 @@ test_virtio_devices := $(test_virtio)
 UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock \
 	lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy \
 	stage2 stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
-TSAN_TESTS := ipi memfault_threads pic_threads rmap_threads spinlock split_lock split_lock_threads stage2_threads \
-	tsc
+TSAN_TESTS := ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock split_lock_threads \
+	stage2_threads tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
