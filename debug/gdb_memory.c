@@ -25,8 +25,8 @@ static int translate(struct vcpu *v, u64 linear, gpa_t *gpa)
 {
 	struct walk_fault fault;
 
-	if (!guest_walk(v, linear, ACCESS_R, 0, gpa, &fault) ||
-	    !guest_walk(v, linear, ACCESS_R, 3, gpa, &fault))
+	if (!guest_walk(v, linear, ACCESS_R | WALK_QUIET, 0, gpa, &fault) ||
+	    !guest_walk(v, linear, ACCESS_R | WALK_QUIET, 3, gpa, &fault))
 		return 0;
 	if (fault.stage2)
 		tell_missing(v->vm, fault.gpa, fault.kind);

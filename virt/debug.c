@@ -260,7 +260,7 @@ static bool hit_soft(struct vcpu *v)
 		virt_ops->get_seg(v, SEG_CS, &cs);
 		linear = (u32)(cs.base + v->rip);
 	}
-	if (guest_walk(v, linear, ACCESS_X, vcpu_cpl(v), &gpa, &fault))
+	if (guest_walk(v, linear, ACCESS_X | WALK_QUIET, vcpu_cpl(v), &gpa, &fault))
 		return false;
 	for (u32 i = 0; i < debug_nr_soft(v->vm); i++) {
 		if (v->vm->debug->soft[i].gpa.v != gpa.v)

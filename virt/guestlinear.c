@@ -12,10 +12,11 @@ static int copy_piece(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 
 		      enum copy what, u8 access, struct walk_fault *fault)
 {
 	u8 moves = access == ACCESS_W ? ACCESS_W : ACCESS_R;
+	u8 quiet = access == ACCESS_X ? WALK_QUIET : 0; /* what the guest executes is marked */
 	struct guest_denied why;
 	gpa_t gpa;
 
-	if (guest_walk_mmu(v, m, linear, access, m->cpl, &gpa, fault))
+	if (guest_walk_mmu(v, m, linear, access | quiet, m->cpl, &gpa, fault))
 		return -EFAULT;
 	if (what == COPY_CHECK ? guest_ready(v->vm, gpa, n, moves, &why)
 			       : guest_copy(v->vm, gpa, buf, n, moves, &why))

@@ -59,11 +59,14 @@ struct walk_fault {
 
 /*
  * The guest's own page tables: linear address to gpa, for an access (enum access) by CPL `cpl`.
- * Walks as the CPU would in the current mode (none, 32-bit, PAE, 4 and 5 levels) but sets no A/D
- * bits. 0, or -EFAULT with *fault. There may be no memory at *gpa (a device). cpl below the current
+ * Walks as the CPU would in the current mode (none, 32-bit, PAE, 4 and 5 levels), and sets accessed
+ * and dirty bits as it does: in tables that can't be written, that is a fault (fault->walk). With
+ * WALK_QUIET beside the access it sets none: for who only looks, and for what the CPU has done.
+ * 0, or -EFAULT with *fault. There may be no memory at *gpa (a device). cpl below the current
  * one is an implicit supervisor access: SMAP holds regardless of EFLAGS.AC. PAE: the four PDPTEs
  * are read from memory, not from the CPU's copies that MOV CR3 made.
  */
+#define WALK_QUIET 8
 int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa,
 	       struct walk_fault *fault) MUST_CHECK;
 /*

@@ -4,7 +4,8 @@
  * APM vol. 2 "Page Translation and Protection").
  *
  * Each entry is read exactly once, in one piece: another vCPU may change it at any time. Nothing is
- * cached between calls.
+ * cached between calls. Accessed and dirty bits that have to be set are set in a second walk, which
+ * is as good as the first: most need none.
  */
 #include "virt/guestwalk.h"
 #include "lib/error.h"
@@ -17,7 +18,10 @@
 #define PTE_W  BIT(1)
 #define PTE_U  BIT(2)
 #define PTE_A  BIT(5)
+#define PTE_D  BIT(6)
 #define PTE_NX BIT(63)
+
+#define MARK_TRIES 16
 
 /* Page-fault error code (SDM "Page-Fault Exceptions"). */
 #define PF_P	BIT(0)
@@ -76,6 +80,8 @@ struct walk {
 	u8 levels;  /* 0: no paging; 2: 32-bit; 3: PAE; 4 and 5 */
 	u64 rights; /* W and U, if all entries have them */
 	u64 nx;	    /* PTE_NX, if any entry has it */
+	u64 lacks;  /* PTE_A and PTE_D that the CPU would have set */
+	bool marks; /* set them */
 	struct walk_fault *fault;
 };
 
@@ -110,12 +116,12 @@ static int page_fault(const struct walk *w, u64 error)
 	return -EFAULT;
 }
 
-static int stage2_fault(const struct walk *w, u64 gpa, u8 kind)
+static int stage2_fault(const struct walk *w, u64 gpa, u8 kind, u8 access)
 {
 	*w->fault = (struct walk_fault){ .stage2 = true,
 					 .gpa = GPA(gpa),
 					 .kind = kind,
-					 .access = ACCESS_R,
+					 .access = access,
 					 .walk = true,
 					 .gva = w->linear };
 	return -EFAULT;
@@ -187,8 +193,35 @@ static int read_entry(struct walk *w, u64 gpa, u64 *entry)
 	const void *p = entry_ptr(w->v, gpa, &kind);
 
 	if (!p)
-		return stage2_fault(w, gpa, kind);
+		return stage2_fault(w, gpa, kind, ACCESS_R);
 	*entry = w->levels == 2 ? READ_ONCE(*(const u32 *)p) : READ_ONCE(*(const u64 *)p);
+	return 0;
+}
+
+/*
+ * As the CPU does it: in one piece, and only if the entry is still what was read. -EAGAIN: it is
+ * not; -EFAULT: it can't be written.
+ */
+static NOINLINE int mark_entry(struct walk *w, u64 gpa, u64 entry, u64 marked)
+{
+	const struct memslot *s = vm_slot(w->v->vm, GPA(gpa));
+	struct slot_memory m = { .kind = MEMORY_NO_MEMORY };
+	u32 entry32 = (u32)entry;
+	bool same;
+
+	if (s)
+		slot_memory(s, gpa, ACCESS_W, &m);
+	if (!m.ptr)
+		return stage2_fault(w, gpa, m.kind, ACCESS_W);
+	if (w->levels == 2)
+		same = __atomic_compare_exchange_n((u32 *)m.ptr, &entry32, (u32)marked, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	else
+		same = __atomic_compare_exchange_n((u64 *)m.ptr, &entry, marked, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	if (!same)
+		return -EAGAIN;
+	slot_dirty(s, gpa, 1);
 	return 0;
 }
 
@@ -198,34 +231,6 @@ static u64 leaf_base(const struct walk *w, u64 entry, u32 shift)
 	if (w->levels == 2 && shift == 22)
 		return (entry & MASK(31, 22)) | (entry & MASK(20, 13)) << (32 - 13);
 	return entry & PTE_ADDR & ~(BIT(shift) - 1);
-}
-
-static int descend(struct walk *w, gpa_t *gpa)
-{
-	u32 step = w->levels == 2 ? 10 : 9, size = w->levels == 2 ? 4 : 8;
-	u64 table = w->m->cr3 & (w->levels == 3 ? MASK(31, 5) : PTE_ADDR), entry;
-
-	for (u8 level = w->levels;; level--) {
-		u32 shift = PAGE_SHIFT + step * (level - 1u);
-		bool leaf;
-
-		if (read_entry(w, table + (w->linear >> shift & (BIT(step) - 1)) * size, &entry))
-			return -EFAULT;
-		if (!(entry & PTE_P))
-			return page_fault(w, 0);
-		leaf = is_leaf(w, level, entry);
-		if (entry & reserved_bits(w, level, leaf))
-			return page_fault(w, PF_P | PF_RSVD);
-		if (w->levels != 3 || level != 3) { /* a PDPTE of PAE paging has no rights */
-			w->rights &= entry;
-			w->nx |= entry & PTE_NX;
-		}
-		if (leaf) {
-			gpa->v = leaf_base(w, entry, shift) | (w->linear & (BIT(shift) - 1));
-			return 0;
-		}
-		table = entry & PTE_ADDR;
-	}
 }
 
 /* SDM "Determination of Access Rights". EFLAGS.AC opens user pages to explicit accesses only: those
@@ -249,6 +254,49 @@ static bool allowed(const struct walk *w)
 	return !data || ac || !(w->m->cr4 & X86_CR4_SMAP);
 }
 
+/* 0, -EFAULT with the fault, or -EAGAIN from mark_entry(). */
+static int descend(struct walk *w, gpa_t *gpa)
+{
+	u32 step = w->levels == 2 ? 10 : 9, size = w->levels == 2 ? 4 : 8;
+	u64 table = w->m->cr3 & (w->levels == 3 ? MASK(31, 5) : PTE_ADDR), entry;
+
+	w->rights = PTE_W | PTE_U;
+	w->nx = w->lacks = 0;
+	for (u8 level = w->levels;; level--) {
+		u32 shift = PAGE_SHIFT + step * (level - 1u);
+		u64 at = table + (w->linear >> shift & (BIT(step) - 1)) * size, lacks = 0;
+		bool leaf;
+		int err;
+
+		if (read_entry(w, at, &entry))
+			return -EFAULT;
+		if (!(entry & PTE_P))
+			return page_fault(w, 0);
+		leaf = is_leaf(w, level, entry);
+		if (entry & reserved_bits(w, level, leaf))
+			return page_fault(w, PF_P | PF_RSVD);
+		if (w->levels != 3 || level != 3) { /* a PDPTE of PAE paging has none of these */
+			w->rights &= entry;
+			w->nx |= entry & PTE_NX;
+			lacks = PTE_A | (leaf && w->access & ACCESS_W ? PTE_D : 0);
+			lacks &= ~entry;
+			w->lacks |= lacks;
+		}
+		if (leaf && !allowed(w))
+			return page_fault(w, PF_P);
+		if (w->marks && lacks) {
+			err = mark_entry(w, at, entry, entry | lacks);
+			if (err)
+				return err;
+		}
+		if (leaf) {
+			gpa->v = leaf_base(w, entry, shift) | (w->linear & (BIT(shift) - 1));
+			return 0;
+		}
+		table = entry & PTE_ADDR;
+	}
+}
+
 int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 access, u8 cpl,
 		   gpa_t *gpa, struct walk_fault *fault)
 {
@@ -258,8 +306,8 @@ int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 acc
 			  .access = access,
 			  .cpl = cpl,
 			  .levels = paging_levels(m),
-			  .rights = PTE_W | PTE_U,
 			  .fault = fault };
+	int err;
 
 	if (w.levels < 4) {
 		w.linear = (u32)linear;
@@ -271,9 +319,17 @@ int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 acc
 		*gpa = GPA(w.linear);
 		return 0;
 	}
-	if (descend(&w, gpa))
-		return -EFAULT;
-	return allowed(&w) ? 0 : page_fault(&w, PF_P);
+	err = descend(&w, gpa);
+	if (likely(err || !w.lacks || access & WALK_QUIET))
+		return err;
+	/* Who changes his tables without end gets an access without them. */
+	w.marks = true;
+	for (u32 tries = 0; tries < MARK_TRIES; tries++) {
+		err = descend(&w, gpa);
+		if (err != -EAGAIN)
+			return err;
+	}
+	return 0;
 }
 
 int guest_walk(struct vcpu *v, u64 linear, u8 access, u8 cpl, gpa_t *gpa, struct walk_fault *fault)

@@ -298,6 +298,19 @@ struct result {
 
 #define NO_MEMORY (~0ull)
 
+/* The entries of the last walk: what a CPU that gets through sets in them, A and D. */
+static struct {
+	u64 at, before, bits;
+} marked[5];
+static u32 nr_marked;
+
+static void note_entry(u64 at, u64 entry, bool dirty)
+{
+	marked[nr_marked].at = at;
+	marked[nr_marked].before = entry;
+	marked[nr_marked++].bits = dirty ? 0x60 : 0x20;
+}
+
 static bool mem(u64 gpa, u64 *value, u32 size)
 {
 	*value = 0;
@@ -329,6 +342,7 @@ static struct result model_32(const struct mode *m, u32 linear, u8 access, u8 cp
 		return (struct result){ WALK_STAGE2, pde_at, 0 };
 	if (!(pde & 1))
 		return (struct result){ WALK_PF, 0, error };
+	note_entry(pde_at, pde, access == ACCESS_W && m->cr4 & X86_CR4_PSE && pde & 0x80);
 	if (m->cr4 & X86_CR4_PSE && pde & 0x80) {
 		u64 phys = 1ull << fake_policy.phys_bits;
 		u64 gpa = (pde & 0xffc00000) | (pde >> 13 & 0xff) << 32 | (linear & 0x3fffff);
@@ -342,6 +356,7 @@ static struct result model_32(const struct mode *m, u32 linear, u8 access, u8 cp
 		return (struct result){ WALK_STAGE2, pte_at, 0 };
 	if (!(pte & 1))
 		return (struct result){ WALK_PF, 0, error };
+	note_entry(pte_at, pte, access == ACCESS_W);
 	return ok_if(m, (pte & 0xfffff000) | (linear & 0xfff), pde & pte & 4, pde & pte & 2, false,
 		     access, cpl, error);
 }
@@ -379,6 +394,7 @@ static struct result model_wide(const struct mode *m, u64 table, u32 top, u64 li
 		user = user && entry & 4;
 		write = write && entry & 2;
 		nx = nx || entry >> 63;
+		note_entry(at, entry, access == ACCESS_W && (large || level == 1));
 		if (large || level == 1)
 			return ok_if(m, (address & ~(unit - 1)) | linear % unit, user, write, nx,
 				     access, cpl, error);
@@ -394,6 +410,7 @@ static struct result model(const struct mode *m, u64 linear, u8 access, u8 cpl)
 	u32 error = (access == ACCESS_W ? 2 : 0) | (cpl == 3 ? 4 : 0);
 	u64 pdpte, at;
 
+	nr_marked = 0;
 	if (access == ACCESS_X && (m->cr4 & X86_CR4_SMEP || (pae && m->efer & EFER_NXE)))
 		error |= 16;
 	if (!paging)
@@ -414,7 +431,8 @@ static struct result model(const struct mode *m, u64 linear, u8 access, u8 cpl)
 		return (struct result){ WALK_STAGE2, at, 0 };
 	if (!(pdpte & 1))
 		return (struct result){ WALK_PF, 0, error };
-	if (pdpte & 0x1e6 || pdpte >> fake_policy.phys_bits)
+	/* bit 5 is reserved, but QEMU's SVM sets it */
+	if (pdpte & 0x1c6 || pdpte >> fake_policy.phys_bits)
 		return (struct result){ WALK_PF, 0, error | 9 };
 	return model_wide(m, pdpte & 0x000ffffffffff000, 2, linear, access, cpl, error, true);
 }
@@ -430,12 +448,32 @@ static void enter_mode(const struct mode *m)
 	fake_vcpu.seg[SEG_SS].attr = (u16)(m->cpl << SEG_ATTR_DPL_SHIFT);
 }
 
+/* Whoever is not let through, or only looks, leaves no mark. */
+static void compare_marks(const struct mode *m, bool sets)
+{
+	u32 size = m->cr4 & X86_CR4_PAE ? 8 : 4;
+
+	for (u32 i = 0; i < nr_marked; i++) {
+		u64 want = marked[i].before, entry;
+
+		for (u32 k = 0; sets && k < nr_marked; k++) /* one may serve two levels */
+			want |= marked[k].at == marked[i].at ? marked[k].bits : 0;
+		assert_true(mem(marked[i].at, &entry, size));
+		assert_int_equal(entry, want);
+	}
+}
+
 static void compare(const struct mode *m, u64 linear, u8 access, u8 cpl)
 {
 	struct result want = model(m, linear, access, cpl);
 	struct walk_fault fault = { 0 };
 	gpa_t gpa = GPA(0);
-	int err = guest_walk(v, linear, access, cpl, &gpa, &fault);
+	int err = guest_walk(v, linear, access | WALK_QUIET, cpl, &gpa, &fault);
+
+	assert_int_equal(err, want.verdict == WALK_OK ? 0 : -EFAULT);
+	compare_marks(m, false);
+	assert_int_equal(guest_walk(v, linear, access, cpl, &gpa, &fault), err);
+	compare_marks(m, !err);
 
 	assert_int_equal(err, want.verdict == WALK_OK ? 0 : -EFAULT);
 	if (!err) {
@@ -491,6 +529,7 @@ static u64 random_entry(u64 *seed, u64 to, u32 level)
 	e |= r & 0x38 ? 4 : 0;
 	e |= r & 0xc0 ? 0 : BIT(63);
 	e |= level > 1 && !(r & 0x700) ? 0x80 : 0;
+	e |= r >> 17 & 0x60;
 	if (!(r & 0x7800))
 		e ^= BIT(host_random(seed) % 64);
 	if (!(r & 0x78000))
@@ -693,6 +732,96 @@ static void linear_copies(void **state)
 	assert_true(fault.noncanonical);
 }
 
+#define PTE (TABLES + 0x3000)
+
+static int write_walk(struct walk_fault *fault)
+{
+	gpa_t gpa;
+
+	return guest_walk(v, 0x123, ACCESS_W, 0, &gpa, fault);
+}
+
+/* Tables that can't be written: as they are they serve, but nothing can be set in them. */
+static void marks_refused(void **state)
+{
+	struct walk_fault fault;
+	struct mode m;
+	u64 pte;
+
+	(void)state;
+	fake_vm_open(64 * MIB);
+	assert_int_equal(vm_add_memory(vm, GPA(0), 16 * MIB, 0), 0);
+	simple_tables(&m);
+	for (u64 at = TABLES; at <= PTE; at += 0x1000)
+		store(at, (at == PTE ? 0x800000 : at + 0x1000) | (at == PTE ? 0x67 : 0x27), 8);
+	/* The last table once more, read-only, in a slot of its own. */
+	assert_int_equal(vm_add_memory(vm, GPA(32 * MIB), 0x1000, 0), 0);
+	store(32 * MIB, 0x800000 | 0x27, 8);
+	store(TABLES + 0x2000, 32 * MIB | 0x27, 8);
+	assert_int_equal(vm_slot_flags(vm, vm_slot(vm, GPA(32 * MIB))->id, SLOT_READONLY), 0);
+	enter_mode(&m);
+	assert_int_equal(write_walk(&fault), -EFAULT);
+	assert_true(fault.stage2 && fault.walk && fault.kind == MEMORY_READONLY);
+	assert_int_equal(fault.gpa.v, 32 * MIB);
+	assert_true(fault.access == ACCESS_W && fault.gva == 0x123);
+	assert_int_equal(guest_read(vm, GPA(32 * MIB), &pte, 8), 0);
+	assert_int_equal(pte, 0x800000 | 0x27);
+	store(TABLES + 0x2000, PTE | 0x27, 8);
+	assert_int_equal(write_walk(&fault), 0);
+}
+
+static u64 *pte_in_host(void)
+{
+	struct guest_frame f;
+
+	assert_int_equal(guest_frame(vm, GPA(PTE), ACCESS_W, &f), MEMORY_OK);
+	return pfn_ptr(f.pfn);
+}
+
+static u64 marks_seen;
+
+/* A kernel that unmaps and maps a page; what it takes away stays away, as it was or marked. */
+static void *remapper(void *arg)
+{
+	u64 *pte = pte_in_host(), seed = host_seed();
+
+	while (!__atomic_load_n((bool *)arg, __ATOMIC_SEQ_CST)) {
+		u64 was = __atomic_exchange_n(pte, 0, __ATOMIC_SEQ_CST);
+
+		HOST_CHECK(was == (0x800000 | 7) || was == (0x800000 | 0x67));
+		for (u32 i = 0; i < 50; i++)
+			HOST_CHECK(!__atomic_load_n(pte, __ATOMIC_SEQ_CST));
+		__atomic_store_n(pte, 0x800000 | 7, __ATOMIC_SEQ_CST);
+		for (u64 i = host_random(&seed) % 256; i; i--)
+			marks_seen += __atomic_load_n(pte, __ATOMIC_SEQ_CST) >> 6 & 1;
+	}
+	return NULL;
+}
+
+static void marks_race(void **state)
+{
+	struct walk_fault fault;
+	u32 through = 0, fell = 0;
+	bool over = false;
+	pthread_t thread;
+	struct mode m;
+
+	(void)state;
+	simple_tables(&m);
+	enter_mode(&m);
+	assert_int_equal(pthread_create(&thread, NULL, remapper, &over), 0);
+	for (u32 i = 0; i < 200000 || !through || !fell; i++) {
+		bool good = !write_walk(&fault);
+
+		through += good;
+		fell += !good && !fault.stage2 && fault.error == 2;
+	}
+	__atomic_store_n(&over, true, __ATOMIC_SEQ_CST);
+	pthread_join(thread, NULL);
+	assert_true(marks_seen);
+	assert_int_equal(host_failures, 0);
+}
+
 static void fetching(void **state)
 {
 	struct walk_fault fault;
@@ -762,6 +891,8 @@ int main(void)
 		cmocka_unit_test_setup(random_walks, open_walks),
 		cmocka_unit_test_setup(all_rights, open_walks),
 		cmocka_unit_test_setup(linear_copies, open_walks),
+		cmocka_unit_test_setup(marks_race, open_walks),
+		cmocka_unit_test(marks_refused),
 		cmocka_unit_test_setup(fetching, open_walks),
 	};
 

@@ -102,8 +102,8 @@ static void open_tasks(void)
 	put_descriptor(GDT, SEL_LDT, descriptor(AT(LDT), 0xfff, 0x82));
 	put_descriptor(LDT, IN_LDT, descriptor(0x1234, 0xfff, 0x92)); /* not accessed yet */
 	for (u32 i = 0; i < PAGES; i++)
-		*word_of(TABLE, i) = AT(i) | 3;
-	*word_of(DIRECTORY, 0) = *word_of(DIRECTORY_A, 0) = AT(TABLE) | 3;
+		*word_of(TABLE, i) = AT(i) | 0x63; /* marked already */
+	*word_of(DIRECTORY, 0) = *word_of(DIRECTORY_A, 0) = AT(TABLE) | 0x23;
 	b[CR3] = AT(DIRECTORY);
 	b[EIP] = 0x4444;
 	b[FLAGS] = X86_EFLAGS_FIXED;

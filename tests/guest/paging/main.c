@@ -161,6 +161,44 @@ TEST(accessed_dirty, "accessed and dirty bits, set by the CPU")
 	EXPECT(*entry & (PTE_A | PTE_D), PTE_A | PTE_D);
 }
 
+#define MARKS(n) (window_pte[WINDOW_FREE + (n)] & (PTE_A | PTE_D))
+
+TEST(accessed_dirty_emulated, "... and by Corbel, where it executes: at all levels, in both pages")
+{
+	u64 page = (u64)pages(2), si, di;
+	volatile u64 *top = &boot_tables[WINDOW >> 39];
+	u8 *p;
+
+	*top &= ~PTE_A;
+	window(WINDOW_FREE + 1, (page + PAGE_SIZE) | PTE_P | PTE_W);
+	p = window(WINDOW_FREE, page | PTE_P | PTE_W);
+	EXPECT(outs(p), NO_FAULT);
+	EXPECT(MARKS(0), PTE_A);
+	EXPECT(*top & PTE_A, PTE_A);
+	EXPECT(ins(p), NO_FAULT);
+	EXPECT(MARKS(0), PTE_A | PTE_D);
+	EXPECT(MARKS(1), 0);
+	si = (u64)p + PAGE_SIZE - 1;
+	EXPECT(TRY("outsw", : "+S"(si) : "d"(SCRATCH - 1) : "memory"), NO_FAULT);
+	EXPECT(MARKS(1), PTE_A);
+	window(WINDOW_FREE, page | PTE_P | PTE_W);
+	di = (u64)p + PAGE_SIZE - 1;
+	EXPECT(TRY("insw", : "+D"(di) : "d"(SCRATCH - 1) : "memory"), NO_FAULT);
+	EXPECT(MARKS(0), PTE_A | PTE_D);
+	EXPECT(MARKS(1), PTE_A | PTE_D);
+	/* from a device, whose register the CPU does not get to read: it has not seen the other end
+	 */
+	window(WINDOW_FREE, page | PTE_P | PTE_W);
+	si = IOAPIC_GPA;
+	di = (u64)p;
+	EXPECT(TRY("movsl", : "+S"(si), "+D"(di) : : "memory"), NO_FAULT);
+	EXPECT(MARKS(0), PTE_A | PTE_D);
+	/* who may not write leaves no D */
+	window(WINDOW_FREE, page | PTE_P);
+	EXPECT(ins(p), PF(3));
+	EXPECT(MARKS(0) & PTE_D, 0);
+}
+
 TEST(reserved, "address bits above the width are reserved")
 {
 	u32 width = cpuid(0x80000008, 0).eax & 0xff;
