@@ -5,6 +5,7 @@
  *
  *	PUSHF: the stored image is corrected
  *	POPF, IRET: TF is what that loaded
+ *	JMP, CALL, IRET out of a task: likewise, and TF is corrected in its TSS
  *	SYSCALL, SYSENTER, SYSRET may leave with TF in R11, or with TF clear and no trap: no TF, but
  *	a breakpoint where they lead to
  *	exceptions, INT n: all exit, without having pushed TF, and are injected with TF clear; then
@@ -116,6 +117,20 @@ static enum svm_step classify_0f(struct svm_vcpu *s, u8 opcode, bool is_64, bool
 	}
 }
 
+/* Where the second byte of EFLAGS is in the TSS, by the page tables of this task. */
+static gpa_t task_flags(struct svm_vcpu *s)
+{
+	const struct vmcb *c = s->vmcb;
+	u64 flags = c->tr.base + (c->tr.attr & 8 ? 0x24 : 0x10); /* 32 bits, 16 bits */
+	struct walk_fault fault;
+	gpa_t gpa;
+
+	if (!(c->cr0 & X86_CR0_PE) || s->efer & EFER_LMA ||
+	    guest_walk(&s->v, flags + 1, ACCESS_R | WALK_QUIET, 0, &gpa, &fault))
+		return GPA(0);
+	return gpa;
+}
+
 /* How the instruction at RIP must be done. */
 static enum svm_step classify(struct svm_vcpu *s)
 {
@@ -128,6 +143,8 @@ static enum svm_step classify(struct svm_vcpu *s)
 		i++;
 	if (i >= n) /* the guest's fetch will fault, too */
 		return STEP_TF;
+	if (b[i] == 0xcf || b[i] == 0xea || b[i] == 0x9a || b[i] == 0xff)
+		s->step.task_flags = task_flags(s);
 	if (b[i] == 0x9c)
 		return STEP_PUSHF;
 	if (b[i] == 0x9d || b[i] == 0xcf)
@@ -162,6 +179,8 @@ void svm_step_begin(struct svm_vcpu *s)
 		ipi_kick(this_cpu(cpu_id));
 		return;
 	}
+	s->step.tr = s->vmcb->tr.selector;
+	s->step.task_flags = GPA(0);
 	s->step.how = classify(s);
 	s->step.own_tf = s->v.rflags & X86_EFLAGS_TF;
 	s->step.dr6 = s->vmcb->dr6;
@@ -187,24 +206,32 @@ static void end_target(struct svm_vcpu *s)
 	s->vmcb->dr7 = s->step.dr7;
 }
 
-/* Flags that were pushed have TF in bit 0 of their second byte. */
+/* Flags that were saved have TF in bit 0 of their second byte, which is here. */
+static void clear_tf(struct svm_vcpu *s, gpa_t at)
+{
+	u8 byte;
+
+	if (guest_read(s->v.vm, at, &byte, 1))
+		return;
+	byte &= (u8)~1;
+	if (guest_write(s->v.vm, at, &byte, 1))
+		return; /* another vCPU has just unmapped it */
+}
+
 static void correct_pushed(struct svm_vcpu *s)
 {
 	const struct vmcb *c = s->vmcb;
 	struct segment ss;
 	struct walk_fault fault;
 	u64 linear = c->rsp;
-	u8 byte;
+	gpa_t at;
 
 	if (vcpu_mode(&s->v) != INSN_64) {
 		svm_get_seg(&s->v, SEG_SS, &ss);
 		linear = (u32)(ss.base + (ss.attr & SEG_ATTR_DB ? (u32)c->rsp : (u16)c->rsp));
 	}
-	if (guest_read_linear(&s->v, linear + 1, &byte, 1, &fault))
-		return;
-	byte &= (u8)~1;
-	if (guest_write_linear(&s->v, linear + 1, &byte, 1, &fault))
-		return; /* another vCPU has just unmapped it */
+	if (!guest_walk(&s->v, linear + 1, ACCESS_W, vcpu_cpl(&s->v), &at, &fault))
+		clear_tf(s, at);
 }
 
 /*
@@ -225,7 +252,7 @@ void svm_step_end(struct svm_vcpu *s)
 	struct vmcb *c = s->vmcb;
 	struct vm_exit *x = &s->v.exit;
 	enum svm_step how = s->step.how;
-	bool db = (u32)c->exit_code == SVM_EXIT_EXCP_BASE + 1, done;
+	bool db = (u32)c->exit_code == SVM_EXIT_EXCP_BASE + 1, done, left;
 	u64 seen = c->dr6, dr7 = c->dr7;
 
 	s->step.how = STEP_NONE;
@@ -236,10 +263,13 @@ void svm_step_end(struct svm_vcpu *s)
 		return;
 	}
 	write_intercepts(s, false);
+	left = s->step.task_flags.v && c->tr.selector != s->step.tr;
+	if (left && !s->step.own_tf)
+		clear_tf(s, s->step.task_flags);
 	done = db && seen & (how == STEP_TARGET ? BIT(s->step.dr) : DR6_BS);
 	if (how == STEP_TARGET) {
 		end_target(s);
-	} else if (!(how == STEP_POPF && done)) {
+	} else if (!((how == STEP_POPF || left) && done)) {
 		if (!s->step.own_tf)
 			s->v.rflags &= ~(u64)X86_EFLAGS_TF;
 		if (how == STEP_PUSHF && done && !s->step.own_tf)

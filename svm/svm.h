@@ -32,6 +32,8 @@ struct svm_vcpu {
 		u64 dr6;
 		u8 dr; /* STEP_TARGET: in this debug register */
 		u64 target, saved_dr, dr7;
+		u16 tr;
+		gpa_t task_flags; /* of the task tr, should it be left; 0: it can't be */
 	} step;
 };
 

@@ -89,14 +89,17 @@ int guest_set_efer(struct vcpu *v, u64 value)
 	return 0;
 }
 
+bool guest_cr3_bad(struct vcpu *v, u64 value)
+{
+	return value >> v->vm->cpuid->phys_bits ||
+	       pdptes_bad(v, virt_ops->get_reg(v, VR_CR0), value, virt_ops->get_reg(v, VR_CR4));
+}
+
 int guest_set_cr3(struct vcpu *v, u64 value)
 {
-	u64 cr4 = virt_ops->get_reg(v, VR_CR4);
-
-	if (cr4 & X86_CR4_PCIDE)
+	if (virt_ops->get_reg(v, VR_CR4) & X86_CR4_PCIDE)
 		value &= ~BIT(63); /* "don't flush": a hint */
-	if (value >> v->vm->cpuid->phys_bits ||
-	    pdptes_bad(v, virt_ops->get_reg(v, VR_CR0), value, cr4))
+	if (guest_cr3_bad(v, value))
 		return -EINVAL;
 	virt_ops->set_reg(v, VR_CR3, value);
 	return 0;

@@ -52,5 +52,7 @@ void vcpu_walk_fault(struct vcpu *v, const struct walk_fault *fault);
 /* CR and EFER writes as the guest means them: 0, or -EINVAL: #GP. */
 int guest_set_cr0(struct vcpu *v, u64 value);
 int guest_set_cr3(struct vcpu *v, u64 value);
+/* Would guest_set_cr3() say -EINVAL, bit 63 aside? */
+bool guest_cr3_bad(struct vcpu *v, u64 value);
 int guest_set_cr4(struct vcpu *v, u64 value);
 int guest_set_efer(struct vcpu *v, u64 value);

@@ -2,30 +2,33 @@
 /*
  * Hardware task switches: far JMP and CALL to a TSS, task gates, and IRET with NT set, outside of
  * 64-bit mode (SDM vol. 3 "Task Management"). VMX exits for each, after its own checks of the new
- * TSS and before anything has changed; on SVM the CPU does it alone. Tasks of 16 bits are refused.
+ * TSS and before anything has changed; on SVM the CPU does it alone.
  *
  * All is done twice. First nothing changes: if memory is missing anywhere on the way, the vCPU
  * waits for it as it is, and the switch begins anew. Then nothing is missing.
  */
 #include <asm/processor-flags.h>
 #include "arch/x86/debugreg.h"
+#include "lib/string.h"
 #include "virt/debug.h"
 #include "virt/exits.h"
 #include "virt/guestwalk.h"
 
-#define VECTOR_TS  10
-#define VECTOR_NP  11
-#define VECTOR_SS  12
-#define FLAGS_ALL  0x3f7fd5u
-#define TSS32_FREE 9 /* types of descriptors */
-#define TSS_BUSY   2
-#define TYPE_LDT   2
+#define VECTOR_TS 10
+#define VECTOR_NP 11
+#define VECTOR_SS 12
+#define FLAGS_ALL 0x3f7fd5u
+#define TSS_BUSY  2 /* in the type of a TSS */
+#define TSS_32	  8
+#define TYPE_LDT  2 /* ... of an LDT */
 
 /*
  * SDM "32-Bit Task-State Segment", by words: a switch saves those from EIP to GS, in the order of
- * enum gpr and enum vseg, and loads all from CR3 on.
+ * enum gpr and enum vseg, and loads all from CR3 on. In a TSS of 16 bits (SDM "16-Bit Task-State
+ * Segment") all from EIP to DS is one word earlier, and only the LDT follows.
  */
-enum { T_CR3 = 7, T_EIP, T_EFLAGS, T_GPRS, T_SEGS = 18, T_LDT = 24, T_TRAP, T_WORDS };
+enum { T_CR3 = 7, T_EIP, T_EFLAGS, T_GPRS, T_SEGS = 18, T_FS = 22, T_LDT = 24, T_TRAP, T_WORDS };
+enum { T16_LDT = 21, T16_WORDS };
 
 struct switching {
 	struct vcpu *v;
@@ -164,24 +167,25 @@ static bool load_segments(struct switching *s, const u32 *t)
 }
 _Static_assert(T_SEGS + SEG_LDTR == T_LDT, "the LDT's selector is behind GS, as in enum vseg");
 
-/* At the new task's privilege. */
-static bool push_error(struct switching *s, const u32 *t, u32 error)
+/* At the new task's privilege, and in the size of its TSS. */
+static bool push_error(struct switching *s, const u32 *t, u32 error, u32 size)
 {
 	const struct segment *ss = &s->seg[SEG_SS];
 	u64 mask = ss->attr & SEG_ATTR_DB ? 0xffffffff : 0xffff, sp = t[T_GPRS + RSP];
 
-	sp = (sp & ~mask) | ((sp - sizeof(error)) & mask);
+	sp = (sp & ~mask) | ((sp - size) & mask);
 	s->mmu.cpl = t[T_EFLAGS] & X86_EFLAGS_VM ? 3 : t[T_SEGS + SEG_CS] & 3;
-	if (!copy(s, ss->base + (sp & mask), &error, sizeof(error), true))
+	if (!copy(s, ss->base + (sp & mask), &error, size, true))
 		return false;
 	if (s->real)
 		vcpu_set_gpr(s->v, RSP, sp);
 	return true;
 }
 
-static bool save_old(struct switching *s, u64 base, u64 next_rip, u64 flags)
+static bool save_old(struct switching *s, const struct segment *tr, u64 next_rip, u64 flags)
 {
 	u32 saved[T_LDT - T_EIP] = { (u32)next_rip, (u32)flags };
+	u16 words[T_FS - T_EIP];
 	struct segment seg;
 
 	for (u32 i = RAX; i <= RDI; i++)
@@ -190,7 +194,28 @@ static bool save_old(struct switching *s, u64 base, u64 next_rip, u64 flags)
 		virt_ops->get_seg(s->v, (enum vseg)i, &seg);
 		saved[T_SEGS - T_EIP + i] = seg.selector;
 	}
-	return copy(s, base + T_EIP * 4ull, saved, sizeof(saved), true);
+	if (tr->attr & TSS_32)
+		return copy(s, tr->base + T_EIP * 4, saved, sizeof(saved), true);
+	for (u32 i = 0; i < ARRAY_SIZE(words); i++)
+		words[i] = (u16)saved[i];
+	return copy(s, tr->base + (T_EIP - 1) * 2, words, sizeof(words), true);
+}
+
+/* A task of 16 bits keeps CR3, and has no FS, GS and T bit. */
+static bool read_new(struct switching *s, const struct segment *tss, u32 *t)
+{
+	u16 words[T16_WORDS];
+
+	if (tss->attr & TSS_32)
+		return copy(s, tss->base, t, T_WORDS * sizeof(*t), false);
+	if (!copy(s, tss->base, words, sizeof(words), false))
+		return false;
+	memset(t, 0, T_WORDS * sizeof(*t));
+	for (u32 i = T_EIP; i < T_FS; i++)
+		t[i] = words[i - 1];
+	t[T_LDT] = words[T16_LDT];
+	t[T_CR3] = (u32)s->mmu.cr3;
+	return true;
 }
 
 /* It is the new task's fault, with the registers that it has, what fails here. */
@@ -200,8 +225,8 @@ static bool load_new(struct switching *s, const u32 *t)
 	u64 cr0 = virt_ops->get_reg(v, VR_CR0);
 
 	s->mmu.cr3 = t[T_CR3];
-	if (!s->real)
-		return load_segments(s, t);
+	if (!s->real) /* what a bad CR3 leads to is not looked at */
+		return !(cr0 & X86_CR0_PG && guest_cr3_bad(v, t[T_CR3])) && load_segments(s, t);
 	virt_ops->set_reg(v, VR_CR0, cr0 | X86_CR0_TS);
 	virt_ops->set_reg(v, VR_DR7, virt_ops->get_reg(v, VR_DR7) & ~DR7_LOCAL);
 	v->rip = t[T_EIP];
@@ -230,14 +255,13 @@ static void perform(struct switching *s, const struct event *event)
 	if (!read_descriptor(s, tr.selector, &old, &old_at) ||
 	    !read_descriptor(s, selector, &tss, &new_at))
 		return;
-	if ((tss.attr & 0x1d) != TSS32_FREE || tss.limit < sizeof(t) - 1 || !(tr.attr & 8)) {
-		vm_stop(v->vm, STOP_INTERNAL,
-			"task switch to %#x at rip %#lx: only tasks of 32 bits are supported",
-			selector, v->rip);
-		s->denied = true;
+	/* The CPU has looked at it: here it is something else only if it has changed since. */
+	if ((tss.attr & 0x15) != 1 ||
+	    tss.limit < (tss.attr & TSS_32 ? sizeof(t) : T16_WORDS * 2ul) - 1) {
+		fault(s, VECTOR_TS, selector);
 		return;
 	}
-	if (!copy(s, tss.base, t, sizeof(t), false) || !save_old(s, tr.base, v->rip + len, flags) ||
+	if (!read_new(s, &tss, t) || !save_old(s, &tr, v->rip + len, flags) ||
 	    (!nested && !mark(s, old_at, &old, TSS_BUSY, false)) ||
 	    (nested && !copy(s, tss.base, &tr.selector, sizeof(tr.selector), true)) ||
 	    (!iret && !mark(s, new_at, &tss, TSS_BUSY, true)))
@@ -249,7 +273,8 @@ static void perform(struct switching *s, const struct event *event)
 			virt_ops->set_reg(v, VR_NMI_BLOCKED, gate);
 		virt_ops->set_seg(v, SEG_TR, &tss);
 	}
-	if (!load_new(s, t) || (gate && event->has_error && !push_error(s, t, event->error)))
+	if (!load_new(s, t) || (gate && event->has_error &&
+				!push_error(s, t, event->error, tss.attr & TSS_32 ? 4 : 2)))
 		return;
 	if (s->real && t[T_TRAP] & 1) {
 		debug_guest_dr6(v, DR6_BT);

@@ -36,9 +36,18 @@ void vcpu_set_gpr(struct vcpu *v, enum gpr n, u64 value)
 	*(n == RSP ? &f->reg[VR_RSP] : &v->gpr[n]) = value;
 }
 
-int guest_set_cr3(struct vcpu *v, u64 value)
+static u32 bad_cr3;
+
+bool guest_cr3_bad(struct vcpu *v, u64 value)
 {
 	(void)v;
+	return value == bad_cr3;
+}
+
+int guest_set_cr3(struct vcpu *v, u64 value)
+{
+	if (guest_cr3_bad(v, value))
+		return -EINVAL;
 	f->reg[VR_CR3] = value;
 	return 0;
 }
@@ -94,7 +103,7 @@ static void open_tasks(void)
 
 	fake_vm_open(64 * MIB);
 	memset(image, 0, sizeof(image));
-	exceptions = 0;
+	exceptions = bad_cr3 = 0;
 	put_descriptor(GDT, CODE, descriptor(0, 0xfffff, 0xc09b));
 	put_descriptor(GDT, DATA, descriptor(0, 0xfffff, 0xc093));
 	put_descriptor(GDT, SEL_A, descriptor(AT(TSS_A), 0x67, 0x8b));
@@ -258,6 +267,89 @@ static void bad_segment(void **state)
 	assert_int_equal(type_of(SEL_B), 11);
 }
 
+/* What a CR3 leads to that can't be loaded is not even looked at: no memory is there. */
+static void bad_tables(void **state)
+{
+	(void)state;
+	open_tasks();
+	f->reg[VR_CR0] |= X86_CR0_PG;
+	f->reg[VR_CR3] = AT(DIRECTORY_A);
+	image[TSS_B][CR3] = bad_cr3 = 0x80000000;
+	switch_task(TASK_JMP, SEL_B);
+	assert_int_equal(exceptions, 10 << 8);
+	assert_int_equal(f->reg[VR_CR3], AT(DIRECTORY_A));
+	assert_int_equal(f->v.rip, 0x4444);
+	assert_int_equal(fake_vm.stop_reason, STOP_NONE);
+}
+
+/* By words, SDM "16-Bit Task-State Segment". */
+enum { IP16 = 7, FLAGS16, AX16, SP16 = 13, ES16 = 17, CS16, SS16, DS16, LDT16, WORDS16 };
+
+static u16 in_tss16(u32 n)
+{
+	return (u16)(in_tss(TSS_B, n / 2) >> n % 2 * 16);
+}
+
+static void open_task16(void)
+{
+	u16 *b = (u16 *)image[TSS_B];
+
+	open_tasks();
+	memset(b, 0, PAGE_SIZE);
+	b[IP16] = 0x4444;
+	b[FLAGS16] = X86_EFLAGS_FIXED;
+	b[AX16] = 0x55;
+	b[SP16] = 0x800;
+	b[CS16] = CODE;
+	b[ES16] = b[SS16] = b[DS16] = DATA;
+	b[LDT16] = SEL_LDT;
+	b[WORDS16] = 0xabcd;
+	put_descriptor(GDT, SEL_B, descriptor(AT(TSS_B), 0x2b, 0x81));
+	put_descriptor(GDT, DATA, descriptor(AT(STACK), 0xffff, 0x93));
+}
+
+/* To a task of 16 bits, with an error code, and back. */
+static void sixteen(void **state)
+{
+	(void)state;
+	open_task16();
+	f->reg[VR_CR3] = 0x7000;
+	f->v.event = (struct event){ .valid = true,
+				     .type = EVENT_EXCEPTION,
+				     .vector = 13,
+				     .has_error = true,
+				     .error = 0x77 };
+	switch_task(TASK_GATE, SEL_B);
+	assert_int_equal(exceptions, 0);
+	assert_int_equal(f->v.rip, 0x4444);
+	assert_int_equal(f->v.gpr[RAX], 0x55);
+	assert_int_equal(f->v.rflags, X86_EFLAGS_FIXED | X86_EFLAGS_NT);
+	assert_int_equal(f->seg[SEG_TR].selector, SEL_B);
+	assert_int_equal(f->seg[SEG_LDTR].base, AT(LDT));
+	assert_int_equal(f->seg[SEG_DS].selector, DATA);
+	assert_true(f->seg[SEG_FS].unusable && f->seg[SEG_GS].unusable);
+	assert_int_equal(f->reg[VR_CR3], 0x7000);
+	assert_int_equal(f->reg[VR_RSP], 0x7fe);
+	assert_int_equal(in_tss(STACK, 0x7fc / 4), 0x77 << 16);
+	assert_int_equal(type_of(SEL_B), 3);
+	assert_int_equal(in_tss16(LINK), SEL_A);
+	assert_int_equal(in_tss(TSS_A, EIP), 0x2222);
+	f->v.gpr[RAX] = 0x12345678;
+	f->reg[VR_RSP] = 0x700;
+	switch_task(TASK_IRET, SEL_A);
+	assert_int_equal(f->v.rip, 0x2222);
+	assert_int_equal(f->v.gpr[RAX], 0x11);
+	assert_int_equal(type_of(SEL_B), 1);
+	assert_int_equal(in_tss16(IP16), 0x4444 + 7);
+	assert_int_equal(in_tss16(FLAGS16), X86_EFLAGS_FIXED);
+	assert_int_equal(in_tss16(AX16), 0x5678);
+	assert_int_equal(in_tss16(SP16), 0x700);
+	assert_int_equal(in_tss16(ES16), DATA);
+	assert_int_equal(in_tss16(CS16), CODE);
+	assert_int_equal(in_tss16(LDT16), SEL_LDT);
+	assert_int_equal(in_tss16(WORDS16), 0xabcd);
+}
+
 /* Not memory that will come: the VM ends, and nothing else happens. */
 static void no_way(void **state)
 {
@@ -271,11 +363,22 @@ static void no_way(void **state)
 	assert_int_equal(fake_vm.stop_reason, STOP_MEMORY_FAULT);
 	assert_int_equal(f->v.rip, 0x2222);
 	assert_int_equal(type_of(SEL_B), 9);
-	open_tasks();
-	put_descriptor(GDT, SEL_B, descriptor(AT(TSS_B), 0x67, 0x81)); /* of 16 bits */
-	switch_task(TASK_JMP, SEL_B);
-	assert_int_equal(fake_vm.stop_reason, STOP_INTERNAL);
-	assert_int_equal(f->v.rip, 0x2222);
+}
+
+/* The CPU has looked at the TSS before; what it is now is another vCPU's doing. */
+static void changed_meanwhile(void **state)
+{
+	static const u64 descriptors[] = { 0x66, 0x89, 0x2a, 0x81, 0x67, 0x99, 0x67, 0x85 };
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(descriptors); i += 2) {
+		open_tasks();
+		put_descriptor(GDT, SEL_B,
+			       descriptor(AT(TSS_B), (u32)descriptors[i], descriptors[i + 1]));
+		switch_task(TASK_JMP, SEL_B);
+		assert_int_equal(exceptions, 10 << 8 | SEL_B);
+		assert_int_equal(f->v.rip, 0x2222);
+	}
 }
 
 int main(void)
@@ -284,7 +387,10 @@ int main(void)
 		cmocka_unit_test(jump),
 		cmocka_unit_test(gate),
 		cmocka_unit_test(bad_segment),
+		cmocka_unit_test(bad_tables),
+		cmocka_unit_test(sixteen),
 		cmocka_unit_test(no_way),
+		cmocka_unit_test(changed_meanwhile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -308,7 +308,7 @@ load_tr:
 	ret
 
 ; The other task: counts, notes what it began with, and goes back the way that it was called.
-global task_b_jmp, task_b_iret, task_b_error, task_b16, task_b_user
+global task_b_jmp, task_b_iret, task_b_error, task_b16, task_b16_error, task_b_user
 task_b_jmp:
 	call	note_b
 	jmp	SEL_TSS_A:0
@@ -581,6 +581,12 @@ task_b16:
 	inc	dword [dword b_runs]
 	mov	[dword b_eax], eax
 	jmp	SEL_TSS_A:0
+	jmp	task_b16
+task_b16_error:				; as task_b_error, in 16 bits
+	pop	word [dword b_error]
+	inc	dword [dword b_runs]
+	mov	dword [dword tss32 + 0x20], gp_behind
+	iret
 
 section .data
 align 8

@@ -79,6 +79,8 @@ extern struct tss32 tss_b;
 void make_tss(u32 sel, const void *tss, u32 limit, u64 type);
 /* Page tables for 32-bit paging: 16 MiB one to one, and an empty table for 1 GiB. */
 u32 *tables32(u32 **window);
+/* The same for PAE paging, with the directory of that GiB. */
+u64 *tables_pae(u64 **window, u64 **pd_of_window);
 /* TSS A for OP_V86: all ports but those of one byte of the I/O bitmap. */
 void v86_tss(u32 closed_byte);
 #define SEL_TSS_A 0x60 /* modes.asm */

@@ -36,7 +36,7 @@ u32 *tables32(u32 **window)
 }
 
 /* The same as PAE, with the PDPT not at its page's start. */
-static u64 *tables_pae(u64 **window, u64 **pd_of_window)
+u64 *tables_pae(u64 **window, u64 **pd_of_window)
 {
 	u64 *pdpt = (u64 *)pages(1) + 4, *pd = pages(1);
 
