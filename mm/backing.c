@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "mm/backing.h"
+#include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/log.h"
 #include "lib/spinlock.h"
 #include "lib/string.h"
 #include "mm/audit.h"
 #include "mm/phys.h"
+#include "mm/rmap.h"
 
 #define TABLE_WORDS (EXTENT_SIZE / PAGE_SIZE)
 #define GIB_PARTS   (u32)(GIB / EXTENT_SIZE)
@@ -58,14 +60,27 @@ static pfn_t part_frame(u64 word)
 	return hpa_pfn(ptr_hpa(backing_memory(word)));
 }
 
+/* A page of a sparse object. */
+static void free_page(struct backing *b, u64 word)
+{
+	pfn_t f = hpa_pfn(ptr_hpa(backing_memory(word)));
+
+	if (!backing_memory(word) || b->lost)
+		return;
+	if (!WARN_ON(rmap_count(f)))
+		frame_free(f, FRAME_GUEST, b->owner);
+}
+
 static void free_table(struct backing *b, u64 *word)
 {
 	u64 old = *word;
 
 	if (backing_state(old) != BACKING_TABLE)
 		return;
-	*word = *table_of(old);
-	frame_free(hpa_pfn(ptr_hpa(table_of(old))), FRAME_HEAP, b->owner);
+	for (u32 i = 0; b->sparse && i < TABLE_WORDS; i++)
+		free_page(b, table_of(old)[i]);
+	*word = b->sparse ? make_word(NULL, BACKING_ZERO) : *table_of(old);
+	frame_free(hpa_pfn(ptr_hpa(table_of(old))), FRAME_HEAP, VM_NONE);
 }
 
 static int reserve(struct backing *b, u32 parts, enum backing_state state)
@@ -89,19 +104,15 @@ static int reserve(struct backing *b, u32 parts, enum backing_state state)
 	return 0;
 }
 
-int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
+static u32 object_parts(u64 size)
 {
-	u64 parts = ALIGN_UP(size, EXTENT_SIZE) >> EXTENT_SHIFT;
-	u32 order;
-	pfn_t f;
-	int err;
+	return (u32)(ALIGN_UP(size, EXTENT_SIZE) >> EXTENT_SHIFT);
+}
 
-	if (!size || size & ~PAGE_MASK)
-		return trace_error(-EINVAL);
-	order = parts < BIT(18) ? object_order(parts) : 10;
-	if (order > 9)
-		return trace_error(-ENOSPC);
-	f = frame_alloc_order(order, FRAME_HEAP, owner);
+static int object_alloc(u64 size, u16 owner, struct backing **out)
+{
+	pfn_t f = frame_alloc_order(object_order(object_parts(size)), FRAME_HEAP, VM_NONE);
+
 	if (!pfn_valid(f))
 		return trace_error(-ENOMEM);
 	*out = pfn_ptr(f);
@@ -109,10 +120,63 @@ int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
 	(*out)->size = size;
 	(*out)->owner = owner;
 	list_init(&(*out)->node);
-	err = reserve(*out, (u32)parts, zero ? BACKING_ZERO : BACKING_MISSING);
+	return 0;
+}
+
+int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
+{
+	int err;
+
+	if (!size || size & ~PAGE_MASK)
+		return trace_error(-EINVAL);
+	if (size > BIT(18) * EXTENT_SIZE || object_order(object_parts(size)) > 9)
+		return trace_error(-ENOSPC);
+	err = object_alloc(size, owner, out);
+	if (err)
+		return err;
+	err = reserve(*out, object_parts(size), zero ? BACKING_ZERO : BACKING_MISSING);
 	while (err && backing_free_step(*out))
 		;
 	return err;
+}
+
+int backing_child(struct backing *parent, u16 owner, struct backing **out)
+{
+	int err = object_alloc(parent->size, owner, out);
+
+	if (err)
+		return err;
+	(*out)->sparse = true;
+	(*out)->parent = parent;
+	(*out)->parts = parent->parts;
+	__atomic_fetch_add(&parent->users, 1, __ATOMIC_SEQ_CST);
+	for (u32 i = 0; i < parent->parts; i++)
+		(*out)->words[i] = make_word(NULL, BACKING_INHERITED);
+	return 0;
+}
+
+static void give(const struct backing *b, u64 word, u32 order)
+{
+	if (backing_memory(word))
+		(void)frames_give(hpa_pfn(ptr_hpa(backing_memory(word))), order, FRAME_GUEST,
+				  b->owner, VM_NONE);
+}
+
+void backing_freeze(struct backing *b)
+{
+	for (u32 i = 0; i < b->parts; i++) {
+		u64 word = b->words[i];
+
+		if (!b->sparse)
+			give(b, make_word(pfn_ptr(part_frame(word)), BACKING_PRESENT),
+			     EXTENT_SHIFT - PAGE_SHIFT);
+		else if (backing_state(word) == BACKING_TABLE)
+			for (u32 k = 0; k < TABLE_WORDS; k++)
+				give(b, table_of(word)[k], 0);
+	}
+	b->owner = VM_NONE;
+	b->vm = NULL;
+	b->frozen = true;
 }
 
 bool backing_free_step(struct backing *b)
@@ -123,7 +187,7 @@ bool backing_free_step(struct backing *b)
 		u64 *word = &b->words[b->parts - 1];
 
 		free_table(b, word);
-		if (b->lost)
+		if (b->lost || b->sparse)
 			continue;
 		if (audit_unmapped(part_frame(*word)))
 			extent_free(part_frame(*word), 1, FRAME_GUEST, b->owner);
@@ -133,9 +197,8 @@ bool backing_free_step(struct backing *b)
 	}
 	if (b->parts)
 		return true;
-	frame_free_order(hpa_pfn(ptr_hpa(b)),
-			 object_order(ALIGN_UP(b->size, EXTENT_SIZE) >> EXTENT_SHIFT), FRAME_HEAP,
-			 b->owner);
+	frame_free_order(hpa_pfn(ptr_hpa(b)), object_order(object_parts(b->size)), FRAME_HEAP,
+			 VM_NONE);
 	return false;
 }
 
@@ -145,11 +208,12 @@ void backing_reset(struct backing *b, bool zero)
 
 	for (u32 i = 0; i < b->parts; i++) {
 		u64 at = (u64)i << EXTENT_SHIFT;
-		bool missing = !zero || (s && at >= s->from && at < s->to);
+		bool missing = !b->sparse && (!zero || (s && at >= s->from && at < s->to));
 
 		free_table(b, &b->words[i]);
 		word_set(&b->words[i], missing ? BACKING_MISSING : BACKING_ZERO);
 	}
+	b->parent = NULL;
 }
 
 /* --- contents --- */
@@ -172,6 +236,8 @@ u64 backing_touch(u64 *word, u8 level, bool missing_is_zero)
 	for (;;) {
 		old = word_read(word);
 		state = backing_state(old);
+		if (!backing_memory(old))
+			return old;
 		if (state == BACKING_ZERO || (state == BACKING_MISSING && missing_is_zero)) {
 			if (!word_cas(word, old, BACKING_CLEARING))
 				continue;
@@ -189,16 +255,78 @@ u64 backing_touch(u64 *word, u8 level, bool missing_is_zero)
 /* A part becomes a table of pages in its state. 0 also if it is something else by now. */
 static int split_part(struct backing *b, u64 *part, u64 old)
 {
-	u64 *table = frame_alloc_zero(FRAME_HEAP, b->owner);
+	u64 *table = frame_alloc_zero(FRAME_HEAP, VM_NONE), step = b->sparse ? 0 : PAGE_SIZE;
 
 	if (!table)
 		return trace_error(-ENOMEM);
 	for (u32 i = 0; i < TABLE_WORDS; i++)
-		table[i] = make_word(backing_memory(old) + i * PAGE_SIZE, backing_state(old));
+		table[i] = make_word(backing_memory(old) + i * step, backing_state(old));
 	if (!__atomic_compare_exchange_n(part, &old, make_word(table, BACKING_TABLE), false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, b->owner);
+		frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, VM_NONE);
 	return 0;
+}
+
+u64 *backing_find(struct backing **b, u64 offset, u8 *level, u8 *piece)
+{
+	u64 *word = backing_word(*b, offset, level);
+
+	*piece = *level;
+	while (backing_state(word_read(word)) == BACKING_INHERITED) {
+		*b = (*b)->parent;
+		word = backing_word(*b, offset, level);
+		*piece = MIN(*piece, *level);
+	}
+	return word;
+}
+
+/* What a page of the object is to begin with; NULL: zeros. */
+static const u8 *inherited(struct backing *b, u64 offset)
+{
+	u8 level, piece;
+	u64 *at = backing_find(&b, offset, &level, &piece), word = backing_touch(at, level, false);
+
+	return backing_memory(word)
+		       ? backing_memory(word) + ALIGN_DOWN(offset % level_size(level), PAGE_SIZE)
+		       : NULL;
+}
+
+bool backing_own(struct backing *b, u64 offset, int *err)
+{
+	const u8 *from = inherited(b, offset);
+	u64 *word, old;
+	pfn_t f;
+	u8 level;
+
+	*err = 0;
+	for (;;) {
+		word = backing_word(b, offset, &level);
+		old = word_read(word);
+		if (backing_state(old) == BACKING_TABLE)
+			continue;
+		if (backing_memory(old))
+			return false;
+		if (level == 1)
+			break;
+		*err = split_part(b, word, old);
+		if (*err)
+			return false;
+	}
+	f = frame_alloc(FRAME_GUEST, b->owner);
+	if (!pfn_valid(f)) {
+		*err = trace_error(-ENOMEM);
+		return false;
+	}
+	if (from)
+		memcpy(pfn_ptr(f), from, PAGE_SIZE);
+	else
+		memset(pfn_ptr(f), 0, PAGE_SIZE);
+	/* What it is copied from never changes, so nobody need wait for the copy. */
+	if (__atomic_compare_exchange_n(word, &old, make_word(pfn_ptr(f), BACKING_PRESENT), false,
+					__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return true;
+	frame_free(f, FRAME_GUEST, b->owner);
+	return false;
 }
 
 static enum backing_state filled(enum backing_fill how)

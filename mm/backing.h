@@ -16,6 +16,13 @@
  *	   ^----------'			given up: the fetch failed, or who made it has gone
  *	MISSING ---> ZERO, READONLY, POISON	as who resolves it says
  *
+ * An object may have a parent, whose contents nobody changes any more:
+ *
+ *	INHERITED -> PRESENT	as the parent has it; who writes copies the page first
+ *
+ * Such an object has only the memory that was written, page by page. After a reset it has no parent
+ * any more, and ZERO without an address: memory comes with the first touch.
+ *
  * Only compare-and-swap changes a word, so faults on different parts never meet: who takes a word
  * to BUSY puts the contents in. No lock is taken by anybody.
  */
@@ -69,15 +76,19 @@ enum backing_state {
 	BACKING_READONLY, /* there, and nobody may write it */
 	BACKING_POISON,	  /* lost: a memory error, to who touches it */
 	BACKING_TABLE,
+	BACKING_INHERITED,
 };
-#define BACKING_STATE 7ull
+#define BACKING_STATE 15ull
 
 struct backing {
-	char name[32];	  /* of a [memory] section; empty: a VM's own */
-	struct list node; /* the owner's */
-	void *vm;	  /* whose own it is; NULL: it may be shown to several. virt's */
-	u64 size;	  /* bytes, a multiple of 4 KiB */
-	u16 owner;	  /* of its frames: the VM, or VM_NONE */
+	char name[32];		/* of a [memory] section; empty: a VM's own */
+	struct list node;	/* the owner's */
+	void *vm;		/* whose own it is; NULL: it may be shown to several. virt's */
+	u64 size;		/* bytes, a multiple of 4 KiB */
+	u16 owner;		/* of its guest frames: the VM, or VM_NONE */
+	struct backing *parent; /* NULL: none. This is one of its users */
+	bool sparse;		/* it has, or had, a parent: memory comes page by page */
+	bool frozen;		/* nobody changes it; it goes with its last user */
 	bool lost; /* mapped by a VM whose structures were damaged: frames are never reused */
 	u32 parts; /* that are left, while it is being freed */
 	u32 users; /* slots and fetches under way; atomic */
@@ -104,7 +115,31 @@ static inline u8 *backing_memory(u64 word)
  */
 int backing_create(u64 size, u16 owner, bool zero, struct backing **out);
 /*
- * Up to a GiB of its memory goes back. False: nothing is left, *b is gone. No users; nothing of it
+ * An object that has what the parent has, until it is written: the parent must be frozen, and lives
+ * as long. Its memory is owned by `owner`. 0; -ENOMEM.
+ */
+int backing_child(struct backing *parent, u16 owner, struct backing **out);
+/*
+ * Nobody changes it any more, and its frames are no VM's, so that several may map them. Nobody uses
+ * it meanwhile. Takes a few instructions for each 2 MiB, or for each page of a sparse one.
+ */
+void backing_freeze(struct backing *b);
+/*
+ * The page gets memory of its own in *b, which is sparse: with the parent's contents, which must be
+ * PRESENT or ZERO, or cleared. True if it was not there before: then nobody may have the parent's
+ * page mapped any longer, and who maps what he found before looks again afterwards. *err: 0,
+ * -ENOMEM. Any CPU.
+ */
+bool backing_own(struct backing *b, u64 offset, int *err);
+/*
+ * The object in *b's line that has the page: *b becomes it. *level is that of the word; *piece how
+ * much is good for all of the line (2: the part, 1: the page). Any context.
+ */
+u64 *backing_find(struct backing **b, u64 offset, u8 *level, u8 *piece);
+
+/*
+ * Up to a GiB of its memory goes back. False: nothing is left, *b is gone; its parent has that user
+ * still, as after backing_reset(). No users; nothing of it
  * is mapped.
  */
 bool backing_free_step(struct backing *b);

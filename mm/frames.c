@@ -336,6 +336,24 @@ static int free_block(pfn_t f, u64 n, u64 align, struct frame_owner owner)
 	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
 }
 
+int frames_give(pfn_t f, u32 order, enum frame_kind kind, u16 from, u16 to)
+{
+	u64 n = order <= EXTENT_SHIFT - PAGE_SHIFT ? 1u << order : ~0ull;
+	struct extent *e = extent_of(f);
+	bool ok = false;
+
+	if (!(f.v % n) && may_own(kind)) {
+		spin_lock(&frames.lock);
+		ok = all_owned(f.v, n, owner_of(kind, from)) && (e->heads || n == EXTENT_FRAMES);
+		if (ok && !e->heads)
+			extent_set_whole(e, owner_of(kind, to));
+		for (u64 i = 0; ok && e->heads && i < n; i++)
+			extent_set_owner(e, (f.v + i) % EXTENT_FRAMES, owner_of(kind, to));
+		spin_unlock(&frames.lock);
+	}
+	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
+}
+
 int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
 {
 	u64 n = order <= EXTENT_SHIFT - PAGE_SHIFT ? 1u << order : ~0ull;

@@ -107,6 +107,12 @@ int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm);
 int frame_free(pfn_t f, enum frame_kind kind, u16 vm);
 int extent_free(pfn_t f, u64 count, enum frame_kind kind, u16 vm);
 
+/*
+ * 2^order frames, owned as frame_free_order would have it, get another VM (or VM_NONE) as their
+ * owner; mappings stay. An extent that is whole stays so. 0; -EINVAL as there, nothing changed.
+ */
+int frames_give(pfn_t f, u32 order, enum frame_kind kind, u16 from, u16 to);
+
 /* Who owns a frame; FRAME_NONE for what is no RAM. Any pfn is fine. */
 struct frame_owner frame_owner(pfn_t f);
 /*

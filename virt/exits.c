@@ -252,7 +252,9 @@ static void exit_stage2_fault(struct vcpu *v)
 	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
-	if (err == -EEXIST && f.logged)
+	if ((err == -EEXIST && f.sparse) || !guest_frame_stays(v->vm, gpa, &f))
+		vm_unmap_piece(v->vm, gpa, f.inherited ? f.level : 1);
+	else if (err == -EEXIST && f.logged)
 		make_writable(v->vm, gpa, f.prot);
 	if (f.logged)
 		guest_logged(v->vm, gpa);

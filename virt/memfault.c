@@ -12,7 +12,8 @@ const char *memory_fault_name(enum memory_fault_kind kind)
 	static const char *const names[] = {
 		[MEMORY_OK] = "none",		[MEMORY_READONLY] = "read-only",
 		[MEMORY_NOEXEC] = "no-exec",	[MEMORY_POISONED] = "poisoned",
-		[MEMORY_NO_MEMORY] = "no-slot", [MEMORY_MISSING] = "missing",
+		[MEMORY_NO_MEMORY] = "no-slot", [MEMORY_EXHAUSTED] = "no memory left for it",
+		[MEMORY_MISSING] = "missing",
 	};
 
 	_Static_assert(MEMORY_MISSING, "no promise without a report");

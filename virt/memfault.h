@@ -50,6 +50,7 @@ enum memory_fault_kind {
 	MEMORY_NOEXEC,
 	MEMORY_POISONED,
 	MEMORY_NO_MEMORY, /* no slot */
+	MEMORY_EXHAUSTED, /* the host has no frame for it */
 	MEMORY_MISSING = MEMORY_FAULT_EXITS
 };
 const char *memory_fault_name(enum memory_fault_kind kind);

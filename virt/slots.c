@@ -52,19 +52,35 @@ static bool slot_is_zero(const struct memslot *s)
 void slot_memory_slow(const struct memslot *s, u64 gpa, u8 access, struct slot_memory *m)
 {
 	u64 offset = s->offset + (gpa - s->gpa.v), word;
+	struct backing *b;
 	u64 *at;
+	u8 level;
+	int err;
 
 	*m = (struct slot_memory){ .kind = access == ACCESS_X ? MEMORY_NOEXEC : MEMORY_READONLY };
 	if (!(s->prot & access))
 		return;
-	do {
-		at = backing_word(s->backing, offset, &m->level);
-		word = backing_touch(at, m->level, slot_is_zero(s));
-	} while (backing_state(word) == BACKING_TABLE);
+again:
+	b = s->backing;
+	at = backing_find(&b, offset, &level, &m->level);
+	word = backing_touch(at, level, slot_is_zero(s));
+	m->inherited = b != s->backing;
 	switch (backing_state(word)) {
+	case BACKING_TABLE:
+	case BACKING_INHERITED: /* of a parent, just now */
+		goto again;
+	case BACKING_ZERO: /* in a sparse object */
 	case BACKING_PRESENT:
-		m->writable = true;
-		break;
+		m->writable = !m->inherited;
+		if (backing_memory(word) && (m->writable || access != ACCESS_W))
+			break;
+		if (access == ACCESS_W)
+			b = s->backing;
+		m->copied |= backing_own(b, offset, &err) && b == s->backing;
+		m->kind = MEMORY_EXHAUSTED;
+		if (err)
+			return;
+		goto again;
 	case BACKING_READONLY:
 		if (access == ACCESS_W)
 			return;
@@ -77,7 +93,7 @@ void slot_memory_slow(const struct memslot *s, u64 gpa, u8 access, struct slot_m
 		return;
 	}
 	m->kind = MEMORY_OK;
-	m->ptr = backing_memory(word) + gpa % (m->level == 2 ? EXTENT_SIZE : PAGE_SIZE);
+	m->ptr = backing_memory(word) + gpa % (level == 2 ? EXTENT_SIZE : PAGE_SIZE);
 	if (m->level == 2 && m->writable)
 		__atomic_store_n(&s->bias[slot_part(s, gpa)], (u64)(uintptr_t)m->ptr - gpa,
 				 __ATOMIC_RELEASE);
@@ -229,6 +245,13 @@ static bool unmap(struct vm *vm, u64 from, u64 to)
 	return !vm_is_corrupt(vm);
 }
 
+void vm_unmap_piece(struct vm *vm, gpa_t gpa, u8 level)
+{
+	u64 size = s2_level_frames(level) << PAGE_SHIFT, from = ALIGN_DOWN(gpa.v, size);
+
+	unmap(vm, from, from + size);
+}
+
 static void wake_waiting(struct vm *vm, const struct memslot *s)
 {
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
@@ -239,17 +262,25 @@ static void wake_waiting(struct vm *vm, const struct memslot *s)
 	}
 }
 
-/* The object of a slot that is gone: frames that nobody uses go back. */
+/* One user less: what nobody uses goes back, and so on with its parents. */
+static void put(struct backing *b)
+{
+	while (b && !__atomic_sub_fetch(&b->users, 1, __ATOMIC_SEQ_CST) && (b->vm || b->frozen)) {
+		struct backing *parent = b->parent;
+
+		list_del(&b->node);
+		while (backing_free_step(b))
+			;
+		b = parent;
+	}
+}
+
+/* The object of a slot that is gone. */
 static void release(struct vm *vm, struct backing *b)
 {
 	if (vm_is_corrupt(vm))
 		b->lost = true;
-	__atomic_fetch_sub(&b->users, 1, __ATOMIC_SEQ_CST);
-	if (b->vm && !__atomic_load_n(&b->users, __ATOMIC_SEQ_CST)) {
-		list_del(&b->node);
-		while (backing_free_step(b))
-			;
-	}
+	put(b);
 }
 
 /* A slot that is in no array any more, and nobody looks at. */
@@ -560,6 +591,79 @@ int vm_give_up(struct vm *vm, gpa_t gpa, u64 size, u32 *waited)
 	return err || r.waited ? err : -ESRCH;
 }
 
+/* --- memory of two VMs --- */
+
+/* A child of the object takes its place in the VM's slot; nothing of it stays mapped. */
+static int inherit(struct vm *vm, const struct memslot *at, struct backing *child)
+{
+	struct memslot old = *at, new = old;
+	int err;
+
+	new.backing = child;
+	new.generation = ++vm->slot_changes;
+	err = slot_arrays(vm, &new);
+	if (err)
+		return err;
+	err = change(vm, at, &new);
+	if (err) {
+		slot_arrays_free(vm, &new);
+		return err;
+	}
+	child->vm = vm;
+	child->users = 1;
+	list_add_tail(&vm->own_memory, &child->node);
+	retire(vm, &old);
+	return 0;
+}
+
+/* The slot of `vm` as it is, in `to`: of a child of its own object, if that is the VM's own. */
+static int fork_slot(struct vm *vm, struct vm *to, u16 id)
+{
+	const struct memslot *s = vm_slot_by_id(vm, id);
+	struct backing *b = s->backing, *first = NULL, *second = b;
+	gpa_t gpa = s->gpa;
+	u64 size = s->size, offset = s->offset;
+	u8 flags = s->flags;
+	int err = b->vm ? backing_child(b, to->id, &second) : 0;
+
+	if (!err && b->vm) {
+		second->vm = to;
+		list_add_tail(&to->own_memory, &second->node); /* what happens to it is its end */
+		err = backing_child(b, vm->id, &first);
+	}
+	if (!err && b->vm)
+		err = inherit(vm, s, first);
+	if (err) {
+		while (first && backing_free_step(first))
+			;
+		b->users -= first ? 1 : 0;
+		return err;
+	}
+	if (first) {
+		list_del(&b->node);
+		list_init(&b->node);
+		backing_freeze(b);
+		put(b); /* the slot's */
+	}
+	return vm_slot_add(to, gpa, size, second, offset, flags, NULL);
+}
+
+int vm_fork_memory(struct vm *vm, struct vm *to)
+{
+	u16 ids[VM_MAX_SLOTS];
+	u32 nr = vm->slots->nr;
+	int err = 0;
+
+	for (u32 i = 0; i < nr; i++) {
+		ids[i] = vm->slots->slot[i].id;
+		if (vm->slots->slot[i].backing->vm && !slot_is_zero(&vm->slots->slot[i]))
+			return -EOPNOTSUPP;
+	}
+	for (u32 i = 0; i < nr && !err; i++)
+		err = fork_slot(vm, to, ids[i]);
+	return err;
+}
+
 /* --- a VM's own memory --- */
 
 int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 flags)
@@ -593,8 +697,12 @@ void vm_clear_memory(struct vm *vm)
 	for (u32 i = 0; i < m->nr; i++) {
 		const struct memslot *s = &m->slot[i];
 
-		if (s->backing->vm)
+		if (s->backing->vm) {
+			struct backing *parent = s->backing->parent;
+
 			backing_reset(s->backing, !(s->flags & SLOT_EXIT_ON_MISSING));
+			put(parent);
+		}
 		memset(s->bias, 0, bias_bytes(s));
 		if (s->dirty)
 			memset(s->dirty, 0, dirty_bytes(s));
@@ -620,15 +728,18 @@ static void drop_last(struct vm *vm)
 
 static bool free_own_step(struct vm *vm)
 {
-	struct backing *b;
+	struct backing *b, *parent;
 
 	if (list_empty(&vm->own_memory))
 		return false;
 	b = list_entry(vm->own_memory.next, struct backing, node);
+	parent = b->parent;
 	list_del(&b->node);
 	b->lost |= vm_is_corrupt(vm);
 	if (backing_free_step(b))
 		list_add_tail(&vm->own_memory, &b->node);
+	else
+		put(parent);
 	return true;
 }
 

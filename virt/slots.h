@@ -120,6 +120,19 @@ int vm_give_up(struct vm *vm, gpa_t gpa, u64 size, u32 *waited);
  * with SLOT_EXIT_ON_MISSING. Errors of vm_slot_add and backing_create.
  */
 int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 flags);
+/*
+ * `to`, which has no slots, gets those of `vm`. Objects that are the VM's own become parents that
+ * nobody changes: both VMs see a child of them, and what one writes the other does not see. All
+ * else they share. No vCPU of either runs; the caller is as for slots. 0; -EOPNOTSUPP: some memory
+ * comes by need (from the operator, or from a file), nothing changed; -ENOMEM: `to` is to be
+ * destroyed, `vm` has all that it had.
+ */
+int vm_fork_memory(struct vm *vm, struct vm *to);
+/*
+ * What is mapped in the piece of that level around gpa is no more, and flushed: the guest faults
+ * there again. May wait for other CPUs.
+ */
+void vm_unmap_piece(struct vm *vm, gpa_t gpa, u8 level);
 /* All memory of its own is as new, nothing is mapped (for a reset). Not running. */
 void vm_clear_memory(struct vm *vm);
 /*

@@ -117,7 +117,8 @@ void vm_pay_flush(struct vm *vm, struct flush_debt *debt)
 static const struct stage2_env env = { .table_alloc = table_pool_alloc,
 				       .table_free = table_pool_free,
 				       .table_ptr = table_pool_ptr,
-				       .table_desc = table_pool_desc };
+				       .table_desc = table_pool_desc,
+				       .private_frames = true };
 
 /* The shape of NPT: present, write, user, NX. */
 static const struct pt_format format = {
@@ -161,6 +162,15 @@ void fake_vm_open(u64 memory)
 	fake_vm.vcpus[0] = &fake_vcpu.v;
 	fake_vcpu.v.vm = &fake_vm;
 	assert(!stage2_init(&fake_vm.stage2, &format, &env, 3, BIT(40 - 12), fake_vm.id));
+}
+
+void fake_vm_add(struct vm *vm, u16 id)
+{
+	memset(vm, 0, sizeof(*vm));
+	vm->slots = &no_slots;
+	list_init(&vm->own_memory);
+	vm->id = id;
+	assert(!stage2_init(&vm->stage2, &format, &env, 3, BIT(40 - 12), id));
 }
 
 u64 fake_free_extents(void)

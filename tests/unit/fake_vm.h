@@ -29,6 +29,8 @@ extern char fake_stop_text[160];	   /* of the last vm_stop, unless the test has 
  * first away.
  */
 void fake_vm_open(u64 memory);
+/* One more VM, without memory and vCPUs. */
+void fake_vm_add(struct vm *vm, u16 id);
 /* With (else without) the get_mmu operation. */
 void fake_use_get_mmu(bool use);
 u64 fake_free_extents(void);

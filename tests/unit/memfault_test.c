@@ -55,7 +55,8 @@ static void objects_unwind(void **state)
 		before = free_frames();
 		good = !backing_create(20 * MIB + 0x3000, 9, true, &b);
 		if (good) {
-			assert_int_equal(frame_owner(hpa_pfn(ptr_hpa(b))).vm, 9);
+			assert_int_equal(
+				frame_owner(hpa_pfn(ptr_hpa(backing_memory(b->words[0])))).vm, 9);
 			free_object(b);
 		}
 		assert_int_equal(free_frames(), before);
@@ -301,7 +302,7 @@ static void changing_slots(void **state)
 	(void)state;
 	fake_vm_open(64 * MIB);
 	before = free_frames();
-	assert_int_equal(backing_create(4 * MIB, 9, true, &b), 0);
+	assert_int_equal(backing_create(4 * MIB, VM_NONE, true, &b), 0);
 	assert_int_equal(vm_slot_add(vm, GPA(BASE), 4 * MIB, b, 0, SLOT_SHARED, &id), 0);
 	assert_int_equal(
 		vm_slot_add(vm, GPA(4 * BASE), 2 * MIB, b, 2 * MIB, SLOT_READONLY, &second), 0);

@@ -38,6 +38,7 @@ test_kvmclock := $(T_DEV)
 test_lapic := $(T_DEV)
 T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
 test_lazy := mm/lazy.c $(T_PIECES) $(T_VM)
+test_fork := $(T_VM)
 test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
@@ -73,8 +74,8 @@ test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
-UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate frames gdb guestmem host_acpi ioapic kvmclock \
-	lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy \
+UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork frames gdb guestmem host_acpi ioapic \
+	kvmclock lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy \
 	stage2 stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock split_lock_threads \
 	stage2_threads tsc
