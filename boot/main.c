@@ -368,7 +368,8 @@ static void vm_run(struct task *t)
 		/* In this order: one that stops in between is seen by the second look. */
 		idle &= READ_ONCE(vm->state) != VM_RUNNING && !vms_has_ended(vm);
 	}
-	if (vms_want_poweroff() || (config.when_idle == CONFIG_IDLE_POWEROFF && idle))
+	if (vms_want_poweroff() ||
+	    (config.when_idle == CONFIG_IDLE_POWEROFF && idle && !vms_cloning()))
 		poweroff();
 }
 
@@ -412,6 +413,9 @@ static const struct monitor_actions actions = {
 	.vm_reset = vms_reset,
 	.vm_create = vms_make,
 	.vm_destroy = vms_destroy,
+	.vm_clone = vms_clone,
+	.vm_snapshot = vms_snapshot,
+	.vm_restore = vms_restore,
 };
 
 static void ap_main(void)

@@ -8,11 +8,13 @@
 #include "dev/platform.h"
 #include "lib/error.h"
 #include "lib/log.h"
+#include "lib/printf.h"
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/lazy.h"
 #include "mm/phys.h"
 #include "virt/corruption.h"
+#include "virt/debug.h"
 #include "virt/enable.h"
 #include "virt/loader.h"
 #include "virt/memfault.h"
@@ -45,6 +47,15 @@ static struct vm *dying; /* one at a time */
 static char dying_name[VM_NAME_MAX];
 static u64 dying_since;
 static bool poweroff_wanted;
+
+static struct task clone_task;
+static struct vm *cloned;   /* one at a time */
+static struct vm *replaced; /* by it; NULL: none */
+static char clone_name[VM_NAME_MAX];
+static bool clone_runs; /* else it is a snapshot */
+#define CLONE_SECONDS 5ull
+#define SNAPSHOT_NAME (VM_NAME_MAX + sizeof("-snapshot"))
+static u64 clone_deadline;
 
 u32 vms_failed(void)
 {
@@ -345,14 +356,16 @@ static int add_shares(struct vm *vm, const struct config_vm *c, const struct con
 	return 0;
 }
 
-static int build(const struct config_vm *c, const struct config_sink *sink, struct vm **vm)
+/* A clone (of a VM of that section) gets its memory later, and a name and a MAC of its own. */
+static int build(const struct config_vm *c, const char *clone, const struct config_sink *sink,
+		 struct vm **vm)
 {
 	struct platform_devices devices;
 	int err;
 
 	if (!files_there(c, sink) || !devices_of(c, sink, &devices))
 		return -ENOENT;
-	err = vm_create(c->name, c->vcpus, &c->cpus, c->pin, c->weight, vm);
+	err = vm_create(clone ? clone : c->name, c->vcpus, &c->cpus, c->pin, c->weight, vm);
 	if (err) {
 		log_err("vm %s: not made: %s", c->name,
 			virt_obstacle()[0] ? virt_obstacle() : error_name(err));
@@ -362,7 +375,7 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	(*vm)->apicv = c->apicv;
 	(*vm)->load = load_kernel;
 	set_split_policy(*vm, c);
-	err = add_memory(*vm, c);
+	err = clone ? 0 : add_memory(*vm, c);
 	if (err == -ENOMEM)
 		config_error_at(sink, c->memory_line, "memory",
 				"%lu MiB, but this machine has only %lu MiB free", c->memory / MIB,
@@ -370,13 +383,16 @@ static int build(const struct config_vm *c, const struct config_sink *sink, stru
 	else if (err)
 		config_error_at(sink, c->memory_line, "memory", "%lu MiB: %s", c->memory / MIB,
 				error_name(err));
-	if (!err)
+	if (!err && !clone)
 		err = add_image(*vm, c, sink);
 	if (!err) {
-		set_default_mac(devices.network.mac, (u16)(c - config->vms + 1));
+		if (clone)
+			memset(devices.network.mac, 0, sizeof(devices.network.mac));
+		set_default_mac(devices.network.mac,
+				clone ? (*vm)->id | BIT(15) : (u16)(c - config->vms + 1));
 		err = platform_create(*vm, &devices);
 	}
-	if (!err)
+	if (!err && !clone)
 		err = add_shares(*vm, c, sink);
 	if (!err && c->test_devices)
 		err = testdev_create(&platform_of(*vm)->testdev, *vm, c->memory, c->cmdline);
@@ -412,7 +428,7 @@ void vms_create(const struct bootinfo *info, const struct config *conf,
 		if (c->broken) {
 			log_err("vm %s: not started, its configuration has errors", c->name);
 			failed++;
-		} else if (build(c, sink, &vm)) {
+		} else if (build(c, NULL, sink, &vm)) {
 			failed++;
 		} else if (c->autostart && vm_start(vm)) {
 			failed++;
@@ -500,9 +516,155 @@ const char *vms_make(const char *name)
 			continue;
 		if (c->broken)
 			return "its configuration has errors";
-		return build(c, errors, &vm) ? "not made: see the log" : NULL;
+		return build(c, NULL, errors, &vm) ? "not made: see the log" : NULL;
 	}
 	return "the configuration has no such VM";
+}
+
+/* --- clones --- */
+
+/* vm->load of a clone's first start. */
+static int load_clone(struct vm *vm, char *why, size_t why_len)
+{
+	const char *wrong = NULL;
+	u64 flags;
+	int err;
+
+	platform_hold(cloned, true);
+	err = vm_fork_memory(cloned, vm);
+
+	vm->tsc_base = cloned->tsc_base;
+	for (u32 i = 0; i < vm->nr_vcpus && !err; i++)
+		err = vcpu_copy(cloned->vcpus[i], vm->vcpus[i]);
+	if (err == -EOPNOTSUPP)
+		wrong = "memory of it comes by need";
+	flags = irq_save();
+	if (!err)
+		wrong = platform_copy(cloned, vm);
+	irq_restore(flags);
+	platform_hold(cloned, false);
+	if (wrong)
+		fmt_snprintf(why, why_len, "vm %s can't be cloned: %s", cloned->name, wrong);
+	return wrong ? -EOPNOTSUPP : err;
+}
+
+/* All vCPUs of it are at rest. */
+static void make_clone(const struct vm *from)
+{
+	struct vm *vm;
+	u64 began = rdtsc();
+
+	if ((from->state != VM_RUNNING && !from->snapshot) ||
+	    build(from->config, clone_name, errors, &vm)) {
+		log_err("vm %s: not cloned as %s", from->name, clone_name);
+		return;
+	}
+	vm->load = load_clone;
+	if (clone_runs ? vm_start(vm) : vm_load(vm)) {
+		forget(vm);
+		while (destroy_step(vm))
+			;
+		return;
+	}
+	vm->load = load_kernel; /* from its next start on */
+	vm->snapshot = !clone_runs;
+	log_info("vm %s: a %s of %s (%lu us)", vm->name, clone_runs ? "clone" : "snapshot",
+		 from->name, tsc_to_ns(rdtsc() - began) / 1000);
+}
+
+/* Restoring: the VM that is to be replaced has to end, and to be destroyed. False: not yet. */
+static bool replaced_is_gone(void)
+{
+	if (!replaced)
+		return true;
+	if (replaced->state == VM_RUNNING) {
+		vm_stop(replaced, STOP_OPERATOR, "to be restored");
+	} else if (!vms_has_ended(replaced) && !dying) {
+		struct vm *vm = replaced;
+
+		replaced = NULL;
+		(void)vms_destroy(vm);
+	}
+	return false;
+}
+
+static void clone_run(struct task *t)
+{
+	struct vm *vm = cloned;
+
+	if (!vm)
+		return;
+	if (replaced_is_gone() && !dying && debug_at_rest(vm)) {
+		make_clone(vm);
+	} else if (rdtsc() < clone_deadline) {
+		task_wake(t);
+		return;
+	} else {
+		log_err("vm %s: not cloned: vCPUs don't come to rest", vm->name);
+	}
+	debug_detach(vm);
+	cloned = replaced = NULL;
+}
+
+/* A VM called `name` is to become as vm is now. */
+static const char *begin_clone(struct vm *vm, const char *name, bool runs)
+{
+	if (cloned)
+		return "another VM is being cloned";
+	if (!name[0] || strlen(name) >= sizeof(clone_name))
+		return "its name would be too long";
+	if (vm->state != VM_RUNNING && !vm->snapshot)
+		return "it does not run";
+	if (debug_attached(vm))
+		return "a debugger is attached to it";
+	if (debug_attach(vm))
+		return "there is no memory for it";
+	cloned = vm;
+	clone_runs = runs;
+	memcpy(clone_name, name, strlen(name) + 1);
+	clone_deadline = rdtsc() + CLONE_SECONDS * 1000 * tsc_khz;
+	debug_hold(vm);
+	task_wake(&clone_task);
+	return NULL;
+}
+
+const char *vms_clone(struct vm *vm, const char *name)
+{
+	return vm_find(name) ? "there is a VM of that name" : begin_clone(vm, name, true);
+}
+
+bool vms_cloning(void)
+{
+	return cloned;
+}
+
+static void snapshot_name(const struct vm *vm, char name[SNAPSHOT_NAME])
+{
+	fmt_snprintf(name, SNAPSHOT_NAME, "%s-snapshot", vm->name);
+}
+
+const char *vms_snapshot(struct vm *vm)
+{
+	char name[SNAPSHOT_NAME];
+
+	snapshot_name(vm, name);
+	return vm_find(name) ? "it has one: destroy that first" : begin_clone(vm, name, false);
+}
+
+const char *vms_restore(struct vm *vm)
+{
+	char name[SNAPSHOT_NAME];
+	struct vm *snapshot;
+	const char *wrong;
+
+	snapshot_name(vm, name);
+	snapshot = vm_find(name);
+	if (!snapshot || !snapshot->snapshot)
+		return "it has no snapshot";
+	wrong = begin_clone(snapshot, vm->name, true);
+	if (!wrong)
+		replaced = vm;
+	return wrong;
 }
 
 /* A slice of work; then vCPUs that wait for this CPU have their turn. */
@@ -525,12 +687,15 @@ void vms_init(u32 cpu)
 {
 	task_add(&destroy_task, cpu, destroy_run);
 	task_add(&ahead_task, cpu, ahead_run);
+	task_add(&clone_task, cpu, clone_run);
 }
 
 const char *vms_destroy(struct vm *vm)
 {
 	if (dying)
 		return "another VM is being destroyed";
+	if (vm == cloned || vm == replaced)
+		return "it is being cloned";
 	if (vm->state == VM_RUNNING || vms_has_ended(vm))
 		return "it is running: stop it first";
 	lazy_restart(image_of(vm));

@@ -31,10 +31,24 @@ void vms_init(u32 cpu);
  */
 const char *vms_make(const char *name);
 /*
+ * A second VM that is as this one is now, and runs on from there: all memory is shared until one of
+ * them writes. Done by a task, which says so in the log. Name, console, MAC and disk are its own.
+ * NULL, or one line that says why not.
+ */
+const char *vms_clone(struct vm *vm, const char *name);
+/*
+ * The same, but it stays as it is: a VM called NAME-snapshot that is never run. Restoring ends and
+ * destroys the VM, and makes it again as a clone of its snapshot, which stays.
+ */
+const char *vms_snapshot(struct vm *vm);
+const char *vms_restore(struct vm *vm);
+/*
  * Give back all that a VM has, by a task, in slices. Its name is free at once; the log has a line
  * when all is done, and until then no VM is made or destroyed. NULL, or one line that says why not.
  */
 const char *vms_destroy(struct vm *vm);
+/* A VM is about to run: being cloned, or restored. */
+bool vms_cloning(void);
 /* Does any VM run? */
 bool vms_any_running(void);
 /* on_exit = poweroff was reached. */

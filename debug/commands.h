@@ -87,6 +87,8 @@ bool cmd_slot(u32 argc, char **argv);
 bool cmd_mem(u32 argc, char **argv);
 bool cmd_vms(u32 argc, char **argv);
 bool cmd_vm(u32 argc, char **argv);
+bool cmd_clone(u32 argc, char **argv);
+bool cmd_snapshot(u32 argc, char **argv);
 bool cmd_console(u32 argc, char **argv);
 bool cmd_exits(u32 argc, char **argv);
 bool cmd_cpus(u32 argc, char **argv);

@@ -160,6 +160,8 @@ static const char *why_not(const struct vm *vm, int err)
 		return "it is running";
 	case -EPERM:
 		return "it is dead: a bug in Corbel, see the log";
+	case -EROFS:
+		return "a snapshot: restore it, or clone it";
 	case -ENODEV:
 		return "no CPU can run it: see the log";
 	default: /* loading failed, and has said so */
@@ -210,6 +212,33 @@ bool cmd_vm(u32 argc, char **argv)
 	else
 		return false;
 	report(argv[1], argv[2], err ? why_not(vm, err) : NULL);
+	return true;
+}
+
+bool cmd_clone(u32 argc, char **argv)
+{
+	struct vm *vm;
+
+	if (argc != 3)
+		return false;
+	vm = command_vm(argv[0], argv[1]);
+	if (vm)
+		report(argv[1], argv[0], monitor_actions->vm_clone(vm, argv[2]));
+	return true;
+}
+
+/* snapshot and restore */
+bool cmd_snapshot(u32 argc, char **argv)
+{
+	struct vm *vm;
+
+	if (argc != 2)
+		return false;
+	vm = command_vm(argv[0], argv[1]);
+	if (vm)
+		report(argv[1], argv[0],
+		       argv[0][0] == 's' ? monitor_actions->vm_snapshot(vm)
+					 : monitor_actions->vm_restore(vm));
 	return true;
 }
 

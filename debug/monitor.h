@@ -20,6 +20,9 @@ struct monitor_actions {
 	/* Make one of the configuration; begin to destroy one. NULL, or why not. */
 	const char *(*vm_create)(const char *name);
 	const char *(*vm_destroy)(struct vm *vm);
+	const char *(*vm_clone)(struct vm *vm, const char *name);
+	const char *(*vm_snapshot)(struct vm *vm);
+	const char *(*vm_restore)(struct vm *vm);
 };
 
 /* Show the prompt. Once, after console_init(); *actions stays where it is. */

@@ -342,6 +342,17 @@ int lapic_create(struct vcpu *v)
 	return 0;
 }
 
+/* The host's timer follows by REQ_TIMER. */
+void lapic_copy(struct vcpu *from, struct vcpu *to)
+{
+	struct lapic *l = lapic_of(to);
+
+	*l = *lapic_of(from);
+	l->v = to;
+	lapic_follow_mode(l);
+	vcpu_request(to, REQ_TIMER | REQ_EVENT);
+}
+
 void lapic_destroy(struct vcpu *v)
 {
 	if (!v->lapic)

@@ -75,6 +75,8 @@ struct apic_msg {
 /* A LAPIC for v, in power-on state, in a frame of its own; -ENOMEM. The VM is not running. */
 int lapic_create(struct vcpu *v);
 void lapic_destroy(struct vcpu *v);
+/* Its state becomes that of another VM's vCPU, which is at rest. `to` is loaded here. */
+void lapic_copy(struct vcpu *from, struct vcpu *to);
 /*
  * Power-on state; v is not running. Its CPU's timer is cancelled by the caller's stopping it (see
  * vcpu.timer).

@@ -13,6 +13,7 @@
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "virt/guestmem.h"
+#include "virt/ops.h"
 #include "virt/slots.h"
 
 _Static_assert(sizeof(struct platform) <= PAGE_SIZE, "a platform is one frame");
@@ -84,6 +85,56 @@ void platform_reset(struct vm *vm)
 	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
 		if (p->virtio[i])
 			virtio_reset(p->virtio[i]);
+}
+
+void platform_hold(struct vm *vm, bool held)
+{
+	struct uart *u = platform_uart(vm);
+
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++) {
+		struct virtio *d = platform_virtio(vm, i);
+
+		if (!d)
+			continue;
+		spin_lock(&d->lock);
+		d->held = held;
+		spin_unlock(&d->lock);
+	}
+	if (!held && u->input_ready)
+		u->input_ready(u->arg);
+}
+
+const char *platform_copy(struct vm *vm, struct vm *to)
+{
+	struct platform *a = platform_of(vm), *b = platform_of(to);
+
+	if (a->virtio[VIRTIO_SLOT_BLK])
+		return "it has a disk";
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		virt_ops->vcpu_load(to->vcpus[i]);
+		lapic_copy(vm->vcpus[i], to->vcpus[i]);
+		virt_ops->vcpu_put(to->vcpus[i]);
+	}
+	memcpy(b->ioapic.entry, a->ioapic.entry, sizeof(a->ioapic.entry));
+	b->ioapic.lines = a->ioapic.lines;
+	b->ioapic.select = a->ioapic.select;
+	b->ioapic.id = a->ioapic.id;
+	b->pic.lines = a->pic.lines;
+	b->pic.open = a->pic.open;
+	b->pic.output = a->pic.output;
+	memcpy(b->pic.chip, a->pic.chip, sizeof(a->pic.chip));
+	b->pit.line = a->pit.line;
+	b->pit.control = a->pit.control;
+	memcpy(b->pit.counter, a->pit.counter, sizeof(a->pit.counter));
+	b->pit.next = a->pit.next;
+	b->rtc.index = a->rtc.index;
+	memcpy(b->rtc.cells, a->rtc.cells, sizeof(a->rtc.cells));
+	b->power.pressed = a->power.pressed;
+	uart_copy(&a->uart, &b->uart);
+	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
+		if (a->virtio[i] && b->virtio[i])
+			virtio_copy(a->virtio[i], b->virtio[i]);
+	return NULL;
 }
 
 static const struct irqchip_ops irqchip = {

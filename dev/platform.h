@@ -59,6 +59,17 @@ static inline void platform_destroy(struct vm *vm)
 	while (platform_destroy_step(vm))
 		;
 }
+/*
+ * The devices of `to` become as those of `vm`, whose configuration is the same. Neither runs; vCPUs
+ * of both exist, those of `vm` are at rest, and not with interrupts on. NULL, or what of `vm` can't
+ * be in two VMs: nothing has changed then.
+ */
+const char *platform_copy(struct vm *vm, struct vm *to);
+/*
+ * While held, no device touches the VM's memory: what other VMs send is dropped, what is typed
+ * waits. Its vCPUs are at rest.
+ */
+void platform_hold(struct vm *vm, bool held);
 /* Power-on state: see struct irqchip_ops. */
 void platform_reset(struct vm *vm);
 /*

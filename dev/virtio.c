@@ -17,8 +17,8 @@
 
 bool virtio_live(const struct virtio *d)
 {
-	return (d->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
-			     VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK;
+	return !d->held && (d->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
+					 VIRTIO_CONFIG_S_FAILED)) == VIRTIO_CONFIG_S_DRIVER_OK;
 }
 
 /* The wire is high while a bit of the status is: a new bit beside an old one makes no edge, but the
@@ -57,6 +57,17 @@ bool virtio_broken(struct virtio *d, const struct virtq *q, const char *fmt, ...
 static u64 offered(const struct virtio *d)
 {
 	return d->features | BIT(VIRTIO_F_VERSION_1);
+}
+
+void virtio_copy(const struct virtio *from, struct virtio *to)
+{
+	to->driver_features = from->driver_features;
+	to->features_sel = from->features_sel;
+	to->driver_features_sel = from->driver_features_sel;
+	to->queue_sel = from->queue_sel;
+	to->interrupt_status = from->interrupt_status;
+	to->status = from->status;
+	memcpy(to->q, from->q, sizeof(to->q));
 }
 
 static struct virtq *selected(struct virtio *d)

@@ -89,6 +89,7 @@ struct virtio {
 	u32 features_sel, driver_features_sel, queue_sel;
 	u32 interrupt_status;
 	u8 status;
+	bool held; /* the VM is being copied: nothing moves */
 	struct virtq q[VIRTIO_QUEUES];
 	/* Counters: written under the lock, read by anyone, never reset. */
 	u64 requests, bytes, dropped, errors, broken;
@@ -102,6 +103,8 @@ struct virtio {
 #define VIRTIO_SIZE_MAX (PAGE_SIZE << VIRTIO_ORDER)
 int virtio_create(struct vm *vm, enum virtio_slot slot, const struct virtio_kind *kind,
 		  struct virtio **out);
+/* Registers and queues become those of another VM's device of that kind. Neither VM runs. */
+void virtio_copy(const struct virtio *from, struct virtio *to);
 /* A part of it. True: there is more; false: d is gone. */
 bool virtio_destroy_step(struct virtio *d);
 /* Missing memory may be there now. On the runner of a vCPU. */

@@ -328,13 +328,15 @@ static int place_vcpus(struct vm *vm)
 	return 0;
 }
 
-int vm_start(struct vm *vm)
+int vm_load(struct vm *vm)
 {
 	char why[128] = "";
 	int err;
 
 	if (vm->dead)
 		return trace_error(-EPERM);
+	if (vm->snapshot)
+		return trace_error(-EROFS);
 	if (!virt_on_here())
 		return trace_error(-ENODEV);
 	if (vm->state == VM_RUNNING)
@@ -356,8 +358,16 @@ int vm_start(struct vm *vm)
 		fmt_snprintf(vm->stop_text, sizeof(vm->stop_text), "%s",
 			     why[0] ? why : error_name(err));
 		log_err("vm %s: not started: %s", vm->name, vm->stop_text);
-		return err;
 	}
+	return err;
+}
+
+int vm_start(struct vm *vm)
+{
+	int err = vm_load(vm);
+
+	if (err)
+		return err;
 	vm_clear_ahead(vm);
 	vm->stop_reason = STOP_NONE;
 	vm->stop_text[0] = '\0';

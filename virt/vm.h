@@ -117,7 +117,8 @@ struct vm {
 	 * vCPU of this VM can. On the runner.
 	 */
 	bool (*machine_check)(struct vcpu *v, const struct memory_fault *f);
-	u64 tsc_base; /* host TSC that the guests see as 0 */
+	bool snapshot; /* it is kept as it is, and never runs */
+	u64 tsc_base;  /* host TSC that the guests see as 0 */
 	u64 starts, resets;
 	u64 ends_seen; /* boot's: the start whose end was handled */
 };
@@ -154,6 +155,8 @@ void vm_pay_flush(struct vm *vm, struct flush_debt *debt);
  * reason.
  */
 int vm_start(struct vm *vm);
+/* All of vm_start but the start itself. Errors of vm_start. */
+int vm_load(struct vm *vm);
 /*
  * Stop from any context, with a reason and one line for the user (printf style); the first caller's
  * reason stays. The vCPUs leave guest mode soon after; the last one to leave runs vm_stopped_hook.

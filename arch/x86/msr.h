@@ -100,3 +100,8 @@ static inline void wrmsr(u32 msr, u64 value)
 /* As above, but a #GP becomes -EIO (and *value 0) by the exception table. */
 int rdmsr_safe(u32 msr, u64 *value);
 int wrmsr_safe(u32 msr, u64 value) MUST_CHECK;
+/* Guest state, in the CPU while a vCPU is loaded: RDTSCP's number. 0, or -EIO: there is none. */
+static inline int write_tsc_aux(u64 value)
+{
+	return wrmsr_safe(MSR_TSC_AUX, value);
+}

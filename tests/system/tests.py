@@ -657,6 +657,78 @@ send poweroff""")
                "initrd.lz": packed(plain_initrd)})
 
 
+# A Linux is forked ten times; each clone has what it had, writes, ends and goes, and the first one sees none of that.
+# Then back to a snapshot, twice. When all are gone, the machine has what it had before.
+def clones():
+    hold = "head -c 1500000 /dev/urandom >/tmp/{0}; md5sum /tmp/{0} >/tmp/{0}.sum"
+    owners = r"owner=\"guest\" kib=(\d+)"
+
+    def same(folder, text):
+        kib = re.findall(owners, text)
+        return ([] if len(kib) == 2 and kib[0] == kib[1] else [f"guest memory before and after: {kib}"]), ""
+
+    script = f"""
+wait corbel>
+send mem
+match owner=total.*\\n
+send vm linux start
+send console linux
+wait guest#
+send {hold.format("x")}; echo kep''t
+wait kept
+key ctrl-]
+wait corbel>
+"""
+    for n in range(1, 11):
+        script += f"send clone linux c{n}\nmatch vm c{n}: a clone of linux.*\\n\n"
+    for n in range(1, 11):
+        script += f"""send console c{n}
+send md5sum -c /tmp/x.sum && {hold.format("y")}; md5sum -c /tmp/x.sum /tmp/y.sum && echo c{n} is we''ll
+wait c{n} is well
+send poweroff
+match vm c{n}: ended: power-off.*\\n
+send vm c{n} destroy
+match vm c{n}: destroyed.*\\n
+"""
+    script += """send snapshot linux
+match vm linux-snapshot: a snapshot of linux.*\\n
+send vm linux-snapshot start
+wait a snapshot
+"""
+    for n in 1, 2:
+        script += f"""send console linux
+send ls /tmp; rm /tmp/x; touch /tmp/gone{n}; echo chan''ged
+wait changed
+key ctrl-]
+wait corbel>
+send restore linux
+match vm linux: a clone of linux-snapshot.*\\n
+send console linux
+send md5sum -c /tmp/x.sum && ls /tmp/gone* ; echo loo''ked
+match /tmp/x: OK[^$]*No such file[^$]*looked
+key ctrl-]
+wait corbel>
+"""
+    script += """send audit
+wait findings=0
+send vm linux stop
+match vm linux: ended.*\\n
+send vm linux-snapshot destroy
+match vm linux-snapshot: destroyed.*\\n
+send vm linux destroy
+match vm linux: destroyed.*\\n
+send vm linux create
+wait create=ok
+send mem
+match owner=total.*\\n
+send poweroff
+"""
+    text = conf(autostart="no", vcpus=2, net="lan").replace("when_idle = poweroff\nattach = linux\n", "")
+    for on in "qemu", "bochs":
+        yield Test(f"clone-{on}", on, text, script=script, judge=same, emu=["--cpus", "2", "--memory", "1024"],
+                   timeout=900, soak=on == "bochs")
+
+
 def boot_protocols():
     modules = {"one.txt": b"content of one", "two.txt": b"content of two\n" * 600}
     keys = "devices = test\nmodule = one.txt first  words\nmodule = two.txt\n"
@@ -1130,7 +1202,7 @@ TESTS = [
     *damage.tests(),
     *split_lock.tests(),
     *boot_protocols(),
-    *memories(), *lazy(),
+    *memories(), *lazy(), *clones(),
     *broken_kernels(),
     *pm_timer(),
     *others_kernels(),

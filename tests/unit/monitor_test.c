@@ -46,6 +46,24 @@ static const char *destroy_vm(struct vm *vm)
 	return fake_error ? "because" : NULL;
 }
 
+static const char *clone_vm(struct vm *vm, const char *name)
+{
+	snprintf(fake_called, sizeof(fake_called), "clone %s as %s", vm->name, name);
+	return fake_error ? "because" : NULL;
+}
+
+static const char *snapshot_vm(struct vm *vm)
+{
+	snprintf(fake_called, sizeof(fake_called), "snapshot %s", vm->name);
+	return fake_error ? "because" : NULL;
+}
+
+static const char *restore_vm(struct vm *vm)
+{
+	snprintf(fake_called, sizeof(fake_called), "restore %s", vm->name);
+	return fake_error ? "because" : NULL;
+}
+
 static const struct monitor_actions actions = {
 	.version = "1.2.3",
 	.poweroff = poweroff,
@@ -53,6 +71,9 @@ static const struct monitor_actions actions = {
 	.vm_reset = vm_reset,
 	.vm_create = create_vm,
 	.vm_destroy = destroy_vm,
+	.vm_clone = clone_vm,
+	.vm_snapshot = snapshot_vm,
+	.vm_restore = restore_vm,
 };
 
 static int setup(void **state)
@@ -470,6 +491,16 @@ static void vm_control(void **state)
 	expect("vm linux destroy", "vm linux destroy: because\r\n");
 	expect("vm linux create", "vm linux create: because\r\n");
 	expect("vm absent destroy", "vm absent: no such VM (see vms)\r\n");
+	expect("clone linux b", "vm linux clone: because\r\n");
+	fake_error = 0;
+	expect("clone lab b", "vm=lab clone=ok\r\n");
+	assert_string_equal(fake_called, "clone lab as b");
+	expect("snapshot lab", "vm=lab snapshot=ok\r\n");
+	assert_string_equal(fake_called, "snapshot lab");
+	expect("restore lab", "vm=lab restore=ok\r\n");
+	assert_string_equal(fake_called, "restore lab");
+	expect("restore absent", "restore absent: no such VM (see vms)\r\n");
+	expect("clone lab", "usage: clone NAME NEW\r\n");
 }
 
 static void console_and_back(void **state)
