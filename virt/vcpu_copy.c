@@ -39,7 +39,6 @@ static void copy_fields(const struct vcpu *from, struct vcpu *to)
 	to->activity = from->activity & ~(u32)VCPU_WAITS_MEMORY;
 	if (to->activity == VCPU_DELAYED)
 		to->activity = VCPU_ACTIVE;
-	to->clear_shadow = from->clear_shadow;
 	to->nmi_pending = from->nmi_pending;
 	to->sipi_vector = from->sipi_vector;
 	to->kvmclock_msr = from->kvmclock_msr;
@@ -65,6 +64,8 @@ int vcpu_copy(struct vcpu *from, struct vcpu *to)
 		r.reg[i] = virt_ops->get_reg(from, i);
 	for (u32 i = 0; i < SEGS; i++)
 		virt_ops->get_seg(from, i, &r.seg[i]);
+	if (from->exit.done) /* the shadow ends with the instruction, at the next entry */
+		r.reg[VR_INTR_SHADOW] = 0;
 	has_aux = !rdmsr_safe(MSR_TSC_AUX, &r.tsc_aux);
 	debug_end(from);
 	flags = irq_save();
