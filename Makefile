@@ -55,7 +55,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/vm.c \
 	mm/audit.c mm/backing.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/lazy.c mm/mappers.c \
 	mm/rmap.c mm/rmap_set.c \
-	mm/stage2.c mm/stage2_entry.c mm/tables.c \
+	mm/stage2.c mm/stage2_entry.c mm/stage2_spaces.c mm/tables.c \
 	arch/x86/acpi.c arch/x86/apic.c arch/x86/clock.c arch/x86/cpu.c arch/x86/desc.c arch/x86/ioapic.c \
 	arch/x86/ipi.c arch/x86/power.c arch/x86/serial.c arch/x86/smp.c arch/x86/split_lock.c arch/x86/timer.c \
 	arch/x86/topology.c arch/x86/trace.c arch/x86/traps.asm arch/x86/traps.c arch/x86/tsc.c \
@@ -295,7 +295,7 @@ prove: guest bochs $(B)/host/mkpieces $(TINY_GUESTS)
 # What it costs, in instructions: docs/BENCHMARKS.md. The boot of Linux is measured with a Corbel that counts for it.
 STAGE2_BENCH := $(patsubst %,$(B)/bench/host/%.o,tests/bench/stage2_bench.c tests/unit/host.c mm/audit.c \
 	mm/corruption.c mm/frames.c mm/frames_init.c mm/rmap.c mm/rmap_set.c mm/stage2.c mm/stage2_entry.c \
-	mm/tables.c svm/npt.c vmx/ept.c lib/assert.c lib/error.c lib/grace.c lib/log.c lib/printf.c \
+	mm/stage2_spaces.c mm/tables.c svm/npt.c vmx/ept.c lib/assert.c lib/error.c lib/grace.c lib/log.c lib/printf.c \
 	lib/spinlock.c)
 $(B)/bench/host/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -304,9 +304,11 @@ $(B)/bench/stage2: $(STAGE2_BENCH)
 	$Q$(CC) -Wl,--wrap=spin_lock $^ -o $@ -lpthread
 $(B)/bench/memfault: $(patsubst %,$(B)/bench/host/%.o,tests/bench/memfault_bench.c $(T_VM))
 	$Q$(CC) -Wl,--wrap=spin_lock $^ -o $@ -lpthread
+$(B)/bench/fork: $(patsubst %,$(B)/bench/host/%.o,tests/bench/fork_bench.c $(T_VM))
+	$Q$(CC) $^ -o $@ -lpthread
 .PHONY: bench
-bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/bench/memfault \
-		$(B)/tiny/split-lock $(B)/tiny/busy faults guest bochs split-qemu
+bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/bench/memfault $(B)/bench/fork \
+		$(B)/tiny/large-leaf $(B)/tiny/split-lock $(B)/tiny/busy faults guest bochs split-qemu
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
 

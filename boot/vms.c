@@ -53,9 +53,7 @@ static struct vm *cloned;   /* one at a time */
 static struct vm *replaced; /* by it; NULL: none */
 static char clone_name[VM_NAME_MAX];
 static bool clone_runs; /* else it is a snapshot */
-#define CLONE_SECONDS 5ull
 #define SNAPSHOT_NAME (VM_NAME_MAX + sizeof("-snapshot"))
-static u64 clone_deadline;
 
 u32 vms_failed(void)
 {
@@ -527,17 +525,19 @@ const char *vms_make(const char *name)
 static int load_clone(struct vm *vm, char *why, size_t why_len)
 {
 	const char *wrong = NULL;
-	u64 flags;
+	u64 flags, began = rdtsc();
 	int err;
 
 	platform_hold(cloned, true);
 	err = vm_fork_memory(cloned, vm);
-
+	log_debug("vm %s: its memory: %lu ticks", vm->name, rdtsc() - began);
 	vm->tsc_base = cloned->tsc_base;
 	for (u32 i = 0; i < vm->nr_vcpus && !err; i++)
 		err = vcpu_copy(cloned->vcpus[i], vm->vcpus[i]);
 	if (err == -EOPNOTSUPP)
 		wrong = "memory of it comes by need";
+	else if (err == -ENOSPC)
+		wrong = "too many clones of clones";
 	flags = irq_save();
 	if (!err)
 		wrong = platform_copy(cloned, vm);
@@ -560,16 +560,17 @@ static void make_clone(const struct vm *from)
 		return;
 	}
 	vm->load = load_clone;
-	if (clone_runs ? vm_start(vm) : vm_load(vm)) {
+	vm->snapshot = !clone_runs;
+	if (vm_start(vm)) {
 		forget(vm);
 		while (destroy_step(vm))
 			;
 		return;
 	}
 	vm->load = load_kernel; /* from its next start on */
-	vm->snapshot = !clone_runs;
 	log_info("vm %s: a %s of %s (%lu us)", vm->name, clone_runs ? "clone" : "snapshot",
 		 from->name, tsc_to_ns(rdtsc() - began) / 1000);
+	log_debug("vm %s: all of it: %lu ticks", vm->name, rdtsc() - began);
 }
 
 /* Restoring: the VM that is to be replaced has to end, and to be destroyed. False: not yet. */
@@ -594,14 +595,11 @@ static void clone_run(struct task *t)
 
 	if (!vm)
 		return;
-	if (replaced_is_gone() && !dying && debug_at_rest(vm)) {
-		make_clone(vm);
-	} else if (rdtsc() < clone_deadline) {
+	if (!replaced_is_gone() || dying || !debug_at_rest(vm)) {
 		task_wake(t);
 		return;
-	} else {
-		log_err("vm %s: not cloned: vCPUs don't come to rest", vm->name);
 	}
+	make_clone(vm);
 	debug_detach(vm);
 	cloned = replaced = NULL;
 }
@@ -622,7 +620,6 @@ static const char *begin_clone(struct vm *vm, const char *name, bool runs)
 	cloned = vm;
 	clone_runs = runs;
 	memcpy(clone_name, name, strlen(name) + 1);
-	clone_deadline = rdtsc() + CLONE_SECONDS * 1000 * tsc_khz;
 	debug_hold(vm);
 	task_wake(&clone_task);
 	return NULL;

@@ -11,10 +11,17 @@ static const char *vm_name(u16 id)
 	struct vm *vm;
 
 	for (u32 i = 0; (vm = command_nth_vm(i)); i++) {
-		if (vm->id == id)
+		if (vm->id == id || vm->stage2.owner == id)
 			return vm->name;
 	}
 	return "?";
+}
+
+static const char *owner_name(struct frame_owner owner)
+{
+	if (owner.vm == VM_NONE)
+		return "none";
+	return owner.kind == FRAME_GUEST && frames_shared(owner.vm) ? "shared" : vm_name(owner.vm);
 }
 
 static void print_prot(u8 prot)
@@ -84,8 +91,7 @@ bool cmd_rmap(u32 argc, char **argv)
 	owner = frame_owner(PFN(pfn));
 	rmap_for_each(PFN(pfn), note_key, &keys);
 	monitor_printf("pfn=0x%lx owner=\"%s\" vm=%s mappers=%lu\n", pfn,
-		       frame_kind_name(owner.kind), owner.vm ? vm_name(owner.vm) : "none",
-		       rmap_count(PFN(pfn)));
+		       frame_kind_name(owner.kind), owner_name(owner), rmap_count(PFN(pfn)));
 	for (u32 i = 0; i < keys.count; i++) {
 		u64 key = keys.key[i], gfn = rmap_gfn(key).v + (pfn - keys.first[i].v);
 

@@ -43,7 +43,8 @@ bool cmd_mem(u32 argc, char **argv)
 		       on_corruption == CORRUPTION_PANIC ? "panic" : "kill");
 	for (u32 i = 0; (vm = command_nth_vm(i)); i++) {
 		monitor_printf("vm=%s", vm->name);
-		print_size(frames_of_vm(vm->id));
+		print_size(frames_of_vm(vm->id) +
+			   (vm->stage2.owner == vm->id ? 0 : frames_of_vm(vm->stage2.owner)));
 	}
 	return true;
 }

@@ -6,6 +6,7 @@
 #include "lib/string.h"
 #include "virt/guestmem.h"
 #include "virt/ops.h"
+#include "virt/slots.h"
 
 #define INT3 0xcc
 
@@ -57,6 +58,12 @@ size_t gdb_memory_read(struct vcpu *v, u64 linear, void *dst, size_t len)
 	return done;
 }
 
+/* In one page. A clone's may still be its parent's. */
+static int write_page(struct vm *vm, gpa_t gpa, const void *from, size_t n)
+{
+	return vm_own_page(vm, gpa) || guest_write(vm, gpa, from, n) ? -EFAULT : 0;
+}
+
 /* What lies under a breakpoint changes in its place, and the INT3 stays. */
 int gdb_memory_write(struct vcpu *v, u64 linear, const void *src, size_t len)
 {
@@ -66,7 +73,7 @@ int gdb_memory_write(struct vcpu *v, u64 linear, const void *src, size_t len)
 
 	for (size_t n; len; linear += n, from += n, len -= n) {
 		n = in_page(linear, len);
-		if (translate(v, linear, &gpa) || guest_write(v->vm, gpa, from, n))
+		if (translate(v, linear, &gpa) || write_page(v->vm, gpa, from, n))
 			return -EFAULT;
 		for (u32 i = 0; i < debug_nr_soft(v->vm); i++) {
 			if (d->soft[i].gpa.v - gpa.v >= n)
@@ -94,7 +101,7 @@ static int set_soft(struct vcpu *v, u64 linear)
 	if (n == DEBUG_SOFT)
 		return -ENOSPC;
 	if (tell_missing(v->vm, gpa, guest_peek(v->vm, gpa, &byte, 1)) ||
-	    guest_write(v->vm, gpa, &int3, 1))
+	    write_page(v->vm, gpa, &int3, 1))
 		return -EFAULT;
 	d->soft_life = v->vm->starts;
 	d->soft[n].linear = linear;
@@ -111,7 +118,7 @@ static void remove_soft(struct vm *vm, u32 i)
 	u8 now;
 
 	if (!guest_peek(vm, d->soft[i].gpa, &now, 1) && now == INT3 &&
-	    guest_write(vm, d->soft[i].gpa, &d->soft[i].byte, 1))
+	    write_page(vm, d->soft[i].gpa, &d->soft[i].byte, 1))
 		log_warn("vm %s: the breakpoint at %#lx can't be removed", vm->name,
 			 d->soft[i].linear);
 	d->soft[i] = d->soft[--d->nr_soft];

@@ -57,7 +57,8 @@ struct forward {
 	const u64 *sets;
 	u64 sets_of; /* number of the extent */
 	u64 leaves[5];
-	u64 sound[4]; /* a leaf of the level that was looked at, without address and A and D */
+	u64 sound[4];  /* a leaf of the level that was looked at, without address and A and D */
+	bool readonly; /* an entry on the way to the table says so */
 };
 
 static void found(struct forward *f, enum audit_kind kind, u8 level, u64 gfn, pfn_t pfn, u64 seen,
@@ -80,8 +81,8 @@ static u64 owner_value(u8 kind, u16 vm)
 	return (u64)vm << 8 | kind;
 }
 
-/* Whose the first frame of the leaf is that the VM may not map; 0: there is none. */
-static u64 foreign_owner(const struct stage2 *s, pfn_t pfn, u8 level)
+/* Whose the first frame of the leaf is that the VM may not map, or write; 0: there is none. */
+static u64 foreign_owner(const struct stage2 *s, pfn_t pfn, u8 level, bool readonly)
 {
 	u64 count = s2_level_frames(level);
 
@@ -90,7 +91,8 @@ static u64 foreign_owner(const struct stage2 *s, pfn_t pfn, u8 level)
 		struct frame_owner owner = frame_owner_peek(at);
 
 		if ((owner.kind != FRAME_GUEST && owner.kind != FRAME_QUARANTINE) ||
-		    (s->env->private_frames && owner.vm != s->vm && owner.vm != VM_NONE))
+		    (s->env->private_frames && owner.vm != s->owner &&
+		     !(owner.vm == VM_NONE || (readonly && frames_shared(owner.vm)))))
 			return owner_value(owner.kind, owner.vm);
 		if (!extent_of(at)->heads)
 			i |= EXTENT_FRAMES - 1;
@@ -142,7 +144,7 @@ static void check_leaf(struct forward *f, const u64 *slot, u8 level, u64 gfn, u6
 			found(f, AUDIT_LEAF_NO_KEY, level, gfn, pfn, entry, key);
 		return;
 	}
-	owner = foreign_owner(f->s, pfn, level);
+	owner = foreign_owner(f->s, pfn, level, f->readonly || is_readonly(fmt, entry));
 	if (owner)
 		found(f, AUDIT_LEAF_OWNER, level, gfn, pfn, owner,
 		      owner_value(FRAME_GUEST, f->s->vm));
@@ -192,6 +194,7 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 	const struct pt_format *fmt = f->s->fmt;
 	struct frame_owner owner = frame_owner_peek(hpa_pfn(table));
 	const u64 *entries;
+	bool readonly = f->readonly;
 	u64 key = leaf_key(f->s, gfn, level), frames_ = s2_level_frames(level), leaves = 0;
 
 	f->a->tables++;
@@ -213,11 +216,14 @@ static void check_table(struct forward *f, hpa_t table, u8 level, u64 gfn)
 			if (!plain_leaf(f, key, level, entry))
 				check_leaf(f, &entries[i], level, at, entry);
 		} else if (s2_is_table(fmt, entry, level)) {
-			if (level > 1 &&
-			    (entry & ~(fmt->addr_mask | hw_bits(fmt))) == fmt->table_bits)
+			if (level > 1 && ((entry & ~(fmt->addr_mask | hw_bits(fmt))) |
+					  s2_write_bit(fmt)) == fmt->table_bits) {
+				f->readonly = readonly || is_readonly(fmt, entry);
 				check_table(f, s2_entry_hpa(fmt, entry), level - 1, at);
-			else
+				f->readonly = readonly;
+			} else {
 				found(f, AUDIT_ENTRY, level, at, PFN_NONE, entry, 0);
+			}
 		} else if (entry && !is_frozen(fmt, entry)) {
 			found(f, AUDIT_ENTRY, level, at, PFN_NONE, entry, 0);
 		}

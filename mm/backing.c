@@ -12,6 +12,9 @@
 #define TABLE_WORDS (EXTENT_SIZE / PAGE_SIZE)
 #define GIB_PARTS   (u32)(GIB / EXTENT_SIZE)
 
+struct spinlock backing_copying[BACKING_LOCKS] = { [0 ... BACKING_LOCKS - 1] =
+							   SPINLOCK_INIT(RANK_BACKING) };
+
 static u64 make_word(const void *memory, enum backing_state state)
 {
 	return (u64)(uintptr_t)memory | state;
@@ -52,25 +55,24 @@ static u32 object_order(u64 parts)
 	return frame_order(sizeof(struct backing) + parts * sizeof(u64));
 }
 
-/* The first frame of a part, whole or in pages. */
-static pfn_t part_frame(u64 word)
-{
-	if (backing_state(word) == BACKING_TABLE)
-		word = *table_of(word);
-	return hpa_pfn(ptr_hpa(backing_memory(word)));
-}
-
-/* A page of a sparse object. */
-static void free_page(struct backing *b, u64 word)
+/*
+ * Memory of a word, nothing of which should be mapped: a part, or a page of a sparse object. What
+ * that has may have come from a parent.
+ */
+static void free_memory(const struct backing *b, u64 word, u8 level)
 {
 	pfn_t f = hpa_pfn(ptr_hpa(backing_memory(word)));
+	u16 owner = b->sparse ? frame_owner_peek(f).vm : b->owner;
 
 	if (!backing_memory(word) || b->lost)
 		return;
-	if (!WARN_ON(rmap_count(f)))
-		frame_free(f, FRAME_GUEST, b->owner);
+	if (level == 2 ? audit_unmapped(f) : !rmap_count(f))
+		frame_free_order(f, level == 2 ? EXTENT_SHIFT - PAGE_SHIFT : 0, FRAME_GUEST, owner);
+	else if (level == 1 || extent_quarantine(f, owner))
+		log_warn("VM %u: memory is still mapped by another: it stays out of use", owner);
 }
 
+/* What the part's table has, and the table; the part itself is left. */
 static void free_table(struct backing *b, u64 *word)
 {
 	u64 old = *word;
@@ -78,9 +80,25 @@ static void free_table(struct backing *b, u64 *word)
 	if (backing_state(old) != BACKING_TABLE)
 		return;
 	for (u32 i = 0; b->sparse && i < TABLE_WORDS; i++)
-		free_page(b, table_of(old)[i]);
+		free_memory(b, table_of(old)[i], 1);
 	*word = b->sparse ? make_word(NULL, BACKING_ZERO) : *table_of(old);
 	frame_free(hpa_pfn(ptr_hpa(table_of(old))), FRAME_HEAP, VM_NONE);
+}
+
+/* A part becomes a table of pages in its state. 0 also if it is something else by now. */
+static int split_part(u64 *part, u64 old)
+{
+	u64 *table = frame_alloc_zero(FRAME_HEAP, VM_NONE), step;
+
+	step = backing_memory(old) ? PAGE_SIZE : 0;
+	if (!table)
+		return trace_error(-ENOMEM);
+	for (u32 i = 0; i < TABLE_WORDS; i++)
+		table[i] = make_word(backing_memory(old) + i * step, backing_state(old));
+	if (!__atomic_compare_exchange_n(part, &old, make_word(table, BACKING_TABLE), false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, VM_NONE);
+	return 0;
 }
 
 static int reserve(struct backing *b, u32 parts, enum backing_state state)
@@ -142,8 +160,14 @@ int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
 
 int backing_child(struct backing *parent, u16 owner, struct backing **out)
 {
-	int err = object_alloc(parent->size, owner, out);
+	u32 line = 0;
+	int err;
 
+	for (const struct backing *b = parent; b; b = b->parent)
+		line += b->users > 1;
+	if (line > BACKING_LINE_MAX)
+		return trace_error(-ENOSPC);
+	err = object_alloc(parent->size, owner, out);
 	if (err)
 		return err;
 	(*out)->sparse = true;
@@ -155,45 +179,61 @@ int backing_child(struct backing *parent, u16 owner, struct backing **out)
 	return 0;
 }
 
-static void give(const struct backing *b, u64 word, u32 order)
+static void swap(u64 *a, u64 *b)
 {
-	if (backing_memory(word))
-		(void)frames_give(hpa_pfn(ptr_hpa(backing_memory(word))), order, FRAME_GUEST,
-				  b->owner, VM_NONE);
+	u64 was = *a;
+
+	*a = *b;
+	*b = was;
+}
+
+/* What *b inherits of a part goes over to it. -ENOMEM: not all. */
+static int merge_part(struct backing *b, struct backing *parent, u32 i)
+{
+	u64 *mine = &b->words[i], *theirs = &parent->words[i];
+
+	if (backing_state(*mine) == BACKING_INHERITED)
+		swap(mine, theirs);
+	if (backing_state(*mine) != BACKING_TABLE || backing_state(*theirs) == BACKING_INHERITED)
+		return 0;
+	if (backing_state(*theirs) != BACKING_TABLE && split_part(theirs, *theirs))
+		return -ENOMEM;
+	for (u32 k = 0; k < TABLE_WORDS; k++)
+		if (backing_state(table_of(*mine)[k]) == BACKING_INHERITED)
+			swap(&table_of(*mine)[k], &table_of(*theirs)[k]);
+	return 0;
 }
 
 void backing_freeze(struct backing *b)
 {
-	for (u32 i = 0; i < b->parts; i++) {
-		u64 word = b->words[i];
+	struct backing *parent;
 
-		if (!b->sparse)
-			give(b, make_word(pfn_ptr(part_frame(word)), BACKING_PRESENT),
-			     EXTENT_SHIFT - PAGE_SHIFT);
-		else if (backing_state(word) == BACKING_TABLE)
-			for (u32 k = 0; k < TABLE_WORDS; k++)
-				give(b, table_of(word)[k], 0);
-	}
-	b->owner = VM_NONE;
+	list_del(&b->node);
 	b->vm = NULL;
 	b->frozen = true;
+	while ((parent = b->parent) && parent->users == 1) {
+		for (u32 i = 0; i < b->parts; i++)
+			if (merge_part(b, parent, i))
+				return; /* it still has the rest */
+		b->parent = parent->parent;
+		b->lost |= parent->lost;
+		parent->sparse = true; /* what is left are words of their own */
+		while (backing_free_step(parent))
+			;
+	}
 }
 
 bool backing_free_step(struct backing *b)
 {
 	u32 keep = b->parts ? ALIGN_DOWN(b->parts - 1, GIB_PARTS) : 0;
 
-	for (; b->parts > keep; b->parts--) {
-		u64 *word = &b->words[b->parts - 1];
+	while (b->parts > keep) {
+		u64 *word = &b->words[--b->parts];
 
+		if (b->sparse && backing_state(*word) == BACKING_TABLE)
+			keep = b->parts;
 		free_table(b, word);
-		if (b->lost || b->sparse)
-			continue;
-		if (audit_unmapped(part_frame(*word)))
-			extent_free(part_frame(*word), 1, FRAME_GUEST, b->owner);
-		else if (extent_quarantine(part_frame(*word), b->owner))
-			log_warn("VM %u: 2 MiB are still mapped by another: in quarantine",
-				 b->owner);
+		free_memory(b, *word, 2);
 	}
 	if (b->parts)
 		return true;
@@ -252,21 +292,6 @@ u64 backing_touch(u64 *word, u8 level, bool missing_is_zero)
 	}
 }
 
-/* A part becomes a table of pages in its state. 0 also if it is something else by now. */
-static int split_part(struct backing *b, u64 *part, u64 old)
-{
-	u64 *table = frame_alloc_zero(FRAME_HEAP, VM_NONE), step = b->sparse ? 0 : PAGE_SIZE;
-
-	if (!table)
-		return trace_error(-ENOMEM);
-	for (u32 i = 0; i < TABLE_WORDS; i++)
-		table[i] = make_word(backing_memory(old) + i * step, backing_state(old));
-	if (!__atomic_compare_exchange_n(part, &old, make_word(table, BACKING_TABLE), false,
-					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, VM_NONE);
-	return 0;
-}
-
 u64 *backing_find(struct backing **b, u64 offset, u8 *level, u8 *piece)
 {
 	u64 *word = backing_word(*b, offset, level);
@@ -291,42 +316,64 @@ static const u8 *inherited(struct backing *b, u64 offset)
 		       : NULL;
 }
 
-bool backing_own(struct backing *b, u64 offset, int *err)
+/* What it is copied from never changes, so nobody need wait for the copy. */
+static int copy_page(struct backing *b, u64 offset, u64 *word, u64 old)
 {
-	const u8 *from = inherited(b, offset);
-	u64 *word, old;
-	pfn_t f;
-	u8 level;
+	bool copied = backing_state(old) == BACKING_INHERITED, done;
+	const u8 *from = copied ? inherited(b, offset) : NULL;
+	pfn_t f = frame_alloc(FRAME_GUEST, b->owner);
 
-	*err = 0;
-	for (;;) {
-		word = backing_word(b, offset, &level);
-		old = word_read(word);
-		if (backing_state(old) == BACKING_TABLE)
-			continue;
-		if (backing_memory(old))
-			return false;
-		if (level == 1)
-			break;
-		*err = split_part(b, word, old);
-		if (*err)
-			return false;
-	}
-	f = frame_alloc(FRAME_GUEST, b->owner);
-	if (!pfn_valid(f)) {
-		*err = trace_error(-ENOMEM);
-		return false;
-	}
+	if (!pfn_valid(f))
+		return trace_error(-ENOMEM);
 	if (from)
 		memcpy(pfn_ptr(f), from, PAGE_SIZE);
 	else
 		memset(pfn_ptr(f), 0, PAGE_SIZE);
-	/* What it is copied from never changes, so nobody need wait for the copy. */
-	if (__atomic_compare_exchange_n(word, &old, make_word(pfn_ptr(f), BACKING_PRESENT), false,
-					__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		return true;
-	frame_free(f, FRAME_GUEST, b->owner);
-	return false;
+	spin_lock(backing_lock(b, offset));
+	done = __atomic_compare_exchange_n(
+		word, &old, make_word(pfn_ptr(f), copied ? BACKING_COPIED : BACKING_PRESENT), false,
+		__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	spin_unlock(backing_lock(b, offset));
+	if (!done)
+		frame_free(f, FRAME_GUEST, b->owner);
+	return 0;
+}
+
+int backing_own(struct backing *b, u64 offset)
+{
+	u64 *word, old;
+	int err = 0;
+	u8 level;
+
+	__atomic_store_n(&b->own, true, __ATOMIC_RELAXED);
+	do {
+		word = backing_word(b, offset, &level);
+		old = word_read(word);
+		if (backing_memory(old) && backing_state(old) != BACKING_TABLE)
+			return backing_state(old) == BACKING_COPIED;
+		if (level == 1)
+			err = copy_page(b, offset, word, old);
+		else if (backing_state(old) != BACKING_TABLE)
+			err = split_part(word, old);
+	} while (!err);
+	return err;
+}
+
+void backing_owned(struct backing *b, u64 offset)
+{
+	u8 level;
+	u64 *word = backing_word(b, offset, &level), old = word_read(word);
+
+	if (backing_state(old) == BACKING_COPIED)
+		(void)word_cas(word, old, BACKING_PRESENT);
+}
+
+bool backing_inherits(const struct backing *b, u64 offset, u8 level)
+{
+	u8 there;
+	u64 word = word_read(backing_word(b, offset, &there));
+
+	return backing_state(word) == BACKING_INHERITED && there >= level;
 }
 
 static enum backing_state filled(enum backing_fill how)
@@ -388,7 +435,7 @@ int backing_fill(struct backing *b, u64 offset, u64 size, enum backing_fill how,
 				   (how == FILL_COPY && n < EXTENT_SIZE))) {
 			if (b->source && b->source->piece > PAGE_SIZE)
 				return -EOPNOTSUPP;
-			if (split_part(b, word, old))
+			if (split_part(word, old))
 				return -ENOMEM;
 			n = 0;
 		} else if (fill_word(word, old, level, how,
@@ -423,7 +470,7 @@ static int fetch_begin(struct backing *b, u64 offset, struct backing_fetch *f)
 		if (backing_state(old) != BACKING_MISSING)
 			return -EEXIST;
 		if (level > want) {
-			if (split_part(b, word, old))
+			if (split_part(word, old))
 				return -ENOMEM;
 		} else if (word_cas(word, old, BACKING_FETCHING)) {
 			break;

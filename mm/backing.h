@@ -18,18 +18,26 @@
  *
  * An object may have a parent, whose contents nobody changes any more:
  *
- *	INHERITED -> PRESENT	as the parent has it; who writes copies the page first
+ *	INHERITED -> COPIED -> PRESENT	as the parent has it, until somebody wants to write: he
+ *				copies the page, then unmaps the parent's from where the object is
+ *				shown. Until both are done nobody writes the copy.
  *
  * Such an object has only the memory that was written, page by page. After a reset it has no parent
  * any more, and ZERO without an address: memory comes with the first touch.
  *
+ *	[ first ] <- [ frozen ] <-+- [ of the VM that was forked ]
+ *				  `- [ of its clone ]
+ *
  * Only compare-and-swap changes a word, so faults on different parts never meet: who takes a word
- * to BUSY puts the contents in. No lock is taken by anybody.
+ * to BUSY puts the contents in. Locks are only for what is INHERITED: who maps it holds that of its
+ * 2 MiB, and so does who makes it COPIED. So what is mapped of a parent was mapped before that, and
+ * is unmapped after it.
  */
 #pragma once
 
 #include "lib/addr.h"
 #include "lib/list.h"
+#include "lib/spinlock.h"
 #include "mm/frames.h"
 
 /*
@@ -77,8 +85,12 @@ enum backing_state {
 	BACKING_POISON,	  /* lost: a memory error, to who touches it */
 	BACKING_TABLE,
 	BACKING_INHERITED,
+	BACKING_COPIED, /* the parent's page may still be mapped */
 };
 #define BACKING_STATE 15ull
+
+/* Beyond that many generations that are shown somewhere there are no children. */
+#define BACKING_LINE_MAX 32
 
 struct backing {
 	char name[32];		/* of a [memory] section; empty: a VM's own */
@@ -89,6 +101,7 @@ struct backing {
 	struct backing *parent; /* NULL: none. This is one of its users */
 	bool sparse;		/* it has, or had, a parent: memory comes page by page */
 	bool frozen;		/* nobody changes it; it goes with its last user */
+	bool own;		/* with a parent: something was written */
 	bool lost; /* mapped by a VM whose structures were damaged: frames are never reused */
 	u32 parts; /* that are left, while it is being freed */
 	u32 users; /* slots and fetches under way; atomic */
@@ -115,22 +128,33 @@ static inline u8 *backing_memory(u64 word)
  */
 int backing_create(u64 size, u16 owner, bool zero, struct backing **out);
 /*
- * An object that has what the parent has, until it is written: the parent must be frozen, and lives
- * as long. Its memory is owned by `owner`. 0; -ENOMEM.
+ * An object that has what the parent has, until it is written: the parent must be frozen before
+ * anybody uses the child, and lives as long. Its memory is owned by `owner`. 0; -ENOMEM; -ENOSPC:
+ * BACKING_LINE_MAX.
  */
 int backing_child(struct backing *parent, u16 owner, struct backing **out);
 /*
- * Nobody changes it any more, and its frames are no VM's, so that several may map them. Nobody uses
- * it meanwhile. Takes a few instructions for each 2 MiB, or for each page of a sparse one.
+ * Nobody changes it any more, it is in nobody's list, and goes with its last user. Whose frames
+ * they are does not change (frames_set_shared). A parent of which it is the last user is merged
+ * into it: that takes a few instructions for each 2 MiB, or for each page of a part that *b has
+ * written. Nobody uses it meanwhile.
  */
 void backing_freeze(struct backing *b);
 /*
- * The page gets memory of its own in *b, which is sparse: with the parent's contents, which must be
- * PRESENT or ZERO, or cleared. True if it was not there before: then nobody may have the parent's
- * page mapped any longer, and who maps what he found before looks again afterwards. *err: 0,
- * -ENOMEM. Any CPU.
+ * The page gets memory of its own in *b, which is sparse: COPIED, if it was INHERITED (of a parent
+ * that is PRESENT or ZERO there); PRESENT, if it was ZERO. 0; 1: it is COPIED; -ENOMEM. Any CPU.
  */
-bool backing_own(struct backing *b, u64 offset, int *err);
+int backing_own(struct backing *b, u64 offset);
+/* COPIED becomes PRESENT: what was mapped of the parent is not, and is flushed. */
+void backing_owned(struct backing *b, u64 offset);
+#define BACKING_LOCKS 256
+extern struct spinlock backing_copying[BACKING_LOCKS];
+/* Is the page (2: are the 2 MiB around it) INHERITED? Under the lock of the 2 MiB. */
+bool backing_inherits(const struct backing *b, u64 offset, u8 level);
+static inline struct spinlock *backing_lock(const struct backing *b, u64 offset)
+{
+	return &backing_copying[((uintptr_t)b / PAGE_SIZE + offset / EXTENT_SIZE) % BACKING_LOCKS];
+}
 /*
  * The object in *b's line that has the page: *b becomes it. *level is that of the word; *piece how
  * much is good for all of the line (2: the part, 1: the page). Any context.
@@ -138,9 +162,8 @@ bool backing_own(struct backing *b, u64 offset, int *err);
 u64 *backing_find(struct backing **b, u64 offset, u8 *level, u8 *piece);
 
 /*
- * Up to a GiB of its memory goes back. False: nothing is left, *b is gone; its parent has that user
- * still, as after backing_reset(). No users; nothing of it
- * is mapped.
+ * Up to a GiB of its memory goes back, or 2 MiB of pages. False: nothing is left, *b is gone; its
+ * parent has that user still, as after backing_reset(). No users; nothing of it is mapped.
  */
 bool backing_free_step(struct backing *b);
 /*

@@ -8,6 +8,7 @@
  * they need and the figures come out even.
  */
 #include "lib/assert.h"
+#include "lib/bitmap.h"
 #include "lib/error.h"
 #include "lib/string.h"
 #include "mm/extent.h"
@@ -336,24 +337,6 @@ static int free_block(pfn_t f, u64 n, u64 align, struct frame_owner owner)
 	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
 }
 
-int frames_give(pfn_t f, u32 order, enum frame_kind kind, u16 from, u16 to)
-{
-	u64 n = order <= EXTENT_SHIFT - PAGE_SHIFT ? 1u << order : ~0ull;
-	struct extent *e = extent_of(f);
-	bool ok = false;
-
-	if (!(f.v % n) && may_own(kind)) {
-		spin_lock(&frames.lock);
-		ok = all_owned(f.v, n, owner_of(kind, from)) && (e->heads || n == EXTENT_FRAMES);
-		if (ok && !e->heads)
-			extent_set_whole(e, owner_of(kind, to));
-		for (u64 i = 0; ok && e->heads && i < n; i++)
-			extent_set_owner(e, (f.v + i) % EXTENT_FRAMES, owner_of(kind, to));
-		spin_unlock(&frames.lock);
-	}
-	return WARN_ON(!ok) ? trace_error(-EINVAL) : 0;
-}
-
 int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
 {
 	u64 n = order <= EXTENT_SHIFT - PAGE_SHIFT ? 1u << order : ~0ull;
@@ -391,6 +374,21 @@ u64 frames_release(hpa_t base, u64 size, enum frame_kind from)
 
 /* --- look --- */
 
+static u64 shared_owners[BITMAP_WORDS(1 << 16)];
+
+bool frames_shared(u16 owner)
+{
+	return owner == VM_NONE || bitmap_test(shared_owners, owner);
+}
+
+void frames_set_shared(u16 owner, bool shared)
+{
+	if (shared)
+		bitmap_set(shared_owners, owner);
+	else
+		bitmap_clear(shared_owners, owner);
+}
+
 struct frame_owner frame_owner(pfn_t f)
 {
 	struct frame_owner owner;
@@ -408,13 +406,9 @@ void frames_stats(struct frame_stats *out)
 	spin_unlock(&frames.lock);
 }
 
-/*
- * How many frames of the extent are the VM's. With `jail`: of its memory and tables, and that is
- * where they go.
- */
-static u64 vm_frames_in(struct extent *e, u16 vm, bool jail)
+/* How many frames of the extent are the VM's, and of these kinds. With `jail`: they go there. */
+static u64 vm_frames_in(struct extent *e, u16 vm, u32 kinds, bool jail)
 {
-	u32 kinds = jail ? BIT(FRAME_GUEST) | BIT(FRAME_STAGE2) : ~0u;
 	struct frame_owner to = owner_of(FRAME_QUARANTINE, vm);
 	u64 n = 0;
 
@@ -439,13 +433,13 @@ static u64 vm_frames_in(struct extent *e, u16 vm, bool jail)
 
 /* The lock is taken once an extent: other CPUs may allocate meanwhile, and the sum is that much
  * off. */
-static u64 vm_frames(u64 first, u64 count, u16 vm, bool jail)
+static u64 vm_frames(u64 first, u64 count, u16 vm, u32 kinds, bool jail)
 {
 	u64 n = 0;
 
 	for (u64 i = first; i < first + count; i++) {
 		spin_lock(&frames.lock);
-		n += vm_frames_in(&frames.extents[i], vm, jail);
+		n += vm_frames_in(&frames.extents[i], vm, kinds, jail);
 		spin_unlock(&frames.lock);
 	}
 	return n;
@@ -453,17 +447,19 @@ static u64 vm_frames(u64 first, u64 count, u16 vm, bool jail)
 
 u64 frames_of_vm(u16 vm)
 {
-	return vm_frames(0, frames.extent_count, vm, false);
+	return vm_frames(0, frames.extent_count, vm, ~0u, false);
 }
 
 u64 frames_quarantine(u16 vm)
 {
-	return vm_frames(0, frames.extent_count, vm, true);
+	u32 kinds = BIT(FRAME_STAGE2) | (frames_shared(vm) ? 0 : BIT(FRAME_GUEST));
+
+	return vm_frames(0, frames.extent_count, vm, kinds, true);
 }
 
 u64 extent_quarantine(pfn_t f, u16 vm)
 {
-	return vm_frames(f.v / EXTENT_FRAMES, 1, vm, true);
+	return vm_frames(f.v / EXTENT_FRAMES, 1, vm, BIT(FRAME_GUEST), true);
 }
 
 const char *frame_kind_name(enum frame_kind kind)

@@ -35,7 +35,13 @@ enum frame_kind {
 	FRAME_KINDS
 };
 
-#define VM_NONE 0 /* owner id of frames that belong to no VM; VM ids are 1..65535 */
+/*
+ * Owner of frames that belong to no VM. The others, 1..65535, are the numbers of VMs, and of what
+ * they had when they were forked: shared memory, which several VMs may map and nobody writes.
+ */
+#define VM_NONE 0
+bool frames_shared(u16 owner); /* of guest memory: also VM_NONE */
+void frames_set_shared(u16 owner, bool shared);
 
 struct frame_owner {
 	u8 kind; /* enum frame_kind */
@@ -107,12 +113,6 @@ int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm);
 int frame_free(pfn_t f, enum frame_kind kind, u16 vm);
 int extent_free(pfn_t f, u64 count, enum frame_kind kind, u16 vm);
 
-/*
- * 2^order frames, owned as frame_free_order would have it, get another VM (or VM_NONE) as their
- * owner; mappings stay. An extent that is whole stays so. 0; -EINVAL as there, nothing changed.
- */
-int frames_give(pfn_t f, u32 order, enum frame_kind kind, u16 from, u16 to);
-
 /* Who owns a frame; FRAME_NONE for what is no RAM. Any pfn is fine. */
 struct frame_owner frame_owner(pfn_t f);
 /*
@@ -122,9 +122,9 @@ struct frame_owner frame_owner(pfn_t f);
 struct frame_owner frame_owner_peek(pfn_t f);
 
 /*
- * What belongs to the VM as FRAME_GUEST or FRAME_STAGE2 becomes FRAME_QUARANTINE: it can't be freed
- * or mapped any more. Mappings that other VMs have of it stay. Returns how many frames that are.
- * Walks the extents.
+ * What belongs to that owner as FRAME_STAGE2 or, if it is not shared, as FRAME_GUEST becomes
+ * FRAME_QUARANTINE: it can't be freed or mapped any more. Mappings that other VMs have of it stay.
+ * Returns how many frames that are. Walks the extents.
  */
 u64 frames_quarantine(u16 vm);
 /* The same of one extent, that of frame f, which is there. */

@@ -19,7 +19,10 @@ struct pt_format {
 	u64 addr_mask;	  /* the bits that hold an address */
 	/* set in leaves at level 2 and 3, clear in table entries and in level-1 leaves */
 	u64 large_bit;
-	/* what an entry that points to a table carries besides the address: full permissions */
+	/*
+	 * what an entry that points to a table carries besides the address: full permissions, or
+	 * all but that to write (s2_write_bit)
+	 */
 	u64 table_bits;
 	u64 prot_mask; /* the bits that hold a leaf's permissions */
 	/*
@@ -78,6 +81,15 @@ static inline u8 s2_leaf_prot(const struct pt_format *fmt, u64 entry)
 			return prot;
 	}
 	return 0;
+}
+
+/*
+ * The right to write, where it is in leaves and in entries that point to tables: a write needs it
+ * in each entry on its way.
+ */
+static inline u64 s2_write_bit(const struct pt_format *fmt)
+{
+	return fmt->prot_bits[S2_RWX] & ~fmt->prot_bits[S2_R | S2_X];
 }
 
 /* S2_MEMTYPES if the bits are none that the engine ever writes. */

@@ -14,11 +14,9 @@
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/grace.h"
+#include "lib/string.h"
 #include "mm/stage2.h"
 #include "mm/stage2_entry.h"
-
-#define MAX_LEVELS 5
-#define MAX_GFN	   (1ull << 36)
 
 /*
  * The iterator: stands on one entry, and knows the tables above it. `entry` is read once when it
@@ -133,6 +131,49 @@ static bool entry_in_range(const struct s2_iter *it)
 	return first >= it->start && first + s2_level_frames(it->level) <= it->end;
 }
 
+/*
+ * The iterator stands on a table below which nothing may be written, and that is to change: its
+ * entries become what the one above them said, then that one gets its right back. At no moment can
+ * more be written than before, so nothing is to be flushed. One CPU at a time does this, and looks
+ * first: what has been given below meanwhile is not taken again. Who finds a frozen entry tries
+ * anew.
+ */
+static void open_table(struct s2_iter *it)
+{
+	const struct pt_format *fmt = it->s->fmt;
+	u64 *entries = NULL, old = 0;
+
+	spin_lock(&it->s->split_lock);
+	it->entry = entry_read(it->slot);
+	if (on_table(it) && is_readonly(fmt, it->entry)) {
+		entries = table_at(it->s, s2_entry_hpa(fmt, it->entry), it->gfn, it->level - 1);
+		if (!entries)
+			iter_fail(it);
+	}
+	for (u32 i = 0; entries && i < ENTRIES && !is_frozen(fmt, old); i++) {
+		u64 gfn = entry_first_gfn(it) + i * s2_level_frames(it->level - 1);
+
+		old = entry_read(&entries[i]);
+		while (s2_present(fmt, old) && !is_readonly(fmt, old))
+			(void)entry_cas(it->s, &entries[i], gfn, it->level - 1, &old,
+					old & ~s2_write_bit(fmt));
+	}
+	if (is_frozen(fmt, old))
+		spin_wait();
+	else if (entries)
+		(void)iter_cas(it, it->entry | s2_write_bit(fmt));
+	spin_unlock(&it->s->split_lock);
+}
+
+/* From a table to the one below it, for what gives these rights there. */
+static void iter_descend(struct s2_iter *it, u8 prot)
+{
+	if (unlikely(prot & S2_W && is_readonly(it->s->fmt, it->entry)))
+		open_table(it);
+	else
+		iter_down(it);
+}
+
 /* --- map --- */
 
 static bool range_ok(const struct stage2 *s, u64 gfn, u64 count)
@@ -244,7 +285,7 @@ int stage2_map(struct stage2 *s, gfn_t gfn, pfn_t pfn, u64 count, u8 prot, enum 
 	iter_begin(&it, gfn.v, gfn.v + count);
 	while (!err && it.gfn < it.end) {
 		if (on_table(&it))
-			iter_down(&it);
+			iter_descend(&it, S2_W); /* what a leaf says is then what is so */
 		else
 			err = map_step(&it, &wish);
 	}
@@ -308,7 +349,7 @@ static int split_down(struct s2_iter *it, u64 gfn, u8 level, u8 prot, u8 add)
 		int err;
 
 		if (on_table(it)) {
-			iter_down(it);
+			iter_descend(it, prot);
 		} else if (it->entry && !on_leaf(it)) {
 			iter_restart(it);
 		} else if (!it->entry || leaf_after(it->s->fmt, it->entry, prot) == it->entry) {
@@ -500,7 +541,7 @@ static int change_range(struct s2_iter *it, u64 start, u64 end, u8 prot)
 		else if (!prot && entry_in_range(it))
 			unlink_table(it);
 		else
-			iter_down(it);
+			iter_descend(it, prot);
 	}
 	return err ? err : it->err;
 }
@@ -553,6 +594,34 @@ int stage2_unmap(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt
 int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot, struct flush_debt *debt)
 {
 	return change(s, gfn, count, prot, prot_ok(s, prot), debt);
+}
+
+int stage2_protect_top(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt)
+{
+	struct s2_iter it = { .s = s };
+
+	no_debt(s, debt);
+	if (!range_ok(s, gfn.v, count))
+		return trace_error(-EINVAL);
+	change_begin(s);
+	memset(s->near, 0, sizeof(s->near)); /* they may lie below what is not to be written */
+	if (count)
+		iter_begin(&it, gfn.v, gfn.v + count);
+	while (it.gfn < it.end) {
+		if (on_table(&it) && !entry_in_range(&it)) {
+			iter_down(&it);
+		} else if (is_frozen(s->fmt, it.entry)) {
+			iter_restart(&it);
+		} else if (is_readonly(s->fmt, it.entry)) {
+			iter_next(&it);
+		} else if (!iter_cas(&it, it.entry & ~s2_write_bit(s->fmt))) {
+			it.stale = true;
+			iter_next(&it);
+		}
+	}
+	make_debt(&it, debt);
+	change_end(s);
+	return it.err;
 }
 
 u64 stage2_change_leaf(struct stage2 *s, gfn_t gfn, u8 level, pfn_t pfn, u8 keep, u8 add,
@@ -657,7 +726,7 @@ static int merge_table(struct s2_iter *it)
 
 	if (!entries)
 		return -EUCLEAN;
-	if (!merged || iter_cas(it, FROZEN))
+	if (!merged || is_readonly(fmt, table_entry) || iter_cas(it, FROZEN))
 		return -EAGAIN;
 	if (merge_freeze(it, entries, merged, &hw)) {
 		err = iter_cas(it, merged | hw);
@@ -697,20 +766,21 @@ int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt)
 	return err;
 }
 
-/* --- look, begin, end --- */
+/* --- look, end --- */
 
 bool stage2_lookup(struct stage2 *s, gfn_t gfn, struct stage2_leaf *leaf)
 {
 	const struct pt_format *fmt = s->fmt;
 	struct s2_iter it = { .s = s };
+	u8 never = 0;
 
 	*leaf = (struct stage2_leaf){ .gfn = gfn, .level = fmt->levels };
 	if (gfn.v >= s->max_gfn)
 		return false;
 	grace_enter();
 	iter_begin(&it, gfn.v, gfn.v + 1);
-	while (on_table(&it))
-		iter_down(&it);
+	for (; on_table(&it); iter_down(&it))
+		never |= is_readonly(fmt, it.entry) ? S2_W : 0;
 	grace_leave();
 
 	leaf->gfn = GFN(ALIGN_DOWN(gfn.v, s2_level_frames(it.level)));
@@ -719,7 +789,7 @@ bool stage2_lookup(struct stage2 *s, gfn_t gfn, struct stage2_leaf *leaf)
 	if (!on_leaf(&it))
 		return false;
 	leaf->pfn = hpa_pfn(s2_entry_hpa(fmt, it.entry));
-	leaf->prot = s2_leaf_prot(fmt, it.entry);
+	leaf->prot = s2_leaf_prot(fmt, it.entry) & (u8)~never;
 	leaf->memtype = s2_leaf_memtype(fmt, it.entry);
 	leaf->accessed = it.entry & fmt->accessed;
 	leaf->dirty = it.entry & fmt->dirty;
@@ -754,73 +824,6 @@ void stage2_debt_paid(struct flush_debt *debt)
 	garbage_free(s, debt->generation);
 	__atomic_fetch_sub(&s->unpaid, 1, __ATOMIC_RELAXED);
 	debt->generation = 0;
-}
-
-/* In the order of creation. Taken under the locks of keys. */
-static struct spinlock spaces_lock = SPINLOCK_INIT(RANK_FRAMES);
-static struct list spaces = LIST_INIT(spaces);
-
-struct stage2 *stage2_find(u16 vm, u8 root)
-{
-	struct stage2 *found = NULL;
-
-	spin_lock(&spaces_lock);
-	list_for_each(node, &spaces) {
-		struct stage2 *s = list_entry(node, struct stage2, node);
-
-		if (s->vm == vm && s->root_id == root)
-			found = s;
-	}
-	spin_unlock(&spaces_lock);
-	return found;
-}
-
-struct stage2 *stage2_nth(u32 i)
-{
-	struct stage2 *found = NULL;
-
-	spin_lock(&spaces_lock);
-	list_for_each(node, &spaces) {
-		if (!i--)
-			found = list_entry(node, struct stage2, node);
-	}
-	spin_unlock(&spaces_lock);
-	return found;
-}
-
-int stage2_init(struct stage2 *s, const struct pt_format *fmt, const struct stage2_env *env,
-		u8 max_leaf, u64 max_gfn, u16 vm)
-{
-	int err;
-
-	if (max_leaf < 1 || max_leaf > 3 || max_gfn < 1 || max_gfn > MAX_GFN ||
-	    fmt->levels > MAX_LEVELS)
-		return trace_error(-EINVAL);
-	*s = (struct stage2){
-		.fmt = fmt,
-		.env = env,
-		.max_gfn = max_gfn,
-		.max_leaf = max_leaf,
-		.vm = vm,
-		.garbage_lock = SPINLOCK_INIT(RANK_STAGE2),
-		.split_lock = SPINLOCK_INIT(RANK_STAGE2),
-	};
-	list_init(&s->node);
-	table_pool_init(&s->pool);
-	err = table_new(s, fmt->levels, 0, &s->root);
-	if (err)
-		return err;
-	spin_lock(&spaces_lock);
-	list_add_tail(&spaces, &s->node);
-	spin_unlock(&spaces_lock);
-	return 0;
-}
-
-void stage2_forget(struct stage2 *s)
-{
-	spin_lock(&spaces_lock);
-	list_del(&s->node);
-	spin_unlock(&spaces_lock);
 }
 
 void stage2_destroy(struct stage2 *s)

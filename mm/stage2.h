@@ -85,7 +85,8 @@ struct stage2_env {
 	 * each leaf that comes is reported once, and once when it goes. May be NULL.
 	 */
 	void (*changed)(struct stage2 *s, gfn_t gfn, u8 level, u64 old_entry, u64 new_entry);
-	bool private_frames; /* only frames of s->vm, or of no VM, are mapped; others are damage */
+	/* only frames of s->owner, or shared ones (mm/frames.h), are mapped; others are damage */
+	bool private_frames;
 };
 
 struct stage2 {
@@ -93,10 +94,12 @@ struct stage2 {
 	const struct pt_format *fmt;
 	const struct stage2_env *env;
 	hpa_t root;
-	u64 max_gfn;   /* exclusive; set from the CPU's physical address width, at most 1 << 36 */
-	u8 max_leaf;   /* largest leaf level that the hardware has: 1, 2 or 3 */
-	u16 vm;	       /* owner of the tables */
-	u8 root_id;    /* which of the VM's spaces this is, 0..15: part of its keys */
+	u64 max_gfn; /* exclusive; set from the CPU's physical address width, at most 1 << 36 */
+	u8 max_leaf; /* largest leaf level that the hardware has: 1, 2 or 3 */
+	u16 vm;	     /* owner of the tables */
+	u16 owner;  /* private_frames: of the frames; at first the VM. Changed while none are mapped
+		     */
+	u8 root_id; /* which of the VM's spaces this is, 0..15: part of its keys */
 	bool weakened; /* frame_write_protect took a right away that no debt covers yet; atomic */
 	struct spinlock
 		split_lock; /* one split at a time: keys of tables that are not linked yet */
@@ -179,6 +182,13 @@ int stage2_unmap(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt
 int stage2_protect(struct stage2 *s, gfn_t gfn, u64 count, u8 prot,
 		   struct flush_debt *debt) MUST_CHECK;
 /*
+ * The right to write goes, of all that is mapped there: at the top, in the highest entries that lie
+ * in the range, so it takes as long as there are of those. A leaf that sticks out loses it as a
+ * whole. What maps something there later, or gives S2_W by stage2_protect, first moves what was
+ * taken down to the leaves, on its way. -EINVAL: outside the space.
+ */
+int stage2_protect_top(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt *debt) MUST_CHECK;
+/*
  * Split the leaf that covers gfn down to `level` (1 or 2); same translations before and after. 0
  * also if nothing is mapped there.
  */
@@ -219,7 +229,7 @@ struct stage2_leaf {
 	 * 1..3; of the entry where the walk ended, also when nothing is mapped there (then up to 4)
 	 */
 	u8 level;
-	u8 prot; /* enum s2_prot; 0: not mapped */
+	u8 prot; /* enum s2_prot, of the whole way; 0: not mapped */
 	u8 memtype;
 	bool accessed, dirty;
 	u64 entry; /* as it stands in memory */

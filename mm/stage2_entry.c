@@ -22,7 +22,7 @@ static void prove_entry(const struct stage2 *s, u8 level, u64 entry)
 		MMU_WARN_ON(!s2_leaf_prot(fmt, entry) ||
 			    s2_leaf_memtype(fmt, entry) == S2_MEMTYPES);
 	} else if (s2_is_table(fmt, entry, level)) {
-		MMU_WARN_ON((entry & fmt->table_bits) != fmt->table_bits ||
+		MMU_WARN_ON(((entry | s2_write_bit(fmt)) & fmt->table_bits) != fmt->table_bits ||
 			    (entry & fmt->large_bit));
 	} else {
 		/* L1TF: what is not present points at no memory */
@@ -135,7 +135,7 @@ static bool store(const struct change *c)
 
 static inline bool may_map(const struct stage2 *s, const struct rmap_op *op)
 {
-	return !s->env->private_frames || op->owner.vm == s->vm || op->owner.vm == VM_NONE;
+	return !s->env->private_frames || op->owner.vm == s->owner || frames_shared(op->owner.vm);
 }
 
 static int add_key(struct stage2 *s, u64 gfn, struct rmap_op *op, u64 key)
@@ -313,7 +313,7 @@ static INLINE int fill_near(struct stage2 *s, u64 gfn, u8 level, u64 leaf, pfn_t
 	slot = &t->entries[(gfn >> (9 * (level - 1))) % ENTRIES];
 	if (entry_read(slot))
 		return -EAGAIN;
-	e = rmap_first_lock(pfn, level, rmap_key(s->vm, s->root_id, level, gfn), s->vm);
+	e = rmap_first_lock(pfn, level, rmap_key(s->vm, s->root_id, level, gfn), s->owner);
 	if (unlikely(!e))
 		return -EAGAIN;
 	if (!entry_store(&(struct change){ s, t, slot, &old, gfn, leaf, level }, 1, 1)) {

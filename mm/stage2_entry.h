@@ -7,7 +7,8 @@
 
 #include "mm/stage2.h"
 
-#define ENTRIES 512
+#define ENTRIES	   512
+#define MAX_LEVELS 5
 
 /* Ignored by the hardware in entries that are not present, under EPT and NPT alike. */
 #define FROZEN BIT(52)
@@ -39,6 +40,12 @@ static inline pfn_t frozen_pfn(const struct pt_format *fmt, u64 entry)
 static inline pfn_t entry_pfn(const struct pt_format *fmt, u64 entry)
 {
 	return hpa_pfn(s2_entry_hpa(fmt, entry));
+}
+
+/* May nothing be written below this entry, whatever it leads to? */
+static inline bool is_readonly(const struct pt_format *fmt, u64 entry)
+{
+	return !(entry & s2_write_bit(fmt));
 }
 
 static inline u64 hw_bits(const struct pt_format *fmt)

@@ -25,6 +25,8 @@ void vm_quarantine(const struct vm *vm)
 	if (!vm_is_corrupt(vm))
 		return;
 	count = frames_quarantine(vm->id);
+	if (vm->stage2.owner != vm->id)
+		count += frames_quarantine(vm->stage2.owner);
 	if (count)
 		log_warn("vm %s: %lu frames are in quarantine until the machine restarts", vm->name,
 			 count);

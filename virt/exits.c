@@ -207,13 +207,19 @@ static int map_piece(struct vm *vm, gpa_t gpa, const struct guest_frame *f, u8 a
 	int err = -EEXIST;
 
 	for (u8 level = f->level; err == -EEXIST && level; level--) {
-		err = stage2_map_leaf(&vm->stage2, GFN(gfn), f->pfn,
-				      exec_4k && level > 1 ? f->prot & ~S2_X : f->prot, level);
+		u8 prot = exec_4k && level > 1 ? f->prot & (u8)~S2_X : f->prot;
+
+		err = unlikely(f->inherited)
+			      ? guest_map_inherited(vm, gpa, f->pfn, prot, level)
+			      : stage2_map_leaf(&vm->stage2, GFN(gfn), f->pfn, prot, level);
 		if (!err && level == 3 && !stage2_merge(&vm->stage2, GFN(gfn), 3, &debt))
 			vm_pay_flush(vm, &debt);
 	}
 	if ((!err || err == -EEXIST) && exec_4k && access == ACCESS_X && f->prot & S2_X)
 		err = map_exec(vm, gfn, f->pfn.v);
+	else if (err == -EEXIST && access == ACCESS_X && f->prot & S2_X)
+		/* what is left of a larger leaf, a page of which was copied */
+		(void)stage2_change_leaf(&vm->stage2, GFN(gfn), 1, f->pfn, S2_RWX, S2_X, false);
 	return err;
 }
 
@@ -252,9 +258,7 @@ static void exit_stage2_fault(struct vcpu *v)
 	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
-	if ((err == -EEXIST && f.sparse) || !guest_frame_stays(v->vm, gpa, &f))
-		vm_unmap_piece(v->vm, gpa, f.inherited ? f.level : 1);
-	else if (err == -EEXIST && f.logged)
+	if (err == -EEXIST && f.logged)
 		make_writable(v->vm, gpa, f.prot);
 	if (f.logged)
 		guest_logged(v->vm, gpa);

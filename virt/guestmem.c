@@ -41,8 +41,6 @@ static u8 *piece(struct vm *vm, const struct memslot *s, u64 gpa, u8 access, u64
 
 	if (s)
 		slot_memory(s, gpa, access, &m);
-	if (m.copied)
-		vm_unmap_piece(vm, GPA(gpa), 1);
 	if (m.kind == MEMORY_MISSING && access == ACCESS_W && supply(vm, s, gpa))
 		slot_memory(s, gpa, access, &m);
 	if (!m.ptr) {
@@ -195,13 +193,15 @@ enum memory_fault_kind guest_frame(struct vm *vm, gpa_t gpa, u8 access, struct g
 	if (!s)
 		return MEMORY_NO_MEMORY;
 	slot_memory(s, gpa.v, access, &m);
-	if (m.copied)
-		vm_unmap_piece(vm, gpa, 1);
+	if (m.kind == MEMORY_INHERITED) {
+		if (vm_own_page(vm, gpa))
+			return MEMORY_EXHAUSTED;
+		slot_memory(s, gpa.v, access, &m);
+	}
 	if (m.kind != MEMORY_OK)
 		return m.kind;
 	*out = (struct guest_frame){ .pfn = hpa_pfn(ptr_hpa(m.ptr)), .prot = s->prot };
 	out->inherited = m.inherited;
-	out->sparse = s->backing->sparse;
 	out->level = m.level == 2 && slot_covers(s, gpa.v, EXTENT_SIZE) ? 2 : 1;
 	if (slot_covers(s, gpa.v, GIB) && whole_gib(s, gpa.v, out->pfn))
 		out->level = 3;
@@ -212,12 +212,17 @@ enum memory_fault_kind guest_frame(struct vm *vm, gpa_t gpa, u8 access, struct g
 	return MEMORY_OK;
 }
 
-bool guest_frame_stays(struct vm *vm, gpa_t gpa, const struct guest_frame *f)
+int guest_map_inherited(struct vm *vm, gpa_t gpa, pfn_t pfn, u8 prot, u8 level)
 {
-	struct guest_frame now;
+	const struct memslot *s = vm_slot(vm, gpa);
+	u64 offset = s->offset + (gpa.v - s->gpa.v);
+	int err = 0;
 
-	return !f->inherited || (guest_frame(vm, gpa, ACCESS_R, &now) == MEMORY_OK &&
-				 now.pfn.v == f->pfn.v && now.level >= f->level);
+	spin_lock(backing_lock(s->backing, offset));
+	if (backing_inherits(s->backing, offset, level))
+		err = stage2_map_leaf(&vm->stage2, gpa_gfn(gpa), pfn, prot, level);
+	spin_unlock(backing_lock(s->backing, offset));
+	return err;
 }
 
 void guest_logged(struct vm *vm, gpa_t gpa)

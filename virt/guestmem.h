@@ -28,17 +28,19 @@ struct guest_frame {
 	pfn_t pfn; /* of the 4 KiB page */
 	u8 prot;   /* enum s2_prot */
 	u8 level;  /* of the contiguous piece around it that is there: 1 (4 KiB) to 3 (1 GiB) */
-	bool inherited; /* a parent's: guest_frame_stays() once it is mapped */
-	bool sparse; /* a leaf that stands there may be of an earlier state: it is to be unmapped */
+	bool inherited; /* a parent's: guest_map_inherited() */
 	bool logged; /* the leaf gets its right to write by this: guest_logged() when it is there */
 };
-/* For an access (enum access). MEMORY_OK, or why the memory can't be used as it is. */
+/*
+ * For an access (enum access). MEMORY_OK, or why the memory can't be used as it is. By its vCPU: a
+ * write to what is inherited copies it.
+ */
 enum memory_fault_kind guest_frame(struct vm *vm, gpa_t gpa, u8 access, struct guest_frame *out);
 /*
- * After it was mapped: is it still what the VM is to have there? Else somebody wrote meanwhile and
- * has a copy, and may have unmapped the page before it was mapped: it is to be unmapped.
+ * stage2_map_leaf() for what was inherited just now. If it is not any more, because somebody wrote
+ * meanwhile, nothing is mapped, and 0 comes back: the guest faults again.
  */
-bool guest_frame_stays(struct vm *vm, gpa_t gpa, const struct guest_frame *f);
+int guest_map_inherited(struct vm *vm, gpa_t gpa, pfn_t pfn, u8 prot, u8 level);
 /*
  * The page is dirty. After a leaf became writable, before the guest goes on: who clears the log in
  * between takes the right away again, or sees this at the next look.

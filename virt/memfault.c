@@ -12,8 +12,8 @@ const char *memory_fault_name(enum memory_fault_kind kind)
 	static const char *const names[] = {
 		[MEMORY_OK] = "none",		[MEMORY_READONLY] = "read-only",
 		[MEMORY_NOEXEC] = "no-exec",	[MEMORY_POISONED] = "poisoned",
-		[MEMORY_NO_MEMORY] = "no-slot", [MEMORY_EXHAUSTED] = "no memory left for it",
-		[MEMORY_MISSING] = "missing",
+		[MEMORY_NO_MEMORY] = "no-slot", [MEMORY_INHERITED] = "inherited",
+		[MEMORY_MISSING] = "missing",	[MEMORY_EXHAUSTED] = "no memory left",
 	};
 
 	_Static_assert(MEMORY_MISSING, "no promise without a report");
@@ -78,6 +78,8 @@ static void wait_for(struct vcpu *v, const struct memslot *s)
 		__atomic_load_n(backing_word(s->backing, offset, &level), __ATOMIC_SEQ_CST));
 	if (w->fault.kind == MEMORY_READONLY)
 		still = state == BACKING_READONLY;
+	else if (w->fault.kind == MEMORY_INHERITED)
+		return; /* it will copy it */
 	else
 		still = state == BACKING_MISSING || state == BACKING_FETCHING;
 	if (!still)
@@ -98,7 +100,7 @@ void memory_fault(struct vcpu *v, const struct memory_fault *f)
 		return;
 	if (v->wait.fault.again > MEMORY_FAULT_AGAIN)
 		stop(v, "again and again, although it was resolved");
-	else if (s && (f->kind == MEMORY_MISSING ||
+	else if (s && (f->kind == MEMORY_MISSING || f->kind == MEMORY_INHERITED ||
 		       (f->kind == MEMORY_READONLY && !(s->flags & SLOT_READONLY))))
 		wait_for(v, s);
 	else
@@ -145,7 +147,8 @@ bool memory_wait_works(const struct vcpu *v)
 {
 	const struct backing *b = v->wait.backing;
 
-	return b && b->source && v->wait.fault.kind == MEMORY_MISSING;
+	return b && (v->wait.fault.kind == MEMORY_INHERITED ||
+		     (b->source && v->wait.fault.kind == MEMORY_MISSING));
 }
 
 bool memory_wait_step(struct vcpu *v)
@@ -156,15 +159,19 @@ bool memory_wait_step(struct vcpu *v)
 
 	if (!memory_wait_works(v))
 		return false;
-	err = backing_fetch(b, w->offset, &w->fetch);
+	if (w->fault.kind == MEMORY_INHERITED)
+		err = vm_own_page(v->vm, w->fault.gpa);
+	else
+		err = backing_fetch(b, w->offset, &w->fetch);
 	if (err == -EAGAIN)
 		return true;
 	if (err == -EBUSY)
 		return false;
 	if (err && err != -EEXIST)
-		stop(v, b->source->name);
+		stop(v, err == -ENOMEM ? "no memory left for it" : b->source->name);
 	memory_wait_end(v);
 	memory_resolved(b, w->offset, w->size);
+	vcpu_request(v, REQ_MEMORY); /* events and devices that waited */
 	return true;
 }
 

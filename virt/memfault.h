@@ -50,6 +50,7 @@ enum memory_fault_kind {
 	MEMORY_NOEXEC,
 	MEMORY_POISONED,
 	MEMORY_NO_MEMORY, /* no slot */
+	MEMORY_INHERITED, /* to be copied before it is written: vm_own_page() */
 	MEMORY_EXHAUSTED, /* the host has no frame for it */
 	MEMORY_MISSING = MEMORY_FAULT_EXITS
 };

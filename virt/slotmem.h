@@ -15,8 +15,7 @@ struct slot_memory {
 	u8 kind;  /* enum memory_fault_kind */
 	u8 level; /* 2: good for the 2 MiB around it, 1: for the page; as far as the slot goes */
 	bool writable;	/* the memory itself, whatever the slot says */
-	bool inherited; /* it is a parent's: for reading, and until somebody writes */
-	bool copied;	/* it was until now: vm_unmap_piece() is to be called */
+	bool inherited; /* it is a parent's, until somebody writes */
 };
 
 /* The slot that contains gpa, or NULL. */

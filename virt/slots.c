@@ -55,7 +55,6 @@ void slot_memory_slow(const struct memslot *s, u64 gpa, u8 access, struct slot_m
 	struct backing *b;
 	u64 *at;
 	u8 level;
-	int err;
 
 	*m = (struct slot_memory){ .kind = access == ACCESS_X ? MEMORY_NOEXEC : MEMORY_READONLY };
 	if (!(s->prot & access))
@@ -64,21 +63,23 @@ again:
 	b = s->backing;
 	at = backing_find(&b, offset, &level, &m->level);
 	word = backing_touch(at, level, slot_is_zero(s));
-	m->inherited = b != s->backing;
+	m->inherited = b != s->backing || backing_state(word) == BACKING_COPIED;
 	switch (backing_state(word)) {
-	case BACKING_TABLE:
-	case BACKING_INHERITED: /* of a parent, just now */
+	case BACKING_TABLE: /* just now */
+	case BACKING_INHERITED:
 		goto again;
 	case BACKING_ZERO: /* in a sparse object */
+	case BACKING_COPIED:
 	case BACKING_PRESENT:
 		m->writable = !m->inherited;
-		if (backing_memory(word) && (m->writable || access != ACCESS_W))
+		if (m->inherited && access == ACCESS_W) {
+			m->kind = MEMORY_INHERITED;
+			return;
+		}
+		if (backing_memory(word))
 			break;
-		if (access == ACCESS_W)
-			b = s->backing;
-		m->copied |= backing_own(b, offset, &err) && b == s->backing;
 		m->kind = MEMORY_EXHAUSTED;
-		if (err)
+		if (backing_own(b, offset))
 			return;
 		goto again;
 	case BACKING_READONLY:
@@ -109,6 +110,8 @@ void vm_clear_ahead(struct vm *vm)
 		u64 end = s->gpa.v + s->size, gpa = s->gpa.v;
 		struct slot_memory m;
 
+		if (s->backing->parent) /* it is there, or else it comes by need */
+			continue;
 		for (; gpa < end && left;
 		     gpa = ALIGN_DOWN(gpa, EXTENT_SIZE) + EXTENT_SIZE, left -= EXTENT_SIZE)
 			if (!slot_bias(s, slot_part(s, gpa)))
@@ -167,6 +170,7 @@ static int slot_arrays(struct vm *vm, struct memslot *s)
 	if (!s->bias || (s->flags & SLOT_LOG_DIRTY && !s->dirty)) {
 		array_free(vm, s->bias, bias_bytes(s));
 		array_free(vm, s->dirty, dirty_bytes(s));
+		s->bias = s->dirty = NULL;
 		return trace_error(-ENOMEM);
 	}
 	s->gpa_bias = (const u64 *)((uintptr_t)s->bias - (s->gpa.v >> EXTENT_SHIFT) * sizeof(u64));
@@ -185,12 +189,10 @@ static void slot_arrays_free(struct vm *vm, const struct memslot *s)
 
 /*
  * Nobody knows the old array when this is over: neither vCPUs (one that does not run gets the new
- * hint from us; if it runs by now, so it would), nor who is in a read section.
+ * hint from us; if it runs by now, so it would), nor who is in a read section. The caller frees it.
  */
 static void publish(struct vm *vm, const struct slot_map *map)
 {
-	const struct slot_map *old = vm->slots;
-
 	__atomic_store_n(&vm->slots, map, __ATOMIC_SEQ_CST);
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vcpu_request(vm->vcpus[i], REQ_SLOTS);
@@ -204,7 +206,6 @@ static void publish(struct vm *vm, const struct slot_map *map)
 			v->slot_hint = map->slot;
 	}
 	grace_wait();
-	map_free(vm, old);
 }
 
 /* The present array without `gone` and with `more` (either may be NULL) takes its place. */
@@ -225,6 +226,7 @@ static int change(struct vm *vm, const struct memslot *gone, const struct memslo
 			map->slot[n++] = old->slot[i];
 	}
 	publish(vm, map);
+	map_free(vm, old);
 	return 0;
 }
 
@@ -245,11 +247,21 @@ static bool unmap(struct vm *vm, u64 from, u64 to)
 	return !vm_is_corrupt(vm);
 }
 
-void vm_unmap_piece(struct vm *vm, gpa_t gpa, u8 level)
+int vm_own_page(struct vm *vm, gpa_t gpa)
 {
-	u64 size = s2_level_frames(level) << PAGE_SHIFT, from = ALIGN_DOWN(gpa.v, size);
+	const struct memslot *s = vm_slot(vm, gpa);
+	u64 page = ALIGN_DOWN(gpa.v, PAGE_SIZE), offset;
+	int err;
 
-	unmap(vm, from, from + size);
+	if (!s || !s->backing->parent)
+		return 0;
+	offset = s->offset + (page - s->gpa.v);
+	err = backing_own(s->backing, offset);
+	if (err <= 0)
+		return err;
+	unmap(vm, page, page + PAGE_SIZE);
+	backing_owned(s->backing, offset);
+	return 0;
 }
 
 static void wake_waiting(struct vm *vm, const struct memslot *s)
@@ -593,75 +605,103 @@ int vm_give_up(struct vm *vm, gpa_t gpa, u64 size, u32 *waited)
 
 /* --- memory of two VMs --- */
 
-/* A child of the object takes its place in the VM's slot; nothing of it stays mapped. */
-static int inherit(struct vm *vm, const struct memslot *at, struct backing *child)
+/* What has written nothing since it was forked is no parent: its own is as good. */
+static bool becomes_parent(const struct backing *b)
 {
-	struct memslot old = *at, new = old;
-	int err;
-
-	new.backing = child;
-	new.generation = ++vm->slot_changes;
-	err = slot_arrays(vm, &new);
-	if (err)
-		return err;
-	err = change(vm, at, &new);
-	if (err) {
-		slot_arrays_free(vm, &new);
-		return err;
-	}
-	child->vm = vm;
-	child->users = 1;
-	list_add_tail(&vm->own_memory, &child->node);
-	retire(vm, &old);
-	return 0;
+	return b->vm && (b->own || !b->parent);
 }
 
-/* The slot of `vm` as it is, in `to`: of a child of its own object, if that is the VM's own. */
-static int fork_slot(struct vm *vm, struct vm *to, u16 id)
+/* The first nr slots of an array that is no VM's any more, and the array. */
+static void drop_slots(struct vm *vm, const struct slot_map *map, u32 nr)
 {
-	const struct memslot *s = vm_slot_by_id(vm, id);
-	struct backing *b = s->backing, *first = NULL, *second = b;
-	gpa_t gpa = s->gpa;
-	u64 size = s->size, offset = s->offset;
-	u8 flags = s->flags;
-	int err = b->vm ? backing_child(b, to->id, &second) : 0;
+	for (u32 i = 0; i < nr; i++) {
+		slot_arrays_free(vm, &map->slot[i]);
+		release(vm, map->slot[i].backing);
+	}
+	map_free(vm, map);
+}
 
-	if (!err && b->vm) {
-		second->vm = to;
-		list_add_tail(&to->own_memory, &second->node); /* what happens to it is its end */
-		err = backing_child(b, vm->id, &first);
+/* The same slots, for `vm`: of new objects, where one is a VM's own, with frames of that owner. */
+static int child_slots(const struct slot_map *from, struct vm *vm, u16 owner, struct slot_map **out)
+{
+	struct slot_map *map = *out = owner ? map_alloc(vm, from->nr) : NULL;
+	int err = 0;
+	u32 n = 0;
+
+	if (!map)
+		return trace_error(-ENOMEM);
+	while (n < from->nr && !err) {
+		struct memslot *s = &map->slot[n];
+		struct backing *b = from->slot[n].backing;
+
+		*s = from->slot[n];
+		s->generation = ++vm->slot_changes;
+		if (b->vm)
+			err = backing_child(becomes_parent(b) ? b : b->parent, owner, &s->backing);
+		if (err)
+			break;
+		if (b->vm) {
+			s->backing->vm = vm;
+			list_add_tail(&vm->own_memory, &s->backing->node);
+		}
+		__atomic_fetch_add(&s->backing->users, 1, __ATOMIC_SEQ_CST);
+		err = slot_arrays(vm, s);
+		if (s->dirty)
+			memcpy(s->dirty, from->slot[n].dirty, dirty_bytes(s));
+		n++;
 	}
-	if (!err && b->vm)
-		err = inherit(vm, s, first);
-	if (err) {
-		while (first && backing_free_step(first))
-			;
-		b->users -= first ? 1 : 0;
+	if (err)
+		drop_slots(vm, map, n);
+	return err;
+}
+
+/* Children take the place of what the VM has, and nobody writes that any more. */
+static int inherit(struct vm *vm)
+{
+	const struct slot_map *old = vm->slots;
+	u16 owner = vm_new_id();
+	struct slot_map *map;
+	int err = child_slots(old, vm, owner, &map);
+
+	if (err)
 		return err;
+	for (u32 i = 0; i < old->nr; i++) {
+		const struct memslot *s = &old->slot[i];
+		struct flush_debt debt;
+
+		if (!becomes_parent(s->backing))
+			continue;
+		VM_BUG_ON(vm, stage2_protect_top(&vm->stage2, gpa_gfn(s->gpa),
+						 s->size >> PAGE_SHIFT, &debt));
+		vm_pay_flush(vm, &debt);
+		backing_freeze(s->backing);
 	}
-	if (first) {
-		list_del(&b->node);
-		list_init(&b->node);
-		backing_freeze(b);
-		put(b); /* the slot's */
-	}
-	return vm_slot_add(to, gpa, size, second, offset, flags, NULL);
+	frames_set_shared(vm->stage2.owner, true);
+	vm->stage2.owner = owner;
+	publish(vm, map);
+	drop_slots(vm, old, old->nr);
+	return vm->dead ? trace_error(-EUCLEAN) : 0;
 }
 
 int vm_fork_memory(struct vm *vm, struct vm *to)
 {
-	u16 ids[VM_MAX_SLOTS];
-	u32 nr = vm->slots->nr;
-	int err = 0;
+	struct slot_map *map;
+	bool parents = false;
+	int err;
 
-	for (u32 i = 0; i < nr; i++) {
-		ids[i] = vm->slots->slot[i].id;
-		if (vm->slots->slot[i].backing->vm && !slot_is_zero(&vm->slots->slot[i]))
+	for (u32 i = 0; i < vm->slots->nr; i++) {
+		const struct memslot *s = &vm->slots->slot[i];
+
+		if (s->backing->vm && !slot_is_zero(s))
 			return -EOPNOTSUPP;
+		parents |= becomes_parent(s->backing);
+		table_pool_allow(&to->stage2.pool, s->size >> PAGE_SHIFT);
 	}
-	for (u32 i = 0; i < nr && !err; i++)
-		err = fork_slot(vm, to, ids[i]);
-	return err;
+	err = child_slots(vm->slots, to, to->stage2.owner, &map);
+	if (err)
+		return err;
+	publish(to, map);
+	return parents ? inherit(vm) : 0;
 }
 
 /* --- a VM's own memory --- */
@@ -738,8 +778,8 @@ static bool free_own_step(struct vm *vm)
 	b->lost |= vm_is_corrupt(vm);
 	if (backing_free_step(b))
 		list_add_tail(&vm->own_memory, &b->node);
-	else
-		put(parent);
+	else if (parent && !__atomic_sub_fetch(&parent->users, 1, __ATOMIC_SEQ_CST))
+		list_add_tail(&vm->own_memory, &parent->node);
 	return true;
 }
 

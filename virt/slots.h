@@ -123,16 +123,17 @@ int vm_add_memory(struct vm *vm, gpa_t gpa, u64 size, u8 flags);
 /*
  * `to`, which has no slots, gets those of `vm`. Objects that are the VM's own become parents that
  * nobody changes: both VMs see a child of them, and what one writes the other does not see. All
- * else they share. No vCPU of either runs; the caller is as for slots. 0; -EOPNOTSUPP: some memory
- * comes by need (from the operator, or from a file), nothing changed; -ENOMEM: `to` is to be
- * destroyed, `vm` has all that it had.
+ * else they share. No vCPU of either runs, and nobody touches their memory; the caller is as for
+ * slots. How long it takes does not depend on what is mapped. 0; -EOPNOTSUPP: some memory comes by
+ * need (from the operator, or from a file), nothing changed; -ENOMEM, -ENOSPC (BACKING_LINE_MAX),
+ * -EUCLEAN (damage: it is dead): `to` is to be destroyed, `vm` has all that it had.
  */
 int vm_fork_memory(struct vm *vm, struct vm *to);
 /*
- * What is mapped in the piece of that level around gpa is no more, and flushed: the guest faults
- * there again. May wait for other CPUs.
+ * The page is to be written: if it is a parent's (MEMORY_INHERITED), the VM gets a copy, and what
+ * is mapped of the parent goes. By its vCPU, or as for slots; may wait for other CPUs. 0; -ENOMEM.
  */
-void vm_unmap_piece(struct vm *vm, gpa_t gpa, u8 level);
+int vm_own_page(struct vm *vm, gpa_t gpa);
 /* All memory of its own is as new, nothing is mapped (for a reset). Not running. */
 void vm_clear_memory(struct vm *vm);
 /*

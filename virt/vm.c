@@ -31,19 +31,18 @@ struct spinlock vm_list_lock = SPINLOCK_INIT(RANK_VM_LIST);
 void (*vm_stopped_hook)(struct vm *vm);
 const struct virt_ops *virt_ops;
 
-/*
- * The number of a new VM: each in turn, so that one is used again as late as can be, and not as
- * long as anything belongs to a VM of that number. 0: there is none.
- */
-static u16 new_id(void)
+/* Each in turn, so that one is used again as late as can be. */
+u16 vm_new_id(void)
 {
 	static u16 last;
 	static bool again;
 
 	for (u32 i = 0; i < 0xffff; i++) {
 		again |= ++last == 0; /* VM_NONE */
-		if (last && (!again || !frames_of_vm(last)))
+		if (last && (!again || !frames_of_vm(last))) {
+			frames_set_shared(last, false);
 			return last;
+		}
 	}
 	return 0;
 }
@@ -228,7 +227,7 @@ int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16
 		return trace_error(-ENODEV);
 	if (!vcpus || vcpus > VM_MAX_VCPUS || strlen(name) >= VM_NAME_MAX || vm_find(name))
 		return trace_error(-EINVAL);
-	id = new_id();
+	id = vm_new_id();
 	f = id ? frame_alloc_order(VM_ORDER, FRAME_HEAP, id) : PFN_NONE;
 	if (!pfn_valid(f))
 		return trace_error(-ENOMEM);
@@ -328,14 +327,14 @@ static int place_vcpus(struct vm *vm)
 	return 0;
 }
 
-int vm_load(struct vm *vm)
+int vm_start(struct vm *vm)
 {
 	char why[128] = "";
 	int err;
 
 	if (vm->dead)
 		return trace_error(-EPERM);
-	if (vm->snapshot)
+	if (vm->snapshot && vm->slots->nr)
 		return trace_error(-EROFS);
 	if (!virt_on_here())
 		return trace_error(-ENODEV);
@@ -358,16 +357,10 @@ int vm_load(struct vm *vm)
 		fmt_snprintf(vm->stop_text, sizeof(vm->stop_text), "%s",
 			     why[0] ? why : error_name(err));
 		log_err("vm %s: not started: %s", vm->name, vm->stop_text);
-	}
-	return err;
-}
-
-int vm_start(struct vm *vm)
-{
-	int err = vm_load(vm);
-
-	if (err)
 		return err;
+	}
+	if (vm->snapshot)
+		return 0;
 	vm_clear_ahead(vm);
 	vm->stop_reason = STOP_NONE;
 	vm->stop_text[0] = '\0';

@@ -117,7 +117,7 @@ struct vm {
 	 * vCPU of this VM can. On the runner.
 	 */
 	bool (*machine_check)(struct vcpu *v, const struct memory_fault *f);
-	bool snapshot; /* it is kept as it is, and never runs */
+	bool snapshot; /* it is started once, which makes it what it is, and never runs */
 	u64 tsc_base;  /* host TSC that the guests see as 0 */
 	u64 starts, resets;
 	u64 ends_seen; /* boot's: the start whose end was handled */
@@ -133,6 +133,8 @@ extern struct spinlock vm_list_lock;
  */
 int vm_create(const char *name, u32 vcpus, const struct cpumask *cpus, const u16 *pin, u32 weight,
 	      struct vm **out);
+/* A number for a VM, or an owner of memory, that nothing belongs to. 0: there is none. */
+u16 vm_new_id(void);
 /* It can't be found by its name any more: it is about to be destroyed. Not running. */
 void vm_unlist(struct vm *vm);
 /*
@@ -155,8 +157,6 @@ void vm_pay_flush(struct vm *vm, struct flush_debt *debt);
  * reason.
  */
 int vm_start(struct vm *vm);
-/* All of vm_start but the start itself. Errors of vm_start. */
-int vm_load(struct vm *vm);
 /*
  * Stop from any context, with a reason and one line for the user (printf style); the first caller's
  * reason stays. The vCPUs leave guest mode soon after; the last one to leave runs vm_stopped_hook.

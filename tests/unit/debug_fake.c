@@ -395,6 +395,11 @@ void frames_stats(struct frame_stats *out)
 	out->whole_free_extents = 17;
 }
 
+bool frames_shared(u16 owner)
+{
+	return owner == VM_NONE;
+}
+
 u64 frames_of_vm(u16 vm)
 {
 	return vm * 65536ull;

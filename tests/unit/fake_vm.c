@@ -157,6 +157,7 @@ void fake_vm_open(u64 memory)
 	fake_policy.has_gib_pages = true;
 	fake_bugs = 0;
 	fake_vm.id = 7;
+	frames_set_shared(fake_vm.id, false);
 	fake_vm.cpuid = &fake_policy;
 	fake_vm.nr_vcpus = 1;
 	fake_vm.vcpus[0] = &fake_vcpu.v;
@@ -164,12 +165,26 @@ void fake_vm_open(u64 memory)
 	assert(!stage2_init(&fake_vm.stage2, &format, &env, 3, BIT(40 - 12), fake_vm.id));
 }
 
+u16 vm_new_id(void)
+{
+	static u16 last = 1000;
+
+	return ++last;
+}
+
 void fake_vm_add(struct vm *vm, u16 id)
 {
+	static struct vcpu vcpus[16]; /* for who asks something of its vCPUs */
+
+	if (vm->stage2.root.v) /* of an earlier test */
+		stage2_forget(&vm->stage2);
 	memset(vm, 0, sizeof(*vm));
 	vm->slots = &no_slots;
 	list_init(&vm->own_memory);
 	vm->id = id;
+	vm->nr_vcpus = 1;
+	vm->vcpus[0] = &vcpus[id % ARRAY_SIZE(vcpus)];
+	*vm->vcpus[0] = (struct vcpu){ .vm = vm };
 	assert(!stage2_init(&vm->stage2, &format, &env, 3, BIT(40 - 12), id));
 }
 

@@ -158,7 +158,8 @@ void close_stage2(struct stage2 *s)
 	check_no_keys();
 }
 
-u64 *hw_walk(struct stage2 *s, u64 gfn, u8 *level, u64 *entry)
+/* *readonly: an entry on the way to the leaf says so. */
+static u64 *walk(struct stage2 *s, u64 gfn, u8 *level, u64 *entry, bool *readonly)
 {
 	u64 *table = stage2_table(s, s->root);
 
@@ -170,10 +171,18 @@ u64 *hw_walk(struct stage2 *s, u64 gfn, u8 *level, u64 *entry)
 			return NULL;
 		if (*level == 1 || (*level < 4 && (*entry & s->fmt->large_bit)))
 			return slot;
-		if ((*entry & s->fmt->table_bits) != s->fmt->table_bits)
+		if (((*entry | s2_write_bit(s->fmt)) & s->fmt->table_bits) != s->fmt->table_bits)
 			return NULL;
+		*readonly |= !(*entry & s2_write_bit(s->fmt));
 		table = stage2_table(s, HPA(*entry & s->fmt->addr_mask));
 	}
+}
+
+u64 *hw_walk(struct stage2 *s, u64 gfn, u8 *level, u64 *entry)
+{
+	bool readonly = false;
+
+	return walk(s, gfn, level, entry, &readonly);
 }
 
 bool same_xlat(struct xlat a, struct xlat b)
@@ -185,14 +194,17 @@ struct xlat hw_xlat(struct stage2 *s, u64 gfn)
 {
 	const struct pt_format *fmt = s->fmt;
 	struct xlat x = { 0 };
+	bool readonly = false;
 	u64 entry;
 	u8 level;
 
-	if (!hw_walk(s, gfn, &level, &entry))
+	if (!walk(s, gfn, &level, &entry, &readonly))
 		return x;
 	x.pfn = ((entry & fmt->addr_mask) >> 12) + (gfn & (s2_level_frames(level) - 1));
 	for (x.prot = 7; x.prot && fmt->prot_bits[x.prot] != (entry & fmt->prot_mask);)
 		x.prot--;
+	if (readonly)
+		x.prot &= (u8)~S2_W;
 	while (fmt->memtype_bits[x.type] != (entry & fmt->memtype_mask))
 		x.type++;
 	return x;

@@ -18,7 +18,7 @@
 
 #define UNITS 2048
 
-enum op_kind { OP_MAP, OP_UNMAP, OP_PROTECT, OP_SPLIT, OP_MERGE, OP_KINDS };
+enum op_kind { OP_MAP, OP_UNMAP, OP_PROTECT, OP_TOP, OP_SPLIT, OP_MERGE, OP_KINDS };
 
 static struct model {
 	struct stage2 s;
@@ -52,6 +52,8 @@ static struct xlat after_op(u64 u)
 		return unmapped;
 	if (model.op == OP_PROTECT && x.prot)
 		x.prot = model.wish.prot;
+	if (model.op == OP_TOP)
+		x.prot &= (u8)~S2_W;
 	if (model.op == OP_MAP && !x.prot) {
 		x = model.wish;
 		x.pfn += (u - model.first) * model.unit;
@@ -98,8 +100,8 @@ static void model_choose(void)
 	static const u64 delta[] = { 0, 0, 0, 8 * FRAMES_1G, 512, 1 };
 	static const u8 prots[] = { S2_RWX, S2_RWX, S2_RWX, S2_R, S2_R | S2_W, S2_R | S2_X };
 	u64 r = host_random(&model.seed);
-	static const enum op_kind kinds[] = { OP_MAP,	  OP_MAP,   OP_MAP,   OP_UNMAP,
-					      OP_PROTECT, OP_SPLIT, OP_MERGE, OP_MERGE };
+	static const enum op_kind kinds[] = { OP_MAP,	  OP_MAP, OP_MAP,   OP_UNMAP, OP_MAP,
+					      OP_PROTECT, OP_TOP, OP_SPLIT, OP_MERGE, OP_MERGE };
 
 	model.op = kinds[r % ARRAY_SIZE(kinds)];
 	model.first = (r >> 8) % UNITS;
@@ -114,6 +116,10 @@ static void model_choose(void)
 	r = delta[(r >> 60) % ARRAY_SIZE(delta)];
 	if (r % model.unit)
 		model.count = MIN(model.count, 3); /* 512 small leaves a unit */
+	if (model.op == OP_TOP) {		   /* no leaf sticks out */
+		model.first &= ~511ull;
+		model.count = 512;
+	}
 	model.wish.pfn = unit_gfn(model.first) + 64 * FRAMES_1G + r;
 }
 
@@ -166,6 +172,8 @@ static int model_run(struct flush_debt *debt)
 		return stage2_unmap(s, gfn, frames, debt);
 	case OP_PROTECT:
 		return stage2_protect(s, gfn, frames, model.wish.prot, debt);
+	case OP_TOP:
+		return stage2_protect_top(s, gfn, frames, debt);
 	case OP_SPLIT:
 		return stage2_split(s, gfn, low, debt);
 	default:
@@ -255,7 +263,7 @@ static void model_step(bool starve)
 
 	model_choose();
 	model_choose_script();
-	takes_away = (model.op == OP_UNMAP || model.op == OP_PROTECT) && op_takes_away();
+	takes_away = model.op < OP_SPLIT && op_takes_away();
 	allocs_left = starve ? (s64)(host_random(&model.seed) % 4) : -1;
 	err = model_run(&debt);
 	model_commit(err);

@@ -6,7 +6,7 @@ U := tests/unit
 T_LIB := lib/assert.c lib/error.c lib/grace.c lib/log.c lib/printf.c lib/spinlock.c
 T_FRAMES := mm/frames.c mm/frames_init.c $(U)/host.c $(T_LIB)
 T_STAGE2 := mm/audit.c mm/corruption.c mm/mappers.c mm/rmap.c mm/rmap_set.c \
-	mm/stage2.c mm/stage2_entry.c mm/tables.c $(T_FRAMES)
+	mm/stage2.c mm/stage2_entry.c mm/stage2_spaces.c mm/tables.c $(T_FRAMES)
 T_VM := $(U)/fake_vm.c mm/backing.c $(patsubst %,virt/%.c,slots memfault guestmem guestwalk guestlinear) $(T_STAGE2)
 
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer mce pic pit \
@@ -39,6 +39,7 @@ test_lapic := $(T_DEV)
 T_PIECES := lib/lz4.c lib/pieces.c lib/xxh64.c
 test_lazy := mm/lazy.c $(T_PIECES) $(T_VM)
 test_fork := $(T_VM)
+test_fork_threads := $(T_VM)
 test_lib := $(U)/host.c $(T_LIB)
 test_linux := $(patsubst %,virt/%.c,elf linux loader multiboot pvh start) $(T_VM)
 test_loader := $(test_linux)
@@ -75,10 +76,10 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_virtio_devices := $(test_virtio)
 
 UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork frames gdb guestmem host_acpi ioapic \
-	kvmclock lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share split_policy \
-	stage2 stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
-TSAN_TESTS := ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock split_lock_threads \
-	stage2_threads tsc
+	kvmclock lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share \
+	split_policy stage2 stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
+TSAN_TESTS := fork_threads ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock \
+	split_lock_threads stage2_threads tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
