@@ -20,8 +20,8 @@ COMMENT_LINE = re.compile(r"^[ \t]*\*[^ \t/\n]", re.M)  # clang-format leaves su
 INCLUDE = re.compile(r'^[ \t]*[#%][ \t]*include[ \t]*([<"])([^>"\n]*)[>"]', re.M)
 
 # Without hardware: these link on the build host, and say nothing in assembly. (lib/memory.c is not for the host.)
-PURE = re.compile(r"lib/(?!memory\.c)|boot/config|mm/(?:stage2|stage2_entry|stage2_spaces|tables|rmap|rmap_set|corruption)\.|"
-                  r"mm/(?:audit|mappers|pt_format)\.|vmx/ept\.|svm/npt\.|virt/decode")
+PURE = re.compile(r"lib/(?!memory\.c)|boot/config|mm/(?:stage2|stage2_entry|stage2_spaces|tables|rmap|rmap_set)\.|"
+                  r"mm/(?:corruption|audit|mappers|pt_format)\.|vmx/ept\.|svm/npt\.|virt/decode")
 
 VMX = "vmxon vmxoff vmclear vmptrld vmptrst vmread vmwrite vmlaunch vmresume invept invvpid vmfunc"
 SVM = "vmrun vmload vmsave stgi clgi invlpga skinit vmgexit"
