@@ -77,7 +77,7 @@ JOBS ?= $(shell nproc)
 DEPS_WANTED := $(strip $(if $(filter run usb bench,$(MAKECMDGOALS)),build run) \
 	$(if $(filter test system prove unit soak fuzz,$(MAKECMDGOALS)),build \
 	test check) $(if $(filter check,$(MAKECMDGOALS)),build check) $(if $(filter gdb,$(MAKECMDGOALS)),debug) \
-	$(if $(filter mkpieces,$(MAKECMDGOALS)),pieces) \
+	$(if $(filter mkpieces bench,$(MAKECMDGOALS)),pieces) \
 	$(if $(MAKECMDGOALS),$(if $(filter all,$(MAKECMDGOALS)),build),build))
 ifneq ($(DEPS_WANTED),)
 DEPS_DONE := $(shell tools/deps $(sort $(DEPS_WANTED)) >&2 && echo ok)
@@ -106,7 +106,8 @@ all: $(B)/corbel.efi
 # Small by default, fast where a guest waits: the exit path, the page tables, the devices that it meets there.
 HOT := $(filter svm/% vmx/% mm/% dev/lapic% dev/ioapic.c dev/platform.c dev/uart16550.c dev/virtq.c lib/grace.c \
 	lib/spinlock.c arch/x86/timer.c arch/x86/apic.c arch/x86/trace.c virt/bus.c virt/cpuid.c virt/exits.c \
-	virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/msr.c virt/request.c virt/sched.c virt/vcpu.c, \
+	virt/guestwalk.c virt/guestlinear.c virt/guestmem.c virt/memfault.c virt/msr.c virt/request.c virt/sched.c \
+	virt/vcpu.c, \
 	$(filter-out %/caps.c %/cpu.c %/dump.c %/step.c %_init.c mm/hostmap.c mm/audit.c mm/corruption.c \
 	mm/frames.c mm/rmap_set.c mm/tables.c,$(OBJS)))
 $(patsubst %,$(B)/%.o,$(HOT)): OPT := -O2
@@ -307,10 +308,16 @@ $(B)/bench/memfault: $(patsubst %,$(B)/bench/host/%.o,tests/bench/memfault_bench
 $(B)/bench/fork: $(patsubst %,$(B)/bench/host/%.o,tests/bench/fork_bench.c $(T_VM))
 	$Q$(CC) $^ -o $@ -lpthread
 .PHONY: bench
-bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/bench/memfault $(B)/bench/fork \
+bench: $(B)/corbel.efi $(B)/bench/stage2 $(B)/bench/memfault $(B)/bench/fork missing $(B)/host/mkpieces \
 		$(B)/tiny/large-leaf $(B)/tiny/split-lock $(B)/tiny/busy faults guest bochs split-qemu
 	@$(MAKE) B=$(B)/cost EXIT_COST=1 $(B)/cost/corbel.efi
 	@tests/bench/run --build $(B)
+
+# The same objects, linked to a pager and to a count of locks.
+.PHONY: missing
+missing: $(B)/corbel.efi $(B)/tests/bench/pager.c.o
+	@$(MAKE) B=$(B)/missing OBJECTS='$(OBJECTS) $(B)/tests/bench/pager.c.o' \
+		LDFLAGS='$(LDFLAGS) --wrap=spin_lock --wrap=lazy_attach' $(B)/missing/corbel.efi
 
 # A QEMU that detects split locks, for the tests that need one: docs/SPLIT_LOCK.md. Takes minutes.
 .PHONY: split-qemu

@@ -235,33 +235,46 @@ static void make_writable(struct vm *vm, gpa_t gpa, u8 prot)
 		vm_pay_flush(vm, &debt);
 }
 
-static void exit_stage2_fault(struct vcpu *v)
+/* The leaf that the access needs. */
+static void map_fault(struct vcpu *v, gpa_t gpa, u8 access, const struct guest_frame *f)
 {
-	gpa_t gpa = v->exit.fault.gpa;
-	struct guest_frame f;
-	u8 kind = guest_frame(v->vm, gpa, v->exit.fault.access, &f);
-	int err;
+	int err = map_piece(v->vm, gpa, f, access);
 
-	if (kind == MEMORY_NO_MEMORY) {
-		no_memory(v);
-		return;
-	}
-	if (kind != MEMORY_OK) {
-		denied(v, kind);
-		return;
-	}
-	err = map_piece(v->vm, gpa, &f, v->exit.fault.access);
-	vcpu_trace(v, TRACE_MAP, f.level, gpa_gfn(gpa).v, f.pfn.v);
+	vcpu_trace(v, TRACE_MAP, f->level, gpa_gfn(gpa).v, f->pfn.v);
 	/*
 	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
 	 * tells.
 	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
-	if (err == -EEXIST && f.logged)
-		make_writable(v->vm, gpa, f.prot);
-	if (f.logged)
+	if (err == -EEXIST && f->logged)
+		make_writable(v->vm, gpa, f->prot);
+	if (f->logged)
 		guest_logged(v->vm, gpa);
+}
+
+static void exit_stage2_fault(struct vcpu *v)
+{
+	gpa_t gpa = v->exit.fault.gpa;
+	struct guest_frame f;
+	u8 kind = guest_frame(v->vm, gpa, v->exit.fault.access, &f);
+
+	if (kind == MEMORY_NO_MEMORY)
+		no_memory(v);
+	else if (kind != MEMORY_OK)
+		denied(v, kind);
+	else
+		map_fault(v, gpa, v->exit.fault.access, &f);
+}
+
+void exit_memory_came(struct vcpu *v)
+{
+	const struct memory_fault *w = &v->wait.fault;
+	struct guest_frame f;
+
+	if (v->exit.kind == EXIT_STAGE2_FAULT &&
+	    guest_frame(v->vm, w->gpa, w->access, &f) == MEMORY_OK)
+		map_fault(v, w->gpa, w->access, &f);
 }
 
 /*

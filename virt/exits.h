@@ -25,6 +25,9 @@ enum insn_mode vcpu_mode(struct vcpu *v);
 /* 3 in virtual-8086 mode, 0 in real mode (virt/mmio.c). */
 u8 vcpu_cpl(struct vcpu *v);
 
+/* What v waited for is there: mapped at once, so that the guest does not fault for it again. */
+void exit_memory_came(struct vcpu *v);
+
 /* Let the host's interrupts in, and leave the run loop if they want something of this CPU. */
 void vcpu_take_irqs(struct vcpu *v);
 

@@ -203,6 +203,8 @@ static NOINLINE bool serve_rare(struct vcpu *v, u32 req)
 		memory_wait_end(v);
 	if (req & REQ_STOP)
 		return false;
+	if (req & REQ_MEMORY)
+		exit_memory_came(v);
 	if (req & REQ_TIMER)
 		v->vm->irqchip->timer(v);
 	if (req & REQ_NMI)
@@ -325,7 +327,10 @@ enum run_result vcpu_run(struct vcpu *v)
 			if (verdict != RUN_ENTER)
 				break;
 			if (unlikely(v->activity & VCPU_WAITS_MEMORY) && memory_wait_step(v)) {
-				vcpu_take_irqs(v);
+				if (v->activity & VCPU_WAITS_MEMORY)
+					vcpu_take_irqs(v);
+				else
+					exit_memory_came(v);
 				continue;
 			}
 			if (v->activity)

@@ -107,6 +107,95 @@ static void one_fetch_without_locks(void **state)
 	}
 }
 
+/* Linked with --wrap=spin_lock: which locks this thread took since it set `recorded` to 0. */
+#define RECORD 4
+static __thread const struct spinlock *record[RECORD];
+static __thread u32 recorded = RECORD + 1;
+static const struct spinlock *records[THREADS][RECORD];
+static pthread_barrier_t warm;
+
+void __real_spin_lock(struct spinlock *l);
+void __wrap_spin_lock(struct spinlock *l);
+void __wrap_spin_lock(struct spinlock *l)
+{
+	u32 i = 0;
+
+	__real_spin_lock(l);
+	while (i < recorded && i < RECORD && record[i] != l)
+		i++;
+	if (i == recorded && i < RECORD)
+		record[recorded++] = l;
+	HOST_CHECK(recorded > RECORD || i < RECORD); /* that many are none of its own */
+}
+
+static int fetch_page(const struct backing_source *of, struct backing_fetch *f)
+{
+	(void)of;
+	memset(f->to, 1, f->size);
+	return 0;
+}
+static const struct backing_source by_pages = { .name = "p",
+						.piece = PAGE_SIZE,
+						.fetch = fetch_page };
+
+/* As the exit does it, from the page that is missing to its leaf. */
+static void fault(struct vcpu *v, u64 gpa)
+{
+	const struct memory_fault missing = { .gpa = GPA(gpa),
+					      .access = ACCESS_W,
+					      .kind = MEMORY_MISSING };
+	struct guest_frame f;
+
+	v->rip++;
+	HOST_CHECK(guest_frame(vm, GPA(gpa), ACCESS_W, &f) == MEMORY_MISSING);
+	memory_fault(v, &missing);
+	while (v->activity & VCPU_WAITS_MEMORY)
+		HOST_CHECK(memory_wait_step(v));
+	HOST_CHECK(guest_frame(vm, GPA(gpa), ACCESS_W, &f) == MEMORY_OK);
+	HOST_CHECK(!stage2_map_leaf(&vm->stage2, gpa_gfn(GPA(gpa)), f.pfn, f.prot, 1));
+}
+
+static void *faulter(void *arg)
+{
+	struct vcpu *v = arg;
+	u64 from = v->index * EXTENT_SIZE;
+
+	fake_current = v;
+	fault(v, from); /* needs tables, from the frames that all share */
+	pthread_barrier_wait(&warm);
+	recorded = 0;
+	for (u64 gpa = from + PAGE_SIZE; gpa < from + EXTENT_SIZE; gpa += PAGE_SIZE)
+		fault(v, gpa);
+	memcpy(records[v->index], record, recorded * sizeof(record[0]));
+	HOST_CHECK(recorded);
+	recorded = RECORD + 1;
+	return NULL;
+}
+
+/* Faults in different 2 MiB: no lock is taken by two vCPUs, from the miss to the leaf. */
+static void ranges_share_no_lock(void **state)
+{
+	pthread_t threads[THREADS];
+
+	(void)state;
+	open_vm();
+	vm_slot(vm, GPA(0))->backing->source = &by_pages;
+	memset(records, 0, sizeof(records));
+	pthread_barrier_init(&warm, NULL, THREADS);
+	for (u32 i = 0; i < THREADS; i++)
+		pthread_create(&threads[i], NULL, faulter, &vcpus[i]);
+	for (u32 i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(host_failures, 0);
+	for (u32 a = 0; a < THREADS * RECORD; a++)
+		for (u32 b = a + 1; b < THREADS * RECORD; b++)
+			if (records[a / RECORD][a % RECORD])
+				assert_ptr_not_equal(records[a / RECORD][a % RECORD],
+						     records[b / RECORD][b % RECORD]);
+	vm->state = VM_STOPPED;
+	vm_free_memory(vm);
+}
+
 /* What waits, by hand: all that wait are woken, none is forgotten. */
 static void *operator(void *arg)
 {
@@ -217,6 +306,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_fetch_without_locks),
+		cmocka_unit_test(ranges_share_no_lock),
 		cmocka_unit_test(resolved_by_hand),
 		cmocka_unit_test(slots_change_under_readers),
 	};

@@ -83,3 +83,4 @@ TSAN_TESTS := fork_threads ipi memfault_threads pic_threads posted_threads rmap_
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
+$(B)/unit/memfault_threads: test_libs += -Wl,--wrap=spin_lock
