@@ -34,6 +34,7 @@ static const u8 kinds[EXIT_CODE_LAST + 1] = {
 	[SVM_EXIT_INVD] = KIND(EXIT_INVD),
 	[SVM_EXIT_PAUSE] = KIND(EXIT_PAUSE),
 	[SVM_EXIT_INVLPGA] = KIND(EXIT_VIRT_INSN),
+	[SVM_EXIT_TASK_SWITCH] = KIND(EXIT_TASK_SWITCH),
 	[SVM_EXIT_SHUTDOWN] = KIND(EXIT_TRIPLE_FAULT),
 	[SVM_EXIT_VMRUN] = KIND(EXIT_VIRT_INSN),
 	[SVM_EXIT_VMLOAD... SVM_EXIT_SKINIT] = KIND(EXIT_VIRT_INSN),
@@ -87,6 +88,28 @@ static void exit_exception(struct svm_vcpu *s, struct vm_exit *x, u32 vector)
 }
 
 /*
+ * Before anything has changed (APM vol. 2 "Task Switch Intercept"). An event that led to a task
+ * gate was put back, unless it is an instruction's: that is not executed again.
+ */
+static void exit_task_switch(struct svm_vcpu *s)
+{
+	u64 event = s->vmcb->exit_int_info, info = s->vmcb->exit_info2;
+	struct vm_exit *x = &s->v.exit;
+	u8 type = event >> EVENT_TYPE_SHIFT & 7;
+
+	x->task.selector = (u16)s->vmcb->exit_info1;
+	x->task.source = info & TASK_SWITCH_IRET  ? TASK_IRET
+			 : info & TASK_SWITCH_JMP ? TASK_JMP
+			 : event & EVENT_VALID	  ? TASK_GATE
+						  : TASK_CALL;
+	if (x->task.source == TASK_GATE && !s->v.event.valid)
+		s->v.event = (struct event){ .valid = true,
+					     .type = type,
+					     .vector = event & EVENT_VECTOR,
+					     .insn_len = type == EVENT_SOFT_INT ? 2 : 1 };
+}
+
+/*
  * The guest ends its NMI handler: NMIs open after this IRET, not before it: one that came in
  * between would use the same stack. So it is stepped over, also while none waits.
  */
@@ -123,6 +146,9 @@ void svm_translate_exit(struct svm_vcpu *s)
 		break;
 	case SVM_EXIT_IRET:
 		exit_iret(s);
+		break;
+	case SVM_EXIT_TASK_SWITCH:
+		exit_task_switch(s);
 		break;
 	default:
 		if (x->kind == EXIT_EXCEPTION)

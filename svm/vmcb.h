@@ -66,6 +66,10 @@
 #define NPF_FETCH BIT(4)
 #define NPF_WALK  BIT(33) /* while translating the guest's own page tables */
 
+/* EXITINFO2 of a task switch. */
+#define TASK_SWITCH_IRET BIT(36)
+#define TASK_SWITCH_JMP	 BIT(38)
+
 /* EXITINFO1 of IOIO. */
 #define IOIO_IN		BIT(0)
 #define IOIO_STRING	BIT(2)

@@ -25,6 +25,12 @@ enum insn_mode vcpu_mode(struct vcpu *v);
 /* 3 in virtual-8086 mode, 0 in real mode (virt/mmio.c). */
 u8 vcpu_cpl(struct vcpu *v);
 
+/*
+ * Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and the
+ * guest goes on where it is, or stops.
+ */
+u32 vcpu_fetched_length(struct vcpu *v);
+
 /* What v waited for is there: mapped at once, so that the guest does not fault for it again. */
 void exit_memory_came(struct vcpu *v);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Hardware task switches: far JMP and CALL to a TSS, task gates, and IRET with NT set, outside of
- * 64-bit mode (SDM vol. 3 "Task Management"). VMX exits for each, after its own checks of the new
- * TSS and before anything has changed; on SVM the CPU does it alone.
+ * 64-bit mode (SDM vol. 3 "Task Management"). VMX and SVM exit for each, after checks of their own
+ * of the new TSS and before anything has changed. (QEMU has no such exit: its CPU does it alone.)
  *
  * All is done twice. First nothing changes: if memory is missing anywhere on the way, the vCPU
  * waits for it as it is, and the switch begins anew. Then nothing is missing.
@@ -287,6 +287,11 @@ void task_switch(struct vcpu *v)
 	const struct event event = v->event;
 	struct switching begin = { .v = v }, s = begin;
 
+	if (!v->exit.insn_len && v->exit.task.source != TASK_GATE) {
+		v->exit.insn_len = (u8)vcpu_fetched_length(v);
+		if (!v->exit.insn_len)
+			return;
+	}
 	guest_mmu_read(v, &begin.mmu);
 	begin.mmu.cpl = 0; /* system structures are the supervisor's, whatever the CPL */
 	virt_ops->get_seg(v, SEG_LDTR, &begin.seg[SEG_LDTR]);

@@ -37,11 +37,7 @@ enum insn_mode vcpu_mode(struct vcpu *v)
 	return cs.attr & SEG_ATTR_DB ? INSN_32 : INSN_16;
 }
 
-/*
- * Length of the instruction at RIP, from its bytes. 0: it can't be fetched or decoded, and the
- * guest goes on where it is, or stops.
- */
-static u32 fetched_length(struct vcpu *v)
+u32 vcpu_fetched_length(struct vcpu *v)
 {
 	struct walk_fault fault;
 	u8 bytes[INSN_MAX_LEN];
@@ -97,7 +93,7 @@ void vcpu_skip_len(struct vcpu *v, u32 len)
 
 static NOINLINE void skip_fetched(struct vcpu *v)
 {
-	u32 len = fetched_length(v);
+	u32 len = vcpu_fetched_length(v);
 
 	if (len)
 		skip(v, len);

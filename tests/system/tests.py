@@ -729,6 +729,47 @@ send poweroff
                    timeout=900, soak=on == "bochs")
 
 
+# A task switch that meets missing memory at every step: the guest has the picture, and checks what came of it. The
+# pieces come in the order of the steps, each for an exit at the same instruction. QEMU's CPU does it all alone (it has
+# no exit for task switches), and what comes after it has saved the old task it can't do again: there that memory is
+# touched before.
+def task_missing():
+    gdt, tss_a, tss_b, ldt, directory, table, stack = (0x21ff000, *range(0x2400000, 0x3000000, 0x200000))
+
+    def descriptor(base, limit, attr):
+        return struct.pack("<HHBBBB", limit & 0xffff, base & 0xffff, base >> 16 & 0xff, attr & 0xff,
+                           limit >> 16 | attr >> 8, base >> 24)
+
+    def memory(late):
+        def words(build):
+            data = bytearray(48 << 20)
+            tss = dict.fromkeys(range(26), 0) | {7: directory, 8: 0x3a0000, 9: 2, 10: 0x777, 14: stack + 0x800,
+                                                 18: 0x10, 19: 0x08, 20: 0x10, 21: 0x10, 23: 0x0c, 24: 0x1008}
+            for at, content in (
+                    (gdt + 0x08, descriptor(0, 0xfffff, 0xc09b)), (gdt + 0x10, descriptor(0, 0xfffff, 0xc093)),
+                    (gdt + 0x18, descriptor(tss_a, 0x67, 0x8b)), (gdt + 0x1000, descriptor(tss_b, 0x67, 0x89)),
+                    (gdt + 0x1008, descriptor(ldt, 15, 0x82)), (ldt + 8, descriptor(0x123000, 0xfff, 0x92)),
+                    (tss_a + 0x1c, struct.pack("<I", 0x390000)), (tss_b, struct.pack("<26I", *tss.values())),
+                    (directory, struct.pack("<12I", *(table | 3 if i == 10 else i << 22 | 0x83 for i in range(12)))),
+                    (table, struct.pack("<1024I", *(0x2800000 + i * 0x1000 | 3 for i in range(1024)))),
+                    (0x3b0000, bytes([late]))):
+                data[at:at + len(content)] = content
+            return bytes(data)
+        return packed(words)
+
+    steps = "17,16,19,18,21,22,20,23"
+    for name, on, emu, late, order in (("bochs", "bochs", [], 0, steps), ("qemu", "qemu", [], 1, "17,19,18"),
+                                       ("ryzen-bochs", "bochs", ["--cpu", "ryzen"], 0, steps)):
+        test = tiny("task-missing", vm="protocol = flat\naddress = 0x300000\nimage = memory.lz\n")
+        test["conf"] = test["conf"].replace("memory = 32M", "memory = 48M")
+        test["files"]["memory.lz"] = memory(late)
+        yield Test(f"task-missing-{name}", on, **test, emu=emu,
+                   script="wait task-missing: it is over\nkey ctrl-]\nwait corbel>\nsend vm task-missing info\n"
+                          "wait memory_fault=\nsend vm task-missing stop\n",
+                   says=["task-missing: it is over", rf"hot=[0-9,]*,{order}\s", r"memory_fault=8 .*rip=0x300800 "],
+                   never_says=["WRONG"])
+
+
 def boot_protocols():
     modules = {"one.txt": b"content of one", "two.txt": b"content of two\n" * 600}
     keys = "devices = test\nmodule = one.txt first  words\nmodule = two.txt\n"
@@ -1202,7 +1243,7 @@ TESTS = [
     *damage.tests(),
     *split_lock.tests(),
     *boot_protocols(),
-    *memories(), *lazy(), *clones(),
+    *memories(), *lazy(), *clones(), *task_missing(),
     *broken_kernels(),
     *pm_timer(),
     *others_kernels(),

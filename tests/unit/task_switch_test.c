@@ -58,6 +58,12 @@ void vcpu_exception(struct vcpu *v, u8 vector, bool has_error, u32 error)
 	exceptions = exceptions << 16 | vector << 8 | (error & 0xff);
 }
 
+u32 vcpu_fetched_length(struct vcpu *v)
+{
+	(void)v;
+	return 7;
+}
+
 void debug_guest_dr6(struct vcpu *v, u64 bits)
 {
 	(void)v;
@@ -168,7 +174,7 @@ static u32 switch_task(u32 source, u16 selector)
 
 	f->v.exit.task.source = source;
 	f->v.exit.task.selector = selector;
-	f->v.exit.insn_len = 7;
+	f->v.exit.insn_len = source == TASK_JMP ? 0 : 7; /* as CPUs without NRIPS */
 	before = *f;
 	for (;;) {
 		u64 page;
