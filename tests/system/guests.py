@@ -7,7 +7,8 @@ A folder with a main.c is a group. What its VM needs stands in comments of main.
     copies: 2                    as many VMs at once, on one CPU
     words: a b                   of the command line, behind the VM's name
     operator: r 0x1000008        a vCPU waits for memory, having read there: the monitor supplies it (with pager = none;
-                                 such a group runs by itself); a third word says how, if not as zero
+                                 such a group runs by itself); a third word says how, if not as zero: rw
+                                 is for a page that is there, but read-only
 """
 import glob
 import os
@@ -118,7 +119,8 @@ def operator_script(group):
              f"send populate {vm} 0 16M", "match populate=ok .* waited=1"]
     for access, gpa, *how in (line.split() for line in group.operator):
         who = "vCPU 0's page walk" if access == "walk" else "vCPU 0"
-        lines += [f"match vm {vm}: {who} waits: {verbs[access]} gpa {gpa} .*: missing",
+        lines += [f"match vm {vm}: {who} waits: {verbs[access]} gpa {gpa} .*: "
+                  + ("read-only" if how == ["rw"] else "missing"),
                   " ".join([f"send populate {vm} {int(gpa, 16) & ~0xfff:#x} 4K", *how]),
                   "match populate=ok .* waited=1"]
     return "\n".join([*lines, f"match vm {vm}: (?:ended|stopped): .*\n", f"send console {vm}", "key ctrl-]",

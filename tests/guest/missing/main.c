@@ -89,6 +89,40 @@ TEST(page_walk, "the guest's own page table; then what it maps")
 }
 
 /*
+ * At first it is there, but read-only: what the walk wants is to set A and D.
+ *
+ * operator: walk 0x101b000 ro
+ * operator: walk 0x101b000 rw
+ */
+TEST(page_walk_write, "a page table that the walk may read, but not write")
+{
+	volatile u64 *through = (volatile u64 *)(WINDOW + GIB);
+	u64 *pdpt = (u64 *)(boot_tables[WINDOW >> 39 & 511] & ~0xffful), *pd = pages(1);
+
+	pdpt[1] = (u64)pd | PTE_P | PTE_W;
+	pd[0] = AT(27) | PTE_P | PTE_W;
+	invlpg((void *)through);
+	EXPECT(try_write32((volatile void *)through, 5), PF(PTE_W)); /* zero: not present */
+	*word(AT(27)) = 0x1000;
+	pdpt[1] = 0;
+	invlpg((void *)through);
+}
+
+/* mov %al, (%rdi) and ret are the last bytes of their page, and nobody supplies the next one. */
+TEST(decoder, "an instruction is decoded though the page behind its own is missing")
+{
+	volatile u8 *code = (volatile u8 *)AT(27); /* AT(28) is not there */
+	volatile u32 *at = (volatile u32 *)IOAPIC;
+
+	code[0xffd] = 0x88;
+	code[0xffe] = 0x07;
+	code[0xfff] = 0xc3;
+	*at = 2;
+	asm volatile("call *%0" : : "r"(code + 0xffd), "D"(IOAPIC), "a"(1) : "memory", "cc");
+	EXPECT(*at, 1);
+}
+
+/*
  * operator: r 0x1005ffe
  * operator: r 0x1006000
  */
