@@ -66,6 +66,7 @@ static void exit_npf(struct vm_exit *x, const struct vmcb *c)
 	x->fault.gpa = GPA(c->exit_info2);
 	x->fault.access = info & NPF_FETCH ? ACCESS_X : info & NPF_WRITE ? ACCESS_W : ACCESS_R;
 	x->fault.walk = info & NPF_WALK;
+	x->fault.mapped = info & NPF_PRESENT;
 	x->fault.gva_valid = false;
 }
 

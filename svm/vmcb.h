@@ -62,9 +62,10 @@
 #define EVENT_ERROR_SHIFT 32
 
 /* EXITINFO1 of a nested page fault. */
-#define NPF_WRITE BIT(1)
-#define NPF_FETCH BIT(4)
-#define NPF_WALK  BIT(33) /* while translating the guest's own page tables */
+#define NPF_PRESENT BIT(0)
+#define NPF_WRITE   BIT(1)
+#define NPF_FETCH   BIT(4)
+#define NPF_WALK    BIT(33) /* while translating the guest's own page tables */
 
 /* EXITINFO2 of a task switch. */
 #define TASK_SWITCH_IRET BIT(36)

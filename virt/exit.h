@@ -65,6 +65,7 @@ struct vm_exit {
 			u8 access;	/* enum access, one bit */
 			bool gva_valid; /* gva is the linear address (VMX) */
 			bool walk;	/* the guest's own page-table walk made the access */
+			bool mapped;	/* a leaf is there, without the right to it */
 			u64 gva;
 		} fault;
 		struct {

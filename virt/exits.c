@@ -223,23 +223,18 @@ static int map_piece(struct vm *vm, gpa_t gpa, const struct guest_frame *f, u8 a
 	return err;
 }
 
-/* In a slot that is logged, the leaf stands there without the right to write. */
-static void make_writable(struct vm *vm, gpa_t gpa, u8 prot)
+/*
+ * The leaf that the access needs. In a slot that is logged one may stand there, without the right
+ * to write; `mapped` only says what to try first.
+ */
+static void map_fault(struct vcpu *v, gpa_t gpa, u8 access, bool mapped,
+		      const struct guest_frame *f)
 {
-	struct flush_debt debt;
-	int err = stage2_protect(&vm->stage2, gpa_gfn(gpa), 1, prot, &debt);
+	int err = f->logged && mapped ? -EEXIST : map_piece(v->vm, gpa, f, access);
 
-	if (err)
-		vm_stop(vm, STOP_INTERNAL, "cannot protect gpa %#lx: error %d", gpa.v, err);
-	if (debt.generation)
-		vm_pay_flush(vm, &debt);
-}
-
-/* The leaf that the access needs. */
-static void map_fault(struct vcpu *v, gpa_t gpa, u8 access, const struct guest_frame *f)
-{
-	int err = map_piece(v->vm, gpa, f, access);
-
+	if (err == -EEXIST && f->logged &&
+	    !stage2_change_leaf(&v->vm->stage2, gpa_gfn(gpa), 1, f->pfn, S2_RWX, S2_W, false))
+		err = map_piece(v->vm, gpa, f, access);
 	vcpu_trace(v, TRACE_MAP, f->level, gpa_gfn(gpa).v, f->pfn.v);
 	/*
 	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
@@ -247,8 +242,6 @@ static void map_fault(struct vcpu *v, gpa_t gpa, u8 access, const struct guest_f
 	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
-	if (err == -EEXIST && f->logged)
-		make_writable(v->vm, gpa, f->prot);
 	if (f->logged)
 		guest_logged(v->vm, gpa);
 }
@@ -264,7 +257,7 @@ static void exit_stage2_fault(struct vcpu *v)
 	else if (kind != MEMORY_OK)
 		denied(v, kind);
 	else
-		map_fault(v, gpa, v->exit.fault.access, &f);
+		map_fault(v, gpa, v->exit.fault.access, v->exit.fault.mapped, &f);
 }
 
 void exit_memory_came(struct vcpu *v)
@@ -274,7 +267,7 @@ void exit_memory_came(struct vcpu *v)
 
 	if (v->exit.kind == EXIT_STAGE2_FAULT &&
 	    guest_frame(v->vm, w->gpa, w->access, &f) == MEMORY_OK)
-		map_fault(v, w->gpa, w->access, &f);
+		map_fault(v, w->gpa, w->access, false, &f);
 }
 
 /*

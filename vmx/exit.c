@@ -191,6 +191,7 @@ static void ept_detail(struct vmx_vcpu *x)
 	e->fault.access = q & BIT(1) ? ACCESS_W : q & BIT(2) ? ACCESS_X : ACCESS_R;
 	e->fault.gva_valid = linear;
 	e->fault.walk = linear && !(q & BIT(8));
+	e->fault.mapped = q & MASK(5, 3);
 	e->fault.gva = linear ? vmcs_read(VMCS_GUEST_LINEAR_ADDR) : 0;
 }
 

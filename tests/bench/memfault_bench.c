@@ -61,7 +61,7 @@ static void fault(struct vcpu *v, u64 gpa)
 	while (v->activity & VCPU_WAITS_MEMORY && memory_wait_step(v))
 		;
 	must(guest_frame(v->vm, GPA(gpa), ACCESS_W, &f) == MEMORY_OK, "it was not brought");
-	must(!stage2_map(&v->vm->stage2, gpa_gfn(GPA(gpa)), f.pfn, 1, f.prot, S2_WB, 1), "map");
+	must(!stage2_map_leaf(&v->vm->stage2, gpa_gfn(GPA(gpa)), f.pfn, f.prot, 1), "map");
 }
 
 static void *run(void *arg)
