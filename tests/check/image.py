@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-EFI_MAX = 384 * 1024  # without guests
+EFI_MAX = 416 * 1024  # without guests
 
 
 def output(*command):

@@ -8,7 +8,7 @@ from tree import C_TOKEN, LAYERS, RANK, assembly, code, code_lines, files, layer
 
 TRUSTED = ("boot", "lib", "arch/x86", "mm", "virt", "vmx", "svm")
 AROUND = ("dev", "debug")
-TRUSTED_MAX, AROUND_MAX = 22880, 10800  # lines of code
+TRUSTED_MAX, AROUND_MAX = 24100, 11000  # lines of code
 FILE_MAX, MEDIAN_MAX = 900, 200  # lines of a file
 WIDTH_C, WIDTH = 100, 120
 
