@@ -723,6 +723,42 @@ send mem
 match owner=total.*\\n
 send poweroff
 """
+    # A small guest on both every day: what was written before, by each of them, and after going back, is right.
+    small = """
+wait corbel>
+send mem
+match owner=total.*\\n
+send vm a start
+send console a
+wait checksum: ready
+key ctrl-]
+send clone a b
+match vm b: a clone of a .*\\n
+send snapshot a
+match vm a-snapshot: a snapshot of a .*\\n
+send restore a
+match vm a: a clone of a-snapshot.*\\n
+send clone a-snapshot c
+match vm c: a clone of a-snapshot.*\\n
+send audit
+wait findings=0
+send vm a-snapshot destroy
+match vm a-snapshot: destroyed.*\\n
+"""
+    for name in "bac":
+        small += f"""send console {name}
+send-raw tq
+wait checksum: every round was right
+match vm {name}: ended: .*\\n
+send vm {name} destroy
+match vm {name}: destroyed.*\\n
+"""
+    small += "send vm a create\nwait create=ok\nsend mem\nmatch owner=total.*\\n\nsend poweroff\n"
+    for on in "qemu", "bochs":
+        yield Test(f"clone-small-{on}", on,
+                   "[corbel]\nx_split = on\n[vm a]\nkernel = checksum\nmemory = 64M\nautostart = no\n",
+                   script=small, judge=same, files={"checksum": "tiny/checksum"}, never_says=["WRONG", "PANIC"])
+
     text = conf(autostart="no", vcpus=2, net="lan").replace("when_idle = poweroff\nattach = linux\n", "")
     for on in "qemu", "bochs":
         yield Test(f"clone-{on}", on, text, script=script, judge=same, emu=["--cpus", "2", "--memory", "1024"],
