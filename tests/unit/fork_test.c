@@ -276,6 +276,38 @@ static void late_mapper(void **state)
 	vm_free_memory(vms[0]);
 }
 
+static u32 foreign;
+
+static void count_foreign(void *arg, const struct audit_finding *f)
+{
+	(void)arg;
+	foreign += f->kind == AUDIT_LEAF_OWNER && f->stage2 == &vms[1]->stage2;
+}
+
+/* The audit finds a right to write that would reach another VM, and none where the way forbids it.
+ */
+static void writable_by_damage(void **state)
+{
+	struct audit a = { .report = count_foreign };
+	struct stage2_leaf leaf;
+
+	(void)state;
+	foreign = 0;
+	open_first(128 * MIB);
+	write(0, 3, true); /* its leaf has the right, and keeps it: the table above has it not */
+	fork_vm(0, 1);
+	check(1, 3);
+	audit_clean();
+	assert_true(stage2_lookup(&vms[1]->stage2, GFN(3), &leaf));
+	assert_true(stage2_change_leaf(&vms[1]->stage2, GFN(0), leaf.level, leaf.pfn, S2_RWX, S2_W,
+				       false));
+	audit_run(&a);
+	assert_int_equal(foreign, 1);
+	assert_int_equal(a.findings, 1);
+	vms[1] = NULL; /* that VM is corrupt: what it has is lost */
+	vm_free_memory(vms[0]);
+}
+
 /* How many objects a page of the VM may be looked for in. */
 static u32 line_of(const struct vm *vm)
 {
@@ -466,7 +498,7 @@ int main(void)
 		cmocka_unit_test(late_mapper),	cmocka_unit_test(no_memory_left),
 		cmocka_unit_test(fork_unwinds), cmocka_unit_test(refused),
 		cmocka_unit_test(snapshot),	cmocka_unit_test(many_generations),
-		cmocka_unit_test(too_many),
+		cmocka_unit_test(too_many),	cmocka_unit_test(writable_by_damage),
 	};
 
 	host_hooks_open();
