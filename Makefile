@@ -51,7 +51,7 @@ OBJS := boot/entry.asm boot/trampoline.asm $(CONFIG) boot/machine.c boot/main.c 
 	virt/decode_tables.c virt/elf.c virt/emulate.c virt/enable.c virt/exits.c virt/fpu.c virt/guestlinear.c \
 	virt/guestmem.c virt/guestwalk.c virt/hotplug.c virt/linux.c virt/loader.c virt/mmio.c virt/msr.c \
 	virt/memfault.c virt/multiboot.c virt/pvh.c virt/sched.c virt/share.c virt/slots.c virt/split_policy.c \
-	virt/request.c virt/start.c virt/task_switch.c virt/vcpu.c virt/vcpu_copy.c virt/vcpu_reset.c \
+	virt/request.c virt/start.c virt/state.c virt/task_switch.c virt/vcpu.c virt/vcpu_reset.c virt/vcpu_state.c \
 	virt/vm.c \
 	mm/audit.c mm/backing.c mm/corruption.c mm/frames.c mm/frames_init.c mm/hostmap.c mm/lazy.c mm/mappers.c \
 	mm/rmap.c mm/rmap_set.c \

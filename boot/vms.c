@@ -21,6 +21,7 @@
 #include "virt/ops.h"
 #include "virt/sched.h"
 #include "virt/slots.h"
+#include "virt/state.h"
 
 /*
  * The guest's memory map: [0, ACPI_GPA) RAM, the ACPI tables, a hole up to 1 MiB, RAM to the PCI
@@ -37,8 +38,13 @@ static const struct config *config;
 static const struct config_sink *errors;
 static u32 failed;
 
-/* What is loaded by need, by the VM's place in the configuration; no backing: nothing. */
-static struct lazy_image images[CONFIG_MAX_VMS];
+/*
+ * What is loaded by need, by the VM's place in the configuration; no backing: nothing. The second
+ * is for the memory above 4 GiB of a VM that is started from its saved state.
+ */
+#define VM_IMAGES 2
+static struct lazy_image images[CONFIG_MAX_VMS][VM_IMAGES];
+static const struct state_header *saved[CONFIG_MAX_VMS]; /* NULL: none */
 static struct task ahead_task;
 
 #define DESTROY_US 50 /* of work at a time */
@@ -106,9 +112,14 @@ static int add_memory(struct vm *vm, const struct config_vm *c)
 	return err;
 }
 
+static u64 place_of(const struct vm *vm)
+{
+	return (u64)((const struct config_vm *)vm->config - config->vms);
+}
+
 static struct lazy_image *image_of(const struct vm *vm)
 {
-	return &images[(const struct config_vm *)vm->config - config->vms];
+	return images[place_of(vm)];
 }
 
 /* Has it a packed initrd? That is the image, at the end of what kernels take: 2 GiB. */
@@ -119,19 +130,45 @@ static bool is_packed(const struct config_vm *c)
 	return m && pieces_detect(hpa_ptr(HPA(m->base)), m->size);
 }
 
+/* Behind the VM's saved state are the contents of its memory. */
+static const char *open_saved(struct vm *vm, const char *name, const struct boot_module *m)
+{
+	const struct state_header *h = hpa_ptr(HPA(m->base));
+	const struct slot_map *slots = vm_slots(vm);
+	const char *wrong = state_check(h, m->size);
+
+	saved[place_of(vm)] = h;
+	for (u32 i = 0; !wrong && i < slots->nr; i++) {
+		struct lazy_image *image = &image_of(vm)[i];
+		u64 at = i < STATE_OBJECTS ? h->memory[i] : 0;
+
+		if (at < h->size || at >= m->size || at % sizeof(u64))
+			return "it has no memory for this VM";
+		wrong = lazy_open(image, name, (const u8 *)h + at, m->size - at);
+		if (!wrong && image->pieces.size != slots->slot[i].size)
+			wrong = "its memory is not as large as the VM's";
+		if (!wrong)
+			lazy_attach(image, slots->slot[i].backing, 0);
+	}
+	return wrong;
+}
+
 static const char *open_image(struct vm *vm, const struct config_vm *c, const char *name)
 {
 	struct lazy_image *image = image_of(vm);
 	const struct boot_module *m = module(name);
 	u64 end = memory_below_hole(c), size;
-	const char *wrong = lazy_open(image, name, hpa_ptr(HPA(m->base)), m->size);
+	const char *wrong;
 
-	if (wrong)
-		return wrong;
 	if (c->pager == CONFIG_PAGER_NONE)
 		return "pager = none leaves it to the operator what memory there is";
 	if (c->image[0] && is_packed(c))
 		return "only one file can be loaded by need, and the initrd is packed, too";
+	if (c->image[0] && m->size >= 8 && !memcmp(hpa_ptr(HPA(m->base)), STATE_MAGIC, 8))
+		return open_saved(vm, name, m);
+	wrong = lazy_open(image, name, hpa_ptr(HPA(m->base)), m->size);
+	if (wrong)
+		return wrong;
 	size = image->pieces.nr * PIECE_SIZE;
 	if (!c->image[0])
 		end = MIN(end, 2 * GIB);
@@ -148,7 +185,8 @@ static int add_image(struct vm *vm, const struct config_vm *c, const struct conf
 	bool initrd = !c->image[0];
 	const char *name = initrd ? c->initrd : c->image, *wrong;
 
-	image_of(vm)->backing = NULL;
+	memset(image_of(vm), 0, sizeof(images[0]));
+	saved[place_of(vm)] = NULL;
 	wrong = initrd && !is_packed(c) ? NULL : open_image(vm, c, name);
 	if (wrong)
 		config_error_at(sink, initrd ? c->initrd_line : c->image_line,
@@ -161,13 +199,22 @@ static void ahead_run(struct task *t)
 {
 	list_for_each(n, &vm_list) {
 		struct vm *vm = list_entry(n, struct vm, node);
-		struct lazy_image *image = image_of(vm);
 
-		if (READ_ONCE(vm->state) != VM_RUNNING || !image->backing || !lazy_ahead(image))
-			continue;
-		memory_resolved(image->backing, image->fetch.offset, image->fetch.size);
-		task_wake(t);
+		for (u32 i = 0; i < VM_IMAGES && READ_ONCE(vm->state) == VM_RUNNING; i++) {
+			struct lazy_image *image = &image_of(vm)[i];
+
+			if (!image->backing || !lazy_ahead(image))
+				continue;
+			memory_resolved(image->backing, image->fetch.offset, image->fetch.size);
+			task_wake(t);
+		}
 	}
+}
+
+static void restart_images(struct vm *vm)
+{
+	for (u32 i = 0; i < VM_IMAGES; i++)
+		lazy_restart(&image_of(vm)[i]);
 }
 
 /* The file of that name; args go with it. */
@@ -198,7 +245,7 @@ static u32 find_modules(const struct vm *vm, struct boot_file files[1 + CONFIG_M
 	return n;
 }
 
-/* vm->load: a kernel at its entry. */
+/* vm->load: a kernel at its entry, or what was saved. */
 static int load_kernel(struct vm *vm, char *why, size_t why_len)
 {
 	const struct config_vm *c = vm->config;
@@ -218,7 +265,11 @@ static int load_kernel(struct vm *vm, char *why, size_t why_len)
 	u64 flags;
 	int err;
 
-	lazy_restart(image_of(vm));
+	restart_images(vm);
+	task_wake(&ahead_task);
+	/* One that the guest restarts boots. */
+	if (saved[place_of(vm)] && vm->stop_reason != STOP_RESET)
+		return vm_load_state(vm, saved[place_of(vm)], why, why_len);
 	err = boot_load(vm, &img, &entry, why, why_len);
 	if (!err)
 		err = platform_write_firmware(vm);
@@ -229,7 +280,6 @@ static int load_kernel(struct vm *vm, char *why, size_t why_len)
 	boot_start(vm->vcpus[0], &entry);
 	virt_ops->vcpu_put(vm->vcpus[0]);
 	irq_restore(flags);
-	task_wake(&ahead_task);
 	return 0;
 }
 
@@ -272,6 +322,9 @@ static u64 free_mib(void)
 /* The devices before the VM: they live in its memory. */
 static bool destroy_step(struct vm *vm)
 {
+	if (vm->snapshot)
+		state_free(vm->snapshot);
+	vm->snapshot = NULL;
 	return platform_destroy_step(vm) || vm_destroy_step(vm);
 }
 
@@ -524,28 +577,31 @@ const char *vms_make(const char *name)
 /* vm->load of a clone's first start. */
 static int load_clone(struct vm *vm, char *why, size_t why_len)
 {
-	const char *wrong = NULL;
-	u64 flags, began = rdtsc();
+	struct state_header *record = cloned->snapshot;
+	u64 began = rdtsc();
 	int err;
 
 	platform_hold(cloned, true);
 	err = vm_fork_memory(cloned, vm);
 	log_debug("vm %s: its memory: %lu ticks", vm->name, rdtsc() - began);
-	vm->tsc_base = cloned->tsc_base;
-	for (u32 i = 0; i < vm->nr_vcpus && !err; i++)
-		err = vcpu_copy(cloned->vcpus[i], vm->vcpus[i]);
-	if (err == -EOPNOTSUPP)
-		wrong = "memory of it comes by need";
-	else if (err == -ENOSPC)
-		wrong = "too many clones of clones";
-	flags = irq_save();
+	if (err == -EOPNOTSUPP || err == -ENOSPC)
+		fmt_snprintf(why, why_len, "vm %s can't be cloned: %s", cloned->name,
+			     err == -ENOSPC ? "too many clones of clones"
+					    : "memory of it comes by need");
+	if (!err && record)
+		state_set_memory(record, cloned);
+	if (!err && !record) {
+		record = vm_save(cloned, vm, why, why_len);
+		err = record ? 0 : -EOPNOTSUPP;
+	}
 	if (!err)
-		wrong = platform_copy(cloned, vm);
-	irq_restore(flags);
+		err = vm_load_state(vm, record, why, why_len);
 	platform_hold(cloned, false);
-	if (wrong)
-		fmt_snprintf(why, why_len, "vm %s can't be cloned: %s", cloned->name, wrong);
-	return wrong ? -EOPNOTSUPP : err;
+	if (!err && !clone_runs)
+		vm->snapshot = record;
+	else if (record && !cloned->snapshot)
+		state_free(record);
+	return err;
 }
 
 /* All vCPUs of it are at rest. */
@@ -560,7 +616,6 @@ static void make_clone(const struct vm *from)
 		return;
 	}
 	vm->load = load_clone;
-	vm->snapshot = !clone_runs;
 	if (vm_start(vm)) {
 		forget(vm);
 		while (destroy_step(vm))
@@ -644,6 +699,8 @@ const char *vms_snapshot(struct vm *vm)
 {
 	char name[SNAPSHOT_NAME];
 
+	if (vm->snapshot)
+		return "it is one";
 	snapshot_name(vm, name);
 	return vm_find(name) ? "it has one: destroy that first" : begin_clone(vm, name, false);
 }
@@ -695,7 +752,7 @@ const char *vms_destroy(struct vm *vm)
 		return "it is being cloned";
 	if (vm->state == VM_RUNNING || vms_has_ended(vm))
 		return "it is running: stop it first";
-	lazy_restart(image_of(vm));
+	restart_images(vm);
 	forget(vm);
 	memcpy(dying_name, vm->name, sizeof(dying_name));
 	dying = vm;

@@ -15,8 +15,9 @@
 
 #include "virt/vm.h"
 
-#define IOAPIC_PINS 24
-#define IOAPIC_GPA  0xfec00000ull
+#define IOAPIC_PINS	  24
+#define IOAPIC_GPA	  0xfec00000ull
+#define IOAPIC_ENTRY_BITS 0xff0000000001efffull /* without the delivery status */
 
 struct ioapic {
 	struct vm *vm;

@@ -10,6 +10,7 @@
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "virt/ops.h"
+#include "virt/state.h"
 
 _Static_assert(sizeof(struct lapic) <= PAGE_SIZE, "a LAPIC is one frame");
 _Static_assert(offsetof(struct lapic_posted, any) == 32, "ON is bit 256");
@@ -342,15 +343,35 @@ int lapic_create(struct vcpu *v)
 	return 0;
 }
 
-/* The host's timer follows by REQ_TIMER. */
-void lapic_copy(struct vcpu *from, struct vcpu *to)
-{
-	struct lapic *l = lapic_of(to);
+static const struct state_field fields[] = {
+	STATE_FIELD(struct lapic, regs, STATE_ANY),
+	STATE_FIELD(struct lapic, base, STATE_ANY),
+	STATE_RUN(struct lapic, pir, posted, STATE_ANY),
+	STATE_FIELD(struct lapic, errors, STATE_ANY),
+	STATE_FIELD(struct lapic, extint, STATE_MAX, 1),
+	STATE_FIELD(struct lapic, timer.running, STATE_MAX, 1),
+	STATE_FIELD(struct lapic, timer.deadline, STATE_TIME),
+	STATE_FIELD(struct lapic, timer.guest_deadline, STATE_ANY),
+};
 
-	*l = *lapic_of(from);
-	l->v = to;
+/* What follows from the rest is computed anew. The host's timer follows by REQ_TIMER. */
+void lapic_state(struct vcpu *v, struct state *s)
+{
+	struct lapic *l = lapic_of(v);
+	u64 flags;
+
+	if (!STATE_PART(s, "LAPIC", v->index, l, fields) || !s->loading || !lapic_check(l, s))
+		return;
+	lapic_set_id(l);
+	l->irr_words = nonzero_words(l, APIC_IRR);
+	l->isr_words = nonzero_words(l, APIC_ISR);
+	update_ppr(l);
+	lapic_timer_restore(l);
+	flags = irq_save();
+	virt_ops->vcpu_load(v);
 	lapic_follow_mode(l);
-	vcpu_request(to, REQ_TIMER | REQ_EVENT);
+	virt_ops->vcpu_put(v);
+	irq_restore(flags);
 }
 
 void lapic_destroy(struct vcpu *v)

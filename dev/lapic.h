@@ -75,8 +75,9 @@ struct apic_msg {
 /* A LAPIC for v, in power-on state, in a frame of its own; -ENOMEM. The VM is not running. */
 int lapic_create(struct vcpu *v);
 void lapic_destroy(struct vcpu *v);
-/* Its state becomes that of another VM's vCPU, which is at rest. `to` is loaded here. */
-void lapic_copy(struct vcpu *from, struct vcpu *to);
+/* In the record of its VM (virt/state.h). */
+struct state;
+void lapic_state(struct vcpu *v, struct state *s);
 /*
  * Power-on state; v is not running. Its CPU's timer is cancelled by the caller's stopping it (see
  * vcpu.timer).
@@ -155,7 +156,12 @@ void lapic_eoi_broadcast(struct vm *vm, u8 vector);
 void lapic_icr(struct lapic *l, u32 low, u32 dest, bool dest8);
 void lapic_self_ipi(struct lapic *l, u8 vector);
 
+/* False: it has what a guest can't write; s says so. */
+bool lapic_check(struct lapic *l, struct state *s);
+
 void lapic_timer_create(struct lapic *l);
+/* What follows from the registers, running and deadline. */
+void lapic_timer_restore(struct lapic *l);
 void lapic_timer_reset(struct lapic *l);
 void lapic_timer_settle(struct lapic *l);
 void lapic_timer_lvt(struct lapic *l); /* LVT_TIMER was written */

@@ -6,6 +6,9 @@
 #include "dev/lapic.h"
 
 #include <asm-generic/errno.h>
+#include "virt/state.h"
+
+#define APIC_BASE_MODE (APIC_BASE_ENABLE | APIC_BASE_X2APIC)
 
 enum {
 	XR = 1,
@@ -243,16 +246,21 @@ static int base_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value
 	return 0;
 }
 
-/* The page can't be moved: other bits than BSP, EXTD and EN stay as they are, or #GP. */
+/* The page can't be moved: other bits than BSP, EXTD and EN stay as they are. */
+static bool base_valid(u64 value)
+{
+	return (value & ~(APIC_BASE_MODE | APIC_BASE_BSP)) == APIC_BASE_GPA &&
+	       (value & APIC_BASE_MODE) != APIC_BASE_X2APIC;
+}
+
 static int base_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value)
 {
 	(void)dev, (void)offset, (void)size;
 	struct lapic *l = lapic_of(v);
-	const u64 mode = APIC_BASE_ENABLE | APIC_BASE_X2APIC;
+	const u64 mode = APIC_BASE_MODE;
 	u64 from = l->base & mode, to = value & mode;
-	if ((value & ~(mode | APIC_BASE_BSP)) != APIC_BASE_GPA || to == APIC_BASE_X2APIC)
-		return -EINVAL;
-	if ((from == 0 && to == mode) || (from == mode && to == APIC_BASE_ENABLE))
+	if (!base_valid(value) || (from == 0 && to == mode) ||
+	    (from == mode && to == APIC_BASE_ENABLE))
 		return -EINVAL;
 	WRITE_ONCE(l->base, value);
 	if (from != to && to == mode)
@@ -263,6 +271,15 @@ static int base_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 	if (lapic_takes_extint(l))
 		vcpu_request(v, REQ_EVENT);
 	return 0;
+}
+
+/* Those of 8 bits and more that a CPU's own writes can't have. */
+bool lapic_check(struct lapic *l, struct state *s)
+{
+	for (u32 i = APIC_LVT_TIMER / 16; i <= APIC_TDCR / 16; i++)
+		if (l->regs[i * 4] & ~(regs[i].writable | regs[i].read_only))
+			return state_refuse(s, "a register", i * 16);
+	return base_valid(l->base) || state_refuse(s, "base", l->base);
 }
 
 static int deadline_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value)

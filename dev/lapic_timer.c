@@ -162,15 +162,18 @@ void lapic_timer_lvt(struct lapic *l)
 	update_host_timer(l);
 }
 
-/*
- * "Divide Configuration Register": bits 3, 1 and 0 are 2, 4, ... 128, 1. What is left of the count
- * goes on at the new rate.
- */
+/* "Divide Configuration Register": bits 3, 1 and 0 are 2, 4, ... 128, 1. */
+static u8 shift_of(u32 value)
+{
+	return (((value & 3) | (value >> 1 & 4)) + 1) & 7;
+}
+
+/* What is left of the count goes on at the new rate. */
 void lapic_timer_divide(struct lapic *l, u32 value)
 {
 	u32 left = lapic_timer_current(l);
 	*lapic_reg(l, APIC_TDCR) = value;
-	l->timer.shift = (((value & 3) | (value >> 1 & 4)) + 1) & 7;
+	l->timer.shift = shift_of(value);
 	if (!l->timer.running || l->timer.mode > APIC_TIMER_PERIODIC)
 		return;
 	set_period(l);
@@ -196,13 +199,27 @@ void lapic_timer_reset(struct lapic *l)
 	stop(l);
 }
 
-void lapic_timer_create(struct lapic *l)
+/* The rate that the guest was told. */
+static void set_rates(struct lapic *l)
 {
 	const struct cpuid_policy *policy = l->v->vm->cpuid;
 	u32 tick_khz = policy && policy->apic_khz ? policy->apic_khz : LAPIC_DEFAULT_KHZ;
-	timer_init(&l->v->timer, timer_fired);
 	l->timer.tsc_per_tick = ratio_make(tsc_khz, tick_khz);
 	l->timer.tick_per_tsc = ratio_make(tick_khz, tsc_khz);
+}
+
+void lapic_timer_restore(struct lapic *l)
+{
+	set_rates(l);
+	l->timer.mode = (timer_lvt(l) & APIC_LVT_TIMER_MODE) >> APIC_LVT_TIMER_SHIFT;
+	l->timer.shift = shift_of(*lapic_reg(l, APIC_TDCR));
+	set_period(l);
+}
+
+void lapic_timer_create(struct lapic *l)
+{
+	timer_init(&l->v->timer, timer_fired);
+	set_rates(l);
 	l->timer.min_period =
 		MAX(ratio_apply(LAPIC_MIN_PERIOD_NS, ratio_make(tsc_khz, 1000000)), 1ull);
 }

@@ -381,6 +381,15 @@ void pit_reset(struct pit *pit)
 	spin_unlock(&pit->lock);
 }
 
+/* Counts are divided by, and so is counter 0's period, which is anew what it was. */
+void pit_restore(struct pit *pit)
+{
+	for (u32 i = 0; i < PIT_COUNTERS; i++)
+		pit->counter[i].loaded &= pit->counter[i].count > 0;
+	if (pit->next)
+		schedule(pit);
+}
+
 int pit_create(struct pit *pit, struct vm *vm)
 {
 	const struct io_region counters = { .name = "pit",

@@ -58,5 +58,7 @@ struct pit {
 int pit_create(struct pit *pit, struct vm *vm);
 /* The VM is not running. */
 void pit_reset(struct pit *pit);
+/* After the counters and next were set from elsewhere (virt/state.h). The VM is not running. */
+void pit_restore(struct pit *pit);
 /* REQ_TIMER was taken: counter 0 is due, or was programmed. On the runner of vCPU 0. */
 void pit_timer(struct pit *pit);

@@ -13,8 +13,8 @@
 #include "mm/frames.h"
 #include "mm/phys.h"
 #include "virt/guestmem.h"
-#include "virt/ops.h"
 #include "virt/slots.h"
+#include "virt/state.h"
 
 _Static_assert(sizeof(struct platform) <= PAGE_SIZE, "a platform is one frame");
 
@@ -104,37 +104,64 @@ void platform_hold(struct vm *vm, bool held)
 		u->input_ready(u->arg);
 }
 
-const char *platform_copy(struct vm *vm, struct vm *to)
-{
-	struct platform *a = platform_of(vm), *b = platform_of(to);
+#define FIELD(m, ...)	   STATE_FIELD(struct platform, m, __VA_ARGS__)
+#define RUN(from, to, ...) STATE_RUN(struct platform, from, to, __VA_ARGS__)
+static const struct state_field fields[] = {
+	RUN(ioapic.entry[0], ioapic.entry[IOAPIC_PINS - 1], STATE_BITS, IOAPIC_ENTRY_BITS),
+	FIELD(ioapic.lines, STATE_MAX, MASK(IOAPIC_PINS - 1, 0)),
+	RUN(ioapic.select, ioapic.id, STATE_ANY),
+	RUN(pic.lines, pic.open, STATE_ANY),
+	FIELD(pic.output, STATE_MAX, 1),
+	FIELD(pit.line, STATE_MAX, 1),
+	FIELD(pit.control, STATE_MAX, 15),
+	FIELD(pit.next, STATE_TIME),
+	RUN(uart.line, uart.input_waits, STATE_MAX, 1),
+	RUN(uart.ier, uart.modem, STATE_ANY),
+	FIELD(uart.fifo_head, STATE_MAX, UART_FIFO_SIZE - 1),
+	FIELD(uart.fifo_count, STATE_MAX, UART_FIFO_SIZE),
+	FIELD(uart.fifo, STATE_ANY),
+	FIELD(uart.second_wrote, STATE_MAX, 1),
+	FIELD(rtc.index, STATE_MAX, RTC_CELLS - 1),
+	FIELD(rtc.cells, STATE_ANY),
+	FIELD(power.pressed, STATE_ANY),
+	RUN(testdev.item, testdev.offset, STATE_ANY),
+};
 
-	if (a->virtio[VIRTIO_SLOT_BLK])
-		return "it has a disk";
-	for (u32 i = 0; i < vm->nr_vcpus; i++) {
-		virt_ops->vcpu_load(to->vcpus[i]);
-		lapic_copy(vm->vcpus[i], to->vcpus[i]);
-		virt_ops->vcpu_put(to->vcpus[i]);
-	}
-	memcpy(b->ioapic.entry, a->ioapic.entry, sizeof(a->ioapic.entry));
-	b->ioapic.lines = a->ioapic.lines;
-	b->ioapic.select = a->ioapic.select;
-	b->ioapic.id = a->ioapic.id;
-	b->pic.lines = a->pic.lines;
-	b->pic.open = a->pic.open;
-	b->pic.output = a->pic.output;
-	memcpy(b->pic.chip, a->pic.chip, sizeof(a->pic.chip));
-	b->pit.line = a->pit.line;
-	b->pit.control = a->pit.control;
-	memcpy(b->pit.counter, a->pit.counter, sizeof(a->pit.counter));
-	b->pit.next = a->pit.next;
-	b->rtc.index = a->rtc.index;
-	memcpy(b->rtc.cells, a->rtc.cells, sizeof(a->rtc.cells));
-	b->power.pressed = a->power.pressed;
-	uart_copy(&a->uart, &b->uart);
+static const struct state_field pic_fields[] = {
+	STATE_RUN(struct pic_chip, imr, base, STATE_ANY),
+	STATE_RUN(struct pic_chip, lowest, icw, STATE_MAX, 7),
+	STATE_RUN(struct pic_chip, single, poll, STATE_MAX, 1),
+};
+
+static const struct state_field pit_fields[] = {
+	STATE_RUN(struct pit_counter, mode, access, STATE_MAX, 5),
+	STATE_RUN(struct pit_counter, bcd, status_latched, STATE_MAX, 1),
+	STATE_RUN(struct pit_counter, low, latch, STATE_ANY),
+	STATE_FIELD(struct pit_counter, count, STATE_MAX, 65536),
+	STATE_FIELD(struct pit_counter, start, STATE_TIME),
+	STATE_FIELD(struct pit_counter, ticks, STATE_ANY),
+};
+
+/* What a guest has written to a disk is not in its record. */
+static void platform_state(struct vm *vm, struct state *s)
+{
+	struct platform *p = platform_of(vm);
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		lapic_state(vm->vcpus[i], s);
+	for (u32 i = 0; i < PIC_CHIPS; i++)
+		STATE_PART(s, "PIC", i, &p->pic.chip[i], pic_fields);
+	for (u32 i = 0; i < PIT_COUNTERS; i++)
+		STATE_PART(s, "PIT", i, &p->pit.counter[i], pit_fields);
+	if (STATE_PART(s, "platform", 0, p, fields) && s->loading)
+		pit_restore(&p->pit);
+	if (p->mce)
+		state_bytes(s, "MCE", 0, p->mce, PAGE_SIZE);
 	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
-		if (a->virtio[i] && b->virtio[i])
-			virtio_copy(a->virtio[i], b->virtio[i]);
-	return NULL;
+		if (p->virtio[i])
+			virtio_state(p->virtio[i], s);
+	if (p->virtio[VIRTIO_SLOT_BLK])
+		state_refuse(s, "it has a disk", 0);
 }
 
 static const struct irqchip_ops irqchip = {
@@ -146,6 +173,7 @@ static const struct irqchip_ops irqchip = {
 	.eoi = lapic_eoi_exit,
 	.written = lapic_written,
 	.line = irq_line,
+	.state = platform_state,
 	.get_tpr = lapic_get_tpr,
 	.set_tpr = lapic_set_tpr,
 };

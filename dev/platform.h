@@ -60,12 +60,6 @@ static inline void platform_destroy(struct vm *vm)
 		;
 }
 /*
- * The devices of `to` become as those of `vm`, whose configuration is the same. Neither runs; vCPUs
- * of both exist, those of `vm` are at rest, and not with interrupts on. NULL, or what of `vm` can't
- * be in two VMs: nothing has changed then.
- */
-const char *platform_copy(struct vm *vm, struct vm *to);
-/*
  * While held, no device touches the VM's memory: what other VMs send is dropped, what is typed
  * waits. Its vCPUs are at rest.
  */

@@ -6,9 +6,10 @@
 
 static int port_read(struct vcpu *v, void *dev, u64 offset, u32 size, u64 *value)
 {
-	u64 count = ratio_apply(dev_tsc(), ratio_make(PM_TIMER_HZ, (u64)tsc_khz * 1000));
+	u64 count = ratio_apply(dev_tsc() - v->vm->tsc_base,
+				ratio_make(PM_TIMER_HZ, (u64)tsc_khz * 1000));
 
-	(void)v, (void)dev;
+	(void)dev;
 	*value = (u64)(u32)count >> (8 * offset) & MASK(8 * size - 1, 0);
 	return 0;
 }

@@ -288,20 +288,6 @@ size_t uart_receive(struct uart *u, const u8 *bytes, size_t n)
 	return taken;
 }
 
-void uart_copy(const struct uart *from, struct uart *to)
-{
-	struct uart own = *to;
-
-	*to = *from;
-	to->vm = own.vm;
-	to->lock = own.lock;
-	to->output = own.output;
-	to->input_ready = own.input_ready;
-	to->arg = own.arg;
-	to->second_receive = own.second_receive;
-	to->second = own.second;
-}
-
 void uart_reset(struct uart *u)
 {
 	spin_lock(&u->lock);

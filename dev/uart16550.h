@@ -44,8 +44,6 @@ struct uart {
 int uart_create(struct uart *u, struct vm *vm, u16 port, u32 irq);
 /* Power-on state; the callbacks stay. The VM is not running. */
 void uart_reset(struct uart *u);
-/* The state becomes that of another VM's port; the callbacks stay. Neither VM runs. */
-void uart_copy(const struct uart *from, struct uart *to);
 /* Output of the second device, in the order in which both write. */
 void uart_write_second(struct uart *u, const u8 *bytes, size_t n);
 /*

@@ -8,6 +8,7 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "virt/state.h"
 
 #define MAGIC	     0x74726976 /* "virt" */
 #define VERSION	     2
@@ -57,17 +58,6 @@ bool virtio_broken(struct virtio *d, const struct virtq *q, const char *fmt, ...
 static u64 offered(const struct virtio *d)
 {
 	return d->features | BIT(VIRTIO_F_VERSION_1);
-}
-
-void virtio_copy(const struct virtio *from, struct virtio *to)
-{
-	to->driver_features = from->driver_features;
-	to->features_sel = from->features_sel;
-	to->driver_features_sel = from->driver_features_sel;
-	to->queue_sel = from->queue_sel;
-	to->interrupt_status = from->interrupt_status;
-	to->status = from->status;
-	memcpy(to->q, from->q, sizeof(to->q));
 }
 
 static struct virtq *selected(struct virtio *d)
@@ -121,6 +111,7 @@ static void write_ready(struct virtio *d, struct virtq *q, bool ready)
 	if (!ready) {
 		q->ready = q->busy = false;
 		q->next_avail = q->next_used = 0;
+		q->resume = 0;
 	} else if (!q->size || q->size & (q->size - 1) || q->size > VIRTIO_QUEUE_MAX) {
 		virtio_broken(d, q, "its size %u is not a power of two up to %u", q->size,
 			      VIRTIO_QUEUE_MAX);
@@ -130,6 +121,36 @@ static void write_ready(struct virtio *d, struct virtq *q, bool ready)
 			      q->desc, q->avail, q->used);
 	} else {
 		q->ready = true;
+	}
+}
+
+static const struct state_field fields[] = {
+	STATE_FIELD(struct virtio, driver_features, STATE_ANY),
+	STATE_RUN(struct virtio, features_sel, queue_sel, STATE_ANY),
+	STATE_RUN(struct virtio, interrupt_status, status, STATE_ANY),
+};
+
+static const struct state_field queue_fields[] = {
+	STATE_RUN(struct virtq, desc, used, STATE_ANY),
+	STATE_FIELD(struct virtq, size, STATE_MAX, VIRTIO_QUEUE_MAX),
+	STATE_FIELD(struct virtq, ready, STATE_MAX, 1),
+	STATE_RUN(struct virtq, next_avail, next_used, STATE_ANY),
+	STATE_FIELD(struct virtq, resume, STATE_ANY),
+};
+
+/* A chain that is at hand is taken out of the ring again, later. */
+void virtio_state(struct virtio *d, struct state *s)
+{
+	STATE_PART(s, d->kind->name, 0, d, fields);
+	for (u32 i = 0; i < d->kind->queues; i++) {
+		struct virtq *q = &d->q[i];
+
+		if (q->busy) {
+			q->busy = false;
+			q->next_avail--;
+			q->resume = q->done;
+		}
+		STATE_PART(s, "queue", i, q, queue_fields);
 	}
 }
 

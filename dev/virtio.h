@@ -52,9 +52,11 @@ struct virtq {
 				    */
 	u64 readable, writable;	   /* bytes */
 	u64 done;		   /* the device's progress in it */
+	u64 resume;		   /* the same, for the next chain, which was begun */
 	struct vring_desc chain[VIRTIO_QUEUE_MAX];
 };
 
+struct state;
 struct virtio;
 struct virtio_kind {
 	const char *name;
@@ -103,8 +105,8 @@ struct virtio {
 #define VIRTIO_SIZE_MAX (PAGE_SIZE << VIRTIO_ORDER)
 int virtio_create(struct vm *vm, enum virtio_slot slot, const struct virtio_kind *kind,
 		  struct virtio **out);
-/* Registers and queues become those of another VM's device of that kind. Neither VM runs. */
-void virtio_copy(const struct virtio *from, struct virtio *to);
+/* In the record of its VM (virt/state.h), which does not run; what is kept of a disk is not all. */
+void virtio_state(struct virtio *d, struct state *s);
 /* A part of it. True: there is more; false: d is gone. */
 bool virtio_destroy_step(struct virtio *d);
 /* Missing memory may be there now. On the runner of a vCPU. */

@@ -67,12 +67,14 @@ static bool fetch_chain(struct virtio *d, struct virtq *q)
 	u16 at = q->head;
 
 	q->nr = q->nr_readable = 0;
-	q->readable = q->writable = q->done = 0;
+	q->readable = q->writable = 0;
 	do {
 		if (!fetch_descriptor(d, q, at))
 			return false;
 		at = q->chain[q->nr - 1].next;
 	} while (q->chain[q->nr - 1].flags & VRING_DESC_F_NEXT);
+	q->done = MIN(q->resume, q->readable);
+	q->resume = 0;
 	q->busy = q->fresh = true;
 	d->requests++;
 	return true;

@@ -11,10 +11,6 @@
 #include "virt/guestmem.h"
 #include "virt/ops.h"
 
-#define CR0_DEFINED                                                                    \
-	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
-	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
-
 /*
  * SDM "PDPTE Registers": which changes load them, and #GP if one is bad. SVM reads them when it
  * walks (APM vol. 2 "Nested Paging and VMRUN/VMEXIT").

@@ -294,7 +294,7 @@ static void exit_exception(struct vcpu *v)
 
 static void exit_xsetbv(struct vcpu *v)
 {
-	u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32, allowed = v->vm->cpuid->xcr0;
+	u64 value = (u32)v->gpr[RAX] | v->gpr[RDX] << 32;
 
 	/* SVM may intercept before it looks at OSXSAVE and CPL: no user program gets through here
 	 */
@@ -302,12 +302,7 @@ static void exit_xsetbv(struct vcpu *v)
 		vcpu_ud(v);
 		return;
 	}
-	/*
-	 * SDM "XSETBV": x87 always; AVX needs SSE; the AVX-512 parts only together, and with AVX.
-	 */
-	if (vcpu_cpl(v) || (u32)v->gpr[RCX] || !(value & 1) || (value & ~allowed) ||
-	    ((value & 4) && !(value & 2)) ||
-	    ((value & 0xe0) && ((value & 0xe0) != 0xe0 || !(value & 4)))) {
+	if (vcpu_cpl(v) || (u32)v->gpr[RCX] || !fpu_xcr0_valid(value, v->vm->cpuid->xcr0)) {
 		vcpu_gp(v);
 		return;
 	}

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <asm/processor-flags.h>
 #include "virt/decode.h"
 #include "virt/guestmem.h"
 
@@ -58,6 +59,9 @@ void task_switch(struct vcpu *v);
  * nowhere (virt/mmio.c).
  */
 void vcpu_walk_fault(struct vcpu *v, const struct walk_fault *fault);
+#define CR0_DEFINED                                                                    \
+	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
+	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 /* CR and EFER writes as the guest means them: 0, or -EINVAL: #GP. */
 int guest_set_cr0(struct vcpu *v, u64 value);
 int guest_set_cr3(struct vcpu *v, u64 value);

@@ -8,9 +8,12 @@
 #define XSAVE_HEADER 512
 #define FCW_RESET    0x37f
 #define MXCSR_RESET  0x1f80
+#define MXCSR	     24	    /* offset */
+#define MXCSR_BITS   0xffff /* that every CPU has */
 
 static u64 components;
-static bool keeps_pointers; /* some CPU does not always restore FIP, FDP and FOP */
+static u32 size = XSAVE_HEADER; /* without XSAVE */
+static bool keeps_pointers;	/* some CPU does not always restore FIP, FDP and FOP */
 
 /* APM vol. 3 "CPUID Fn8000_0008_EBX": FXSAVE, XSAVE and their counterparts handle them always. */
 static bool restores_pointers(void)
@@ -44,18 +47,33 @@ int fpu_init(u64 xcr0)
 	if (!(read_cr4() & X86_CR4_OSXSAVE) || xcr0 & ~(here.eax | (u64)here.edx << 32))
 		return trace_error(-EOPNOTSUPP);
 	xsetbv0(xcr0);
-	if (cpuid(0xd, 0).ebx > PAGE_SIZE << FPU_ORDER)
-		return trace_error(-ENOSPC);
-	return 0;
+	size = cpuid(0xd, 0).ebx;
+	return size > PAGE_SIZE << FPU_ORDER ? trace_error(-ENOSPC) : 0;
 }
 
 void fpu_reset(void *area)
 {
 	memset(area, 0, PAGE_SIZE << FPU_ORDER);
 	*(u16 *)area = FCW_RESET;
-	*(u32 *)((u8 *)area + 24) = MXCSR_RESET;
+	*(u32 *)((u8 *)area + MXCSR) = MXCSR_RESET;
 	/* XSTATE_BV: x87 and SSE from the image, the rest initial */
 	*(u64 *)((u8 *)area + XSAVE_HEADER) = 3;
+}
+
+u32 fpu_size(void)
+{
+	return size;
+}
+
+/* SDM "XSAVE Header": in the standard format all behind XSTATE_BV is 0. */
+bool fpu_valid(const void *area)
+{
+	const u64 *header = (const void *)((const u8 *)area + XSAVE_HEADER);
+	bool good = !(*(const u32 *)((const u8 *)area + MXCSR) & ~(u32)MXCSR_BITS);
+
+	for (u32 i = 1; components && i < 8; i++)
+		good &= !header[i];
+	return good && (!components || !(header[0] & ~components));
 }
 
 void fpu_load(struct vcpu *v)

@@ -19,6 +19,16 @@ struct vcpu;
 int fpu_init(u64 xcr0);
 /* A power-on image. */
 void fpu_reset(void *area);
+/* Bytes of an image. */
+u32 fpu_size(void);
+/* Can it be loaded, whoever made it? Else that would be #GP. */
+bool fpu_valid(const void *area);
+/* SDM "XSETBV": x87 always; AVX needs SSE; the AVX-512 parts only together, and with AVX. */
+static inline bool fpu_xcr0_valid(u64 xcr0, u64 allowed)
+{
+	return xcr0 & 1 && !(xcr0 & ~(allowed | 1)) && (!(xcr0 & 4) || xcr0 & 2) &&
+	       (!(xcr0 & 0xe0) || ((xcr0 & 0xe0) == 0xe0 && xcr0 & 4));
+}
 /* On the runner, interrupts off. */
 void fpu_load(struct vcpu *v);
 void fpu_put(struct vcpu *v);

@@ -270,11 +270,6 @@ void vcpu_send_sipi(struct vcpu *v, u8 vector);
  * running. The TSC offset follows vm->tsc_base.
  */
 void vcpu_power_on(struct vcpu *v);
-/*
- * All that the guest sees of `from`, which is at rest, but for its devices; `to`, of another VM, is
- * in power-on state and at rest, too. From a task. -EBUSY: `from` is not at rest.
- */
-int vcpu_copy(struct vcpu *from, struct vcpu *to) MUST_CHECK;
 /* REQ_INIT and REQ_SIPI were taken. On the runner. */
 void vcpu_take_init(struct vcpu *v);
 void vcpu_take_sipi(struct vcpu *v);

@@ -334,7 +334,7 @@ int vm_start(struct vm *vm)
 
 	if (vm->dead)
 		return trace_error(-EPERM);
-	if (vm->snapshot && vm->slots->nr)
+	if (vm->snapshot)
 		return trace_error(-EROFS);
 	if (!virt_on_here())
 		return trace_error(-ENODEV);

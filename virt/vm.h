@@ -37,6 +37,8 @@ enum stop_reason {
 	STOP_REASONS
 };
 
+struct state;
+
 /* An interrupt whose vector a controller outside of the LAPIC says once it is acknowledged. */
 #define IRQ_EXTINT 256
 
@@ -66,12 +68,18 @@ struct irqchip_ops {
 	void (*eoi)(struct vcpu *v, u8 vector);
 	/* With v->apicv: the CPU put what the guest wrote into a register, and did no more. */
 	void (*written)(struct vcpu *v, u32 offset);
+	/*
+	 * All devices and LAPICs in the record of a VM, whose vCPUs are at rest (virt/state.h).
+	 * What they are now gets into effect when it is read.
+	 */
+	void (*state)(struct vm *vm, struct state *s);
 	/* CR8 is bits 7:4 of the task priority register. On the runner. */
 	u8 (*get_tpr)(struct vcpu *v);
 	void (*set_tpr)(struct vcpu *v, u8 tpr);
 };
 
 struct slot_map;
+struct state_header;
 struct vm {
 	u16 id; /* 1.. */
 	char name[VM_NAME_MAX];
@@ -117,8 +125,9 @@ struct vm {
 	 * vCPU of this VM can. On the runner.
 	 */
 	bool (*machine_check)(struct vcpu *v, const struct memory_fault *f);
-	bool snapshot; /* it is started once, which makes it what it is, and never runs */
-	u64 tsc_base;  /* host TSC that the guests see as 0 */
+	/* It is kept as it is here, and never runs (virt/state.h); else NULL. */
+	struct state_header *snapshot;
+	u64 tsc_base; /* host TSC that the guests see as 0 */
 	u64 starts, resets;
 	u64 ends_seen; /* boot's: the start whose end was handled */
 };

@@ -9,6 +9,8 @@
 #include "mm/phys.h"
 #include "lib/log.h"
 #include "lib/printf.h"
+#include "arch/x86/insn.h"
+#include "virt/fpu.h"
 #include "virt/guestmem.h"
 #include "virt/ops.h"
 #include "virt/slots.h"
@@ -16,6 +18,7 @@
 u64 fake_now = 1000000, fake_tsc_moved;
 bool fake_tsc_stable;
 u32 fake_frames, fake_frames_left = ~0u;
+u8 fake_freed;
 u32 fake_random_left = ~0u;
 enum stop_reason fake_stop;
 u32 fake_log_lines;
@@ -48,13 +51,100 @@ bool dev_random(u64 *value)
 }
 u64 fake_cr4;
 
-/* The only registers that devices read. */
+u64 rdtsc(void)
+{
+	return fake_now;
+}
+
+/* Interrupts are off, and nobody else is there. */
+void irq_disable(void)
+{
+}
+
+void irq_enable(void)
+{
+}
+
+u64 read_flags(void)
+{
+	return 0;
+}
+
+static struct vcpu *fake_loaded;
+
+static struct fake_vcpu *fake_of(struct vcpu *v)
+{
+	return container_of(v, struct fake_vcpu, v);
+}
+
+/* Devices read these two: as the test has them, until somebody sets them. */
 static u64 get_reg(struct vcpu *v, enum vreg reg)
 {
-	if (reg == VR_CR4)
+	u64 value = fake_of(v)->reg[reg];
+
+	if (reg == VR_CR4 && !value)
 		return fake_cr4;
-	assert_int_equal(reg, VR_TSC_OFFSET);
-	return fake_tsc_moved - v->vm->tsc_base;
+	if (reg == VR_TSC_OFFSET && !value)
+		return fake_tsc_moved - v->vm->tsc_base;
+	return value;
+}
+
+static void set_reg(struct vcpu *v, enum vreg reg, u64 value)
+{
+	assert_ptr_equal(fake_loaded, v);
+	fake_of(v)->reg[reg] = value;
+}
+
+static void get_seg(struct vcpu *v, enum vseg seg, struct segment *out)
+{
+	*out = fake_of(v)->seg[seg];
+}
+
+static void set_seg(struct vcpu *v, enum vseg seg, const struct segment *in)
+{
+	assert_ptr_equal(fake_loaded, v);
+	fake_of(v)->seg[seg] = *in;
+}
+
+static void vcpu_load(struct vcpu *v)
+{
+	assert_null(fake_loaded);
+	fake_loaded = v;
+}
+
+static void vcpu_put(struct vcpu *v)
+{
+	assert_ptr_equal(fake_loaded, v);
+	fake_loaded = NULL;
+}
+
+bool fake_busy; /* vCPUs are not at rest */
+
+bool debug_begin(struct vcpu *v)
+{
+	if (!fake_busy)
+		vcpu_load(v);
+	return !fake_busy;
+}
+
+void debug_end(struct vcpu *v)
+{
+	vcpu_put(v);
+}
+
+/* TSC_AUX is all that is read. */
+int rdmsr_safe(u32 msr, u64 *value)
+{
+	assert_int_equal(msr, MSR_TSC_AUX);
+	*value = fake_of(fake_loaded)->tsc_aux;
+	return 0;
+}
+
+int wrmsr_safe(u32 msr, u64 value)
+{
+	assert_int_equal(msr, MSR_TSC_AUX);
+	fake_of(fake_loaded)->tsc_aux = value;
+	return 0;
 }
 
 /* APIC virtualization: what the CPU was told. */
@@ -75,6 +165,11 @@ static void apicv_requested(struct vcpu *v, u8 requested)
 }
 
 static const struct virt_ops ops = { .get_reg = get_reg,
+				     .set_reg = set_reg,
+				     .get_seg = get_seg,
+				     .set_seg = set_seg,
+				     .vcpu_load = vcpu_load,
+				     .vcpu_put = vcpu_put,
 				     .apicv = apicv,
 				     .apicv_requested = apicv_requested };
 const struct virt_ops *virt_ops = &ops;
@@ -134,6 +229,7 @@ void *frame_alloc_zero(enum frame_kind kind, u16 vm)
 int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
 {
 	(void)kind, (void)vm;
+	fake_freed = *(u8 *)pfn_ptr(f);
 	free(pfn_ptr(f));
 	fake_frames -= 1u << order;
 	return 0;
@@ -286,7 +382,12 @@ struct vm *fake_vm_with(u32 vcpus, struct cpuid_policy *policy)
 	vm->nr_vcpus = vcpus;
 	vm->slots = &no_slots;
 	for (u32 i = 0; i < vcpus; i++) {
-		vm->vcpus[i] = calloc(1, sizeof(struct vcpu));
+		struct fake_vcpu *f = calloc(1, sizeof(*f));
+
+		vm->vcpus[i] = &f->v;
+		f->v.fpu = aligned_alloc(PAGE_SIZE, PAGE_SIZE << FPU_ORDER);
+		fpu_reset(f->v.fpu);
+		f->v.xcr0 = 1;
 		vm->vcpus[i]->vm = vm;
 		vm->vcpus[i]->index = i;
 	}
@@ -300,8 +401,10 @@ struct vm *fake_vm_with(u32 vcpus, struct cpuid_policy *policy)
 void fake_vm_free(struct vm *vm)
 {
 	platform_destroy(vm);
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		free(vm->vcpus[i]);
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		free(vm->vcpus[i]->fpu);
+		free(fake_of(vm->vcpus[i]));
+	}
 	free(vm);
 }
 

@@ -22,8 +22,10 @@ extern struct fake_apicv {
 } fake_apicv;
 extern u64 fake_cr4;
 extern bool fake_tsc_stable; /* what tsc_stable() says */
+extern bool fake_busy;	     /* no vCPU is at rest */
 extern u64 fake_tsc_moved;   /* by how much guests have set their TSC forward */
 extern u32 fake_frames;	     /* frames in use */
+extern u8 fake_freed;	     /* the first byte of what was freed last */
 extern u32 fake_frames_left; /* allocations until one fails; ~0u: never */
 extern u32 fake_random_left; /* random words until there are none: 1, 2, 3... */
 /* What guest_read and guest_write say -EAGAIN of. */
@@ -36,6 +38,13 @@ extern struct platform_devices fake_devices; /* of the next VM */
 #define FAKE_MEMORY (1u << 20)
 extern u8 fake_memory[FAKE_MEMORY];
 extern u64 fake_readonly; /* where memory that can't be written begins; FAKE_MEMORY: none */
+
+struct fake_vcpu {
+	struct vcpu v;
+	u64 reg[VREGS];
+	struct segment seg[SEGS];
+	u64 tsc_aux;
+};
 
 /* A VM with vcpus vCPUs and a platform. */
 struct vm *fake_vm(u32 vcpus);

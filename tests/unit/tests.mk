@@ -12,7 +12,7 @@ T_VM := $(U)/fake_vm.c mm/backing.c $(patsubst %,virt/%.c,slots memfault guestme
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer mce pic pit \
 	platform pm_timer power rtc testdev uart16550 \
 	virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
-	lib/printf.c lib/assert.c
+	virt/fpu.c virt/state.c virt/vcpu_state.c lib/error.c lib/printf.c lib/assert.c lib/xxh64.c
 
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_irq commands_memory \
@@ -27,6 +27,7 @@ test_console := $(T_DEBUG)
 test_cpuid := virt/caps.c virt/cpuid.c virt/cpuid_allow.c $(U)/host.c $(T_LIB)
 test_decode := virt/decode.c virt/decode_tables.c
 test_emulate := virt/emulate.c virt/decode.c virt/decode_tables.c
+test_fpu := $(U)/host.c $(T_LIB)
 test_frames := $(T_FRAMES)
 test_gdb := $(U)/gdb_fake.c $(patsubst %,debug/%.c,gdb gdb_memory gdb_packet gdb_regs postmortem) virt/debug.c \
 	virt/decode.c virt/decode_tables.c $(T_VM)
@@ -73,11 +74,12 @@ test_uart := $(T_DEV)
 test_task_switch := virt/task_switch.c $(T_VM)
 test_vcpu_reset := virt/vcpu_reset.c $(T_VM)
 test_virtio := $(U)/virtio_fake.c $(T_DEV)
+test_state := $(test_virtio)
 test_virtio_devices := $(test_virtio)
 
-UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork frames gdb guestmem host_acpi ioapic \
-	kvmclock lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen share \
-	split_policy stage2 stage2_model task_switch topology trace uart vcpu_reset virtio virtio_devices
+UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork fpu frames gdb guestmem host_acpi \
+	ioapic kvmclock lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen \
+	share split_policy stage2 stage2_model state task_switch topology trace uart vcpu_reset virtio virtio_devices
 TSAN_TESTS := fork_threads ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock \
 	split_lock_threads stage2_threads tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
