@@ -3,19 +3,32 @@
  * mkpieces [-H LIST] IN OUT: pack IN, any file, into pieces that Corbel unpacks one by one, by need
  * (lib/pieces.h). LIST names the pieces to be loaded ahead, a number a line, the most wanted first.
  * mkpieces -x IN OUT: unpack. mkpieces -l IN: say what is in it.
+ * mkpieces -s VM [-H LIST] DUMP OUT: the snapshot of that VM, out of the memory of the machine that
+ * Corbel ran on: its saved state (virt/state.h), and behind that its memory, packed. DUMP is that
+ * machine's physical memory, as it is (of an emulator: what pmemsave writes, or a file that it has
+ * its memory in), or an ELF core file of it (dump-guest-memory).
  *
  * What was packed is opened and compared with Corbel's own code before it is called good.
  */
+#include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lz4hc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "lib/pieces.h"
 #include "lib/xxh64.h"
+#include "mm/backing.h"
+#include "virt/state.h"
+
+#define DIRECT_MAP 0xffff800000000000ull /* Corbel's: pointers are physical addresses behind it */
+#define RANGES	   64			 /* of a core file */
+#define PARENTS	   4096			 /* of an object; more are a loop */
 
 #define LEVEL 9 /* of LZ4's HC: what gets smaller above it takes very long */
 
@@ -157,19 +170,18 @@ static void open_file(struct pieces *p, const char *path, const u8 *file, u64 le
 		die("%s: %s", path, wrong);
 }
 
-static void pack(const char *in, const char *out, const char *list)
+/* The packed file of these contents: *length bytes of it, the caller's. */
+static u8 *pack_data(const u8 *data, u64 size, const char *out, const char *list, u64 *length)
 {
 	struct pieces_header h = { .magic = PIECES_MAGIC };
 	struct pieces_entry *entries;
 	struct pieces p;
-	u64 size, tables, end;
+	u64 tables, end;
 	u32 *hot = NULL;
-	u8 *data = read_file(in, &size), *file;
+	u8 *file;
 
-	if (!size)
-		die("%s: is empty", in);
 	if ((size - 1) / PIECE_SIZE >= 0xffffffffu)
-		die("%s: is too large", in);
+		die("%s: would be too large", out);
 	h.size = size;
 	h.nr_pieces = (u32)((size - 1) / PIECE_SIZE + 1);
 	if (list)
@@ -192,10 +204,214 @@ static void pack(const char *in, const char *out, const char *list)
 	memcpy(file, &h, sizeof(h));
 	open_file(&p, out, file, end);
 	unpack_all(&p, out, data, NULL);
-	write_file(out, file, end);
 	free(hot);
+	*length = end;
+	return file;
+}
+
+static void pack(const char *in, const char *out, const char *list)
+{
+	u64 size, length;
+	u8 *data = read_file(in, &size), *file;
+
+	if (!size)
+		die("%s: is empty", in);
+	file = pack_data(data, size, out, list, &length);
+	write_file(out, file, length);
 	free(file);
 	free(data);
+}
+
+/* --- snapshots --- */
+
+/* Where a dump has which physical addresses. */
+struct dump {
+	const char *path;
+	const u8 *file;
+	u64 size;
+	u32 nr;
+	struct {
+		u64 address, offset, size;
+	} range[RANGES];
+};
+
+static void open_dump(struct dump *d, const char *path)
+{
+	int fd = open(path, O_RDONLY);
+	off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	const Elf64_Phdr *segment;
+	const Elf64_Ehdr *elf;
+
+	if (end < 0)
+		die("%s: %s", path, strerror(errno));
+	*d = (struct dump){ .path = path, .size = (u64)end };
+	d->file = end ? mmap(NULL, d->size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+	if (d->file == MAP_FAILED)
+		die("%s: can't be read", path);
+	close(fd);
+	elf = (const void *)d->file;
+	if (d->size < sizeof(*elf) || memcmp(elf->e_ident, ELFMAG, SELFMAG))
+		return;
+	if (elf->e_type != ET_CORE || elf->e_phentsize != sizeof(*segment) || elf->e_phoff % 8 ||
+	    elf->e_phoff > d->size || elf->e_phnum > (d->size - elf->e_phoff) / sizeof(*segment))
+		die("%s: is no core file for this tool", path);
+	segment = (const void *)(d->file + elf->e_phoff);
+	for (u32 i = 0; i < elf->e_phnum; i++) {
+		if (segment[i].p_type != PT_LOAD)
+			continue;
+		if (d->nr == RANGES || segment[i].p_offset > d->size ||
+		    segment[i].p_filesz > d->size - segment[i].p_offset)
+			die("%s: segment %u is not in the file, or too many", path, i);
+		d->range[d->nr].address = segment[i].p_paddr;
+		d->range[d->nr].offset = segment[i].p_offset;
+		d->range[d->nr++].size = segment[i].p_filesz;
+	}
+}
+
+static const void *physical(const struct dump *d, u64 address, u64 size)
+{
+	for (u32 i = 0; i < d->nr; i++) {
+		u64 at = address - d->range[i].address;
+
+		if (address >= d->range[i].address && at < d->range[i].size &&
+		    size <= d->range[i].size - at)
+			return d->file + d->range[i].offset + at;
+	}
+	die("%s: has no physical address %#llx", d->path, (unsigned long long)address);
+}
+
+static u64 check_of(const struct state_header *h)
+{
+	return xxh64(h + 1, h->size - sizeof(*h),
+		     xxh64(h, offsetof(struct state_header, check), 0));
+}
+
+static bool is_record(const struct state_header *h, u64 room)
+{
+	return room >= sizeof(*h) && !memcmp(h->magic, STATE_MAGIC, sizeof(h->magic)) &&
+	       h->size >= sizeof(*h) && h->size <= room && check_of(h) == h->check &&
+	       !h->name[sizeof(h->name) - 1];
+}
+
+/* A snapshot of the VM; where it says that it lies tells where the dump's address 0 is. */
+static const struct state_header *find_record(struct dump *d, const char *vm)
+{
+	const struct state_header *found = NULL;
+	u64 others = 0, where = 0;
+
+	for (u64 at = 0; at + sizeof(*found) <= d->size; at += sizeof(u64)) {
+		const struct state_header *h = (const void *)(d->file + at);
+
+		if (!is_record(h, d->size - at))
+			continue;
+		if (h->version != STATE_VERSION)
+			die("%s: %s is of another version of Corbel", d->path, h->name);
+		others++;
+		if (strcmp(h->name, vm))
+			fprintf(stderr, "mkpieces: %s: a snapshot of %s\n", d->path, h->name);
+		else if (found)
+			die("%s: has several snapshots of %s", d->path, vm);
+		else
+			found = h;
+		where = found == h ? at : where;
+	}
+	if (!found)
+		die("%s: has no snapshot of %s (%llu of other VMs)", d->path, vm,
+		    (unsigned long long)others);
+	if (!d->nr && where < found->address)
+		die("%s: does not begin at address 0", d->path);
+	if (!d->nr) {
+		d->range[0].offset = where - found->address;
+		d->range[0].size = d->size - d->range[0].offset;
+		d->nr = 1;
+	}
+	return found;
+}
+
+static const struct backing *object(const struct dump *d, u64 address)
+{
+	const struct backing *b = physical(d, address, sizeof(*b));
+
+	return physical(d, address, sizeof(*b) + (b->size + PIECE_SIZE - 1) / PIECE_SIZE * 8);
+}
+
+/* What the page reads as; NULL: zero. */
+static const u8 *page_at(const struct dump *d, const struct backing *b, u64 offset)
+{
+	u64 word = 0, at = offset % PIECE_SIZE;
+
+	for (u32 n = 0; n < PARENTS && offset < b->size; n++) {
+		word = b->words[offset / PIECE_SIZE];
+		at = offset % PIECE_SIZE;
+		if (backing_state(word) == BACKING_TABLE) {
+			word = *(const u64 *)physical(
+				d, (word & ~BACKING_STATE) - DIRECT_MAP + at / PAGE_SIZE * 8, 8);
+			at = 0;
+		}
+		if (backing_state(word) != BACKING_INHERITED)
+			break;
+		b = object(d, (u64)(uintptr_t)b->parent - DIRECT_MAP);
+	}
+	if (backing_state(word) == BACKING_ZERO)
+		return NULL;
+	if (backing_state(word) != BACKING_PRESENT && backing_state(word) != BACKING_COPIED &&
+	    backing_state(word) != BACKING_READONLY)
+		die("%s: the VM's memory at %#llx was not there", d->path,
+		    (unsigned long long)offset);
+	return physical(d, (word & ~BACKING_STATE) - DIRECT_MAP + at, PAGE_SIZE);
+}
+
+/* The object's contents, packed; *length bytes, the caller's. */
+static u8 *pack_object(const struct dump *d, u64 address, const char *out, const char *list,
+		       u64 *length)
+{
+	const struct backing *b = object(d, address);
+	u8 *data = calloc(b->size, 1), *file;
+
+	if (!b->size || !data)
+		die("no memory for %llu bytes", (unsigned long long)b->size);
+	for (u64 at = 0; at < b->size; at += PAGE_SIZE) {
+		const u8 *page = page_at(d, b, at);
+
+		if (page)
+			memcpy(data + at, page, PAGE_SIZE);
+	}
+	file = pack_data(data, b->size, out, list, length);
+	free(data);
+	return file;
+}
+
+static void snapshot(const char *vm, const char *in, const char *out, const char *list)
+{
+	const struct state_header *h;
+	struct state_header *file;
+	struct dump d;
+	u64 end;
+
+	open_dump(&d, in);
+	h = find_record(&d, vm);
+	end = ALIGN_UP(h->size, 8);
+	file = allocate(end);
+	memset(file, 0, end);
+	memcpy(file, h, h->size);
+	file->address = file->order = 0;
+	for (u32 i = 0; i < STATE_OBJECTS && h->memory[i]; i++) {
+		u64 length;
+		u8 *packed = pack_object(&d, h->memory[i], out, i ? NULL : list, &length);
+
+		file = realloc(file, end + ALIGN_UP(length, 8));
+		if (!file)
+			die("no memory for %s", out);
+		memcpy((u8 *)file + end, packed, length);
+		memset((u8 *)file + end + length, 0, ALIGN_UP(length, 8) - length);
+		file->memory[i] = end;
+		end += ALIGN_UP(length, 8);
+		free(packed);
+	}
+	file->check = check_of(file);
+	write_file(out, file, end);
+	free(file);
+	munmap((void *)(uintptr_t)d.file, d.size);
 }
 
 static void unpack(const char *in, const char *out)
@@ -212,12 +428,10 @@ static void unpack(const char *in, const char *out)
 	free(file);
 }
 
-static void list(const char *in)
+static void list_pieces(const char *in, const u8 *file, u64 length)
 {
 	struct pieces p;
-	u64 length;
 	u32 zero = 0;
-	u8 *file = read_file(in, &length);
 
 	open_file(&p, in, file, length);
 	unpack_all(&p, in, NULL, NULL);
@@ -225,18 +439,36 @@ static void list(const char *in)
 		zero += !p.entries[i].length;
 	printf("%llu bytes in %llu: %u pieces, %u of zeros, %u hot\n", (unsigned long long)p.size,
 	       (unsigned long long)length, p.nr, zero, p.nr_hot);
+}
+
+static void list(const char *in)
+{
+	u64 length;
+	u8 *file = read_file(in, &length);
+	const struct state_header *h = (const void *)file;
+
+	if (!is_record(h, length)) {
+		list_pieces(in, file, length);
+	} else {
+		printf("a snapshot of %s\n", h->name);
+		for (u32 i = 0; i < STATE_OBJECTS && h->memory[i]; i++)
+			if (h->memory[i] < length)
+				list_pieces(in, file + h->memory[i], length - h->memory[i]);
+	}
 	free(file);
 }
 
 int main(int argc, char **argv)
 {
-	const char *hot = NULL;
+	const char *hot = NULL, *vm = NULL;
 	char what = 0;
 	int option;
 
-	while ((option = getopt(argc, argv, "H:xl")) != -1) {
+	while ((option = getopt(argc, argv, "H:s:xl")) != -1) {
 		if (option == 'H')
 			hot = optarg;
+		else if (option == 's')
+			vm = optarg;
 		else
 			what = (char)option;
 	}
@@ -244,9 +476,11 @@ int main(int argc, char **argv)
 		list(argv[optind]);
 	else if (what == 'x' && argc - optind == 2)
 		unpack(argv[optind], argv[optind + 1]);
+	else if (vm && !what && argc - optind == 2)
+		snapshot(vm, argv[optind], argv[optind + 1], hot);
 	else if (!what && argc - optind == 2)
 		pack(argv[optind], argv[optind + 1], hot);
 	else
-		die("usage: mkpieces [-H LIST] IN OUT | -x IN OUT | -l IN");
+		die("usage: mkpieces [-s VM] [-H LIST] IN OUT | -x IN OUT | -l IN");
 	return 0;
 }
