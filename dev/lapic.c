@@ -346,7 +346,7 @@ int lapic_create(struct vcpu *v)
 static const struct state_field fields[] = {
 	STATE_FIELD(struct lapic, regs, STATE_ANY),
 	STATE_FIELD(struct lapic, base, STATE_ANY),
-	STATE_RUN(struct lapic, pir, posted, STATE_ANY),
+	STATE_FIELD(struct lapic, posted, STATE_ANY),
 	STATE_FIELD(struct lapic, errors, STATE_ANY),
 	STATE_FIELD(struct lapic, extint, STATE_MAX, 1),
 	STATE_FIELD(struct lapic, timer.running, STATE_MAX, 1),

@@ -15,8 +15,9 @@ fuzz_loader := $(test_loader)
 fuzz_monitor := $(test_monitor)
 fuzz_pieces := $(T_PIECES)
 fuzz_stage2 := $(test_stage2)
+fuzz_state := $(test_virtio)
 fuzz_virtio := $(test_virtio)
-FUZZERS := acpi config decode gdb linux loader monitor pieces stage2 virtio
+FUZZERS := acpi config decode gdb linux loader monitor pieces stage2 state virtio
 
 $(B)/fuzz/obj/%.c.o: %.c
 	@mkdir -p $(@D)

@@ -806,6 +806,84 @@ def task_missing():
                    never_says=["WRONG"])
 
 
+# A snapshot is taken out of the machine's memory and becomes an image; on a second machine, the same as the first, a VM
+# starts from that, where it was, before it has any of its memory. Others can't: with other memory, with a vCPU more, or
+# from an image that is damaged.
+def images():
+    boot = """[corbel]
+[vm {0}]
+kernel = kernel
+image = vm.image
+{1}
+[vm small]
+kernel = kernel
+memory = 16M
+image = vm.image
+[vm more]
+kernel = kernel
+image = vm.image
+{2}vcpus = 3
+[vm damaged]
+kernel = kernel
+{1}image = damaged.image
+"""
+    second = """wait corbel>
+send vm {0} info
+match pieces=\\d+ fetched=\\d+
+send console {0}
+{1}
+match vm {0}: ended: power-off.*\\n
+send poweroff
+"""
+    steps = r"""
+key ctrl-]
+wait corbel>
+send snapshot {0}
+wait a snapshot of {0}
+dump $FOLDER/dump
+run cd $FOLDER && PATH=$BUILD/host:$PATH && mkpieces -s {0} dump vm.image && mkpieces -l vm.image && rm -f dump
+run cd $FOLDER && cp vm.image damaged.image && printf X | dd of=damaged.image bs=1 seek=4000 conv=notrunc
+run $TOOLS/mkusb --efi $BUILD/corbel.efi -c $FOLDER/second.conf -o $FOLDER/second $FILES
+run $TOOLS/emu --on {1} $EMU --timeout 600 --script $FOLDER/second.script $FOLDER/second || test $? = 1
+run cd $FOLDER && rm vm.image damaged.image second
+send vm {0} stop
+wait ended
+send poweroff
+"""
+
+    def test(name, on, first, rest, files, conf, **more):
+        vm = name.split("-")[0]
+        run = steps.format(vm, on)
+        text = boot.format(vm, conf, conf.replace("vcpus = 2\n", ""))
+        for word, value in (("TOOLS", os.path.join(ROOT, "tools")),
+                            ("FILES", " ".join(f"{file}=$BUILD/{path}" for file, path in files.items()) +
+                             " vm.image=$FOLDER/vm.image damaged.image=$FOLDER/damaged.image"),
+                            ("EMU", f"--qemu $({ROOT}/tools/get-qemu $BUILD/qemu)" if on == "qemu" else
+                             "--bochs $BUILD/bochs")):
+            run = run.replace("$" + word, value)
+        return Test(f"image-{name}-{on}", on, f"[corbel]\nattach = {vm}\n[vm {vm}]\nkernel = kernel\n{conf}",
+                    script=first + run, files={**files, "second.conf": text.encode(),
+                                               "second.script": second.format(vm, rest).encode()},
+                    says=[rf"vm {vm}-snapshot: a snapshot of {vm}",
+                          r"corbel.conf:\d+: image: 'vm.image': its memory is not as large as the VM's",
+                          r"vm more: not started: its saved state: vm 0: nr_vcpus: ",
+                          r"corbel.conf:\d+: image: 'damaged.image': its saved state is damaged",
+                          rf"vm {vm}: ended: power-off"], **more)
+
+    for on in "qemu", "bochs":
+        yield test("checksum", on, "wait checksum: ready\n", "send-raw q\nwait every round was right",
+                   {"kernel": "tiny/checksum"}, "memory = 32M\n")
+        yield test("linux", on, """wait guest#
+send virtio rng console; head -c 1500000 /dev/urandom >/tmp/x; md5sum /tmp/x >/tmp/x.sum; n=1; echo kep''t
+wait kept
+""", r"""send md5sum -c /tmp/x.sum && echo n is $n, $(nproc) CPUs, a se''cond; sleep 1; date; md5sum -c /tmp/x.sum
+wait n is 1, 2 CPUs, a second
+wait x: OK
+send poweroff""", {"kernel": "guest/vmlinuz", "initrd.gz": "guest/initrd.gz"},
+                   f"initrd = initrd.gz\ncmdline = {CMDLINE}\nmemory = 128M\nvcpus = 2\nnet = lan\n",
+                   soak=True, timeout=1200)
+
+
 def boot_protocols():
     modules = {"one.txt": b"content of one", "two.txt": b"content of two\n" * 600}
     keys = "devices = test\nmodule = one.txt first  words\nmodule = two.txt\n"
@@ -1279,7 +1357,7 @@ TESTS = [
     *damage.tests(),
     *split_lock.tests(),
     *boot_protocols(),
-    *memories(), *lazy(), *clones(), *task_missing(),
+    *memories(), *lazy(), *clones(), *images(), *task_missing(),
     *broken_kernels(),
     *pm_timer(),
     *others_kernels(),
