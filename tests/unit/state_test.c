@@ -17,7 +17,7 @@
 #define VCPUS  2
 #define HEADER sizeof(struct state_header)
 /* Of the record of vm(): what is there counts for its version. */
-#define LAYOUT 0x5afeecdbb068f760
+#define LAYOUT 0xa836f144aad5873f
 
 static char why[160];
 
@@ -356,8 +356,8 @@ static const struct {
 	{ "LAPIC", 0, 0x3e0, 4, 0x10, "LAPIC 0: a register: 0x3e0" },
 	{ "LAPIC", 0, 1024, 8, 0x1000, "LAPIC 0: base: 0x1000" },
 	{ "LAPIC", 0, 1024, 8, APIC_BASE_GPA | APIC_BASE_X2APIC, "LAPIC 0: base" },
-	{ "LAPIC", 1, 1024 + 8 + 36 + 4, 1, 2, "LAPIC 1: extint: 0x2" },
-	{ "LAPIC", 1, 1024 + 8 + 36 + 5, 1, 2, "LAPIC 1: timer.running: 0x2" },
+	{ "LAPIC", 1, 1024 + 8 + 128 + 4, 1, 2, "LAPIC 1: extint: 0x2" },
+	{ "LAPIC", 1, 1024 + 8 + 128 + 5, 1, 2, "LAPIC 1: timer.running: 0x2" },
 	{ "PIC", 0, 4, 1, 8, "PIC 0: lowest: 0x8" },
 	{ "PIC", 1, 6, 1, 2, "PIC 1: single: 0x2" },
 	{ "PIT", 0, 0, 1, 6, "PIT 0: mode: 0x6" },
