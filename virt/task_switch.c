@@ -195,10 +195,10 @@ static bool save_old(struct switching *s, const struct segment *tr, u64 next_rip
 		saved[T_SEGS - T_EIP + i] = seg.selector;
 	}
 	if (tr->attr & TSS_32)
-		return copy(s, tr->base + T_EIP * 4, saved, sizeof(saved), true);
+		return copy(s, tr->base + T_EIP * 4ul, saved, sizeof(saved), true);
 	for (u32 i = 0; i < ARRAY_SIZE(words); i++)
 		words[i] = (u16)saved[i];
-	return copy(s, tr->base + (T_EIP - 1) * 2, words, sizeof(words), true);
+	return copy(s, tr->base + (T_EIP - 1) * 2ul, words, sizeof(words), true);
 }
 
 /* A task of 16 bits keeps CR3, and has no FS, GS and T bit. */
