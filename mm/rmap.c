@@ -273,19 +273,17 @@ static bool visit_key(void *arg, u64 key)
 void rmap_for_each(pfn_t pfn, bool (*visit)(void *arg, u64 key, pfn_t first), void *arg)
 {
 	struct visit v = { .visit = visit, .arg = arg };
-	struct rmap_op op;
+	struct rmap_op op = { 0 };
 	bool more = true;
 
-	for (u8 level = 1; level <= 3 && more; level++) {
-		const u64 *set;
+	/* 4 KiB and 2 MiB under one hold of the lock: a split moves keys from one to the other. */
+	for (u8 level = 1; level <= 3 && more && rmap_move(&op, pfn, level); level++) {
+		const u64 *set = set_of(op.e, pfn, level);
 
 		v.first = PFN(ALIGN_DOWN(pfn.v, 1ull << 9 * (level - 1)));
-		if (!rmap_lock(&op, pfn, level))
-			return;
-		set = set_of(op.e, pfn, level);
 		more = !set || rmap_set_for_each(set, visit_key, &v);
-		rmap_unlock(&op);
 	}
+	rmap_unlock(&op);
 }
 
 bool rmap_extent_used(pfn_t pfn)
@@ -297,17 +295,14 @@ bool rmap_extent_used(pfn_t pfn)
 
 u64 rmap_count(pfn_t pfn)
 {
-	struct rmap_op op;
+	struct rmap_op op = { 0 };
 	u64 count = 0;
 
-	for (u8 level = 1; level <= 3; level++) {
-		const u64 *set;
+	for (u8 level = 1; level <= 3 && rmap_move(&op, pfn, level); level++) {
+		const u64 *set = set_of(op.e, pfn, level);
 
-		if (!rmap_lock(&op, pfn, level))
-			break;
-		set = set_of(op.e, pfn, level);
 		count += set ? rmap_set_count(set) : 0;
-		rmap_unlock(&op);
 	}
+	rmap_unlock(&op);
 	return count;
 }
