@@ -87,21 +87,31 @@ void frame_write_protect(pfn_t pfn, pay_fn pay)
 	}
 }
 
+struct age {
+	u64 used;
+	bool no_a;
+};
+
 static bool age_key(void *arg, u64 key, pfn_t first)
 {
 	struct stage2 *s = stage2_find(rmap_vm(key), rmap_root(key));
+	struct age *age = arg;
+	u64 leaf;
 
-	if (s && !(key & RMAP_OLD))
-		*(u64 *)arg += !!(stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first,
-						     S2_RWX, 0, true) &
-				  s->fmt->accessed);
+	if (!s || key & RMAP_OLD)
+		return true;
+	leaf = stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first, S2_RWX, 0, true);
+	age->no_a |= !s->fmt->accessed;
+	age->used += (s->fmt->accessed ? leaf & s->fmt->accessed : leaf) != 0;
 	return true;
 }
 
-u64 frame_age(pfn_t pfn)
+u64 frame_age(pfn_t pfn, pay_fn pay)
 {
-	u64 used = 0;
+	struct age age = { 0 };
 
-	rmap_for_each(pfn, age_key, &used);
-	return used;
+	rmap_for_each(pfn, age_key, &age);
+	if (age.no_a)
+		(void)frame_unmap(pfn, pay); /* what stays, because it can't go, counts again */
+	return age.used;
 }

@@ -24,7 +24,9 @@ int frame_unmap(pfn_t pfn, pay_fn pay);
  */
 void frame_write_protect(pfn_t pfn, pay_fn pay);
 /*
- * How many leaves that cover the frame were used since the last call; needs A bits. Without a
- * flush: a CPU that still knows the translation may use it for a while without being seen.
+ * How many leaves that cover the frame were used since the last call. By their A bits, without a
+ * flush: a CPU that still knows the translation may use it for a while without being seen. Where
+ * the format has none, what is mapped was used, because every call ends with frame_unmap(): who
+ * uses the frame again must fault.
  */
-u64 frame_age(pfn_t pfn);
+u64 frame_age(pfn_t pfn, pay_fn pay);

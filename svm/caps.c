@@ -5,6 +5,7 @@
 #include "lib/string.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "svm/npt.h"
 #include "svm/svm.h"
 #include "virt/msr_policy.h"
 
@@ -114,7 +115,8 @@ int svm_setup(const struct virt_caps *ref, void (*missing)(const char *what))
 	return make_maps();
 }
 
-u8 svm_max_leaf(void)
+const struct pt_format *svm_pt_format(u8 *max_leaf)
 {
-	return svm_setup_.max_leaf;
+	*max_leaf = svm_setup_.max_leaf;
+	return &npt_format;
 }

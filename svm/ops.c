@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include "svm/npt.h"
 #include "svm/ops.h"
 #include "svm/svm.h"
 
@@ -11,13 +10,12 @@ static bool can_step(void)
 
 const struct virt_ops svm_ops = {
 	.name = "svm",
-	.pt_format = &npt_format,
 	.caps = &svm_cap_table,
 	.vcpu_size = sizeof(struct svm_vcpu),
 	.present = svm_present,
 	.caps_read = svm_caps_read,
 	.setup = svm_setup,
-	.max_leaf = svm_max_leaf,
+	.pt_format = svm_pt_format,
 	.can_step = can_step,
 	.cpu_enable = svm_cpu_enable,
 	.cpu_disable = svm_cpu_disable,

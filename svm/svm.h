@@ -70,7 +70,7 @@ extern struct svm_setup svm_setup_;
 extern const struct cap_table svm_cap_table;
 void svm_caps_read(struct virt_caps *caps);
 int svm_setup(const struct virt_caps *reference, void (*missing)(const char *what));
-u8 svm_max_leaf(void);
+const struct pt_format *svm_pt_format(u8 *max_leaf);
 bool svm_present(void);
 
 int svm_cpu_enable(struct virt_cpu_state *state);

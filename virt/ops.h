@@ -30,7 +30,6 @@ struct virt_cpu_state {
 
 struct virt_ops {
 	const char *name; /* "vmx" or "svm" */
-	const struct pt_format *pt_format;
 	const struct cap_table *caps;
 	size_t vcpu_size; /* of the vendor's structure; at most one page */
 	/*
@@ -56,9 +55,10 @@ struct virt_ops {
 	 */
 	int (*setup)(const struct virt_caps *reference, void (*missing)(const char *what));
 	/*
-	 * Largest stage-2 leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB) that setup found: for stage2_init().
+	 * Of stage-2 entries, and their largest leaf (1: 4 KiB, 2: 2 MiB, 3: 1 GiB), as setup found
+	 * them: for stage2_init().
 	 */
-	u8 (*max_leaf)(void);
+	const struct pt_format *(*pt_format)(u8 *max_leaf);
 	/*
 	 * Can it stop a vCPU after one instruction (v->want_step)? As setup found. Then run returns
 	 * with EXIT_STEP after one, or at the first one of the handler that an event or exception

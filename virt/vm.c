@@ -187,6 +187,8 @@ static void cpuid_init(struct vm *vm)
 /* Everything but the name on the list; what was done stays in *vm for vm_destroy_step. */
 static int build(struct vm *vm, u32 vcpus, const u16 *pin)
 {
+	const struct pt_format *fmt;
+	u8 max_leaf;
 	int err;
 
 	_Static_assert(sizeof(struct cpuid_policy) <= PAGE_SIZE,
@@ -194,7 +196,8 @@ static int build(struct vm *vm, u32 vcpus, const u16 *pin)
 	vm->cpuid = frame_alloc_zero(FRAME_HEAP, vm->id);
 	if (!vm->cpuid)
 		return trace_error(-ENOMEM);
-	err = stage2_init(&vm->stage2, virt_ops->pt_format, &stage2_frames, virt_ops->max_leaf(),
+	fmt = virt_ops->pt_format(&max_leaf);
+	err = stage2_init(&vm->stage2, fmt, &stage2_frames, max_leaf,
 			  1ull << (MIN(virt_reference()->value[CAP_PHYS_BITS], 48) - PAGE_SHIFT),
 			  vm->id);
 	for (u32 i = 0; !err && i < vcpus; i++)

@@ -15,6 +15,7 @@
 #include "mm/phys.h"
 #include "virt/exits.h"
 #include "virt/msr_policy.h"
+#include "vmx/ept.h"
 #include "vmx/insn.h"
 #include "vmx/vmx.h"
 
@@ -350,10 +351,11 @@ int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *wha
 	return make_bitmaps();
 }
 
-/* ops->max_leaf */
-u8 vmx_max_leaf(void)
+/* ops->pt_format */
+const struct pt_format *vmx_pt_format(u8 *max_leaf)
 {
-	return vmx_controls.max_leaf;
+	*max_leaf = vmx_controls.max_leaf;
+	return vmx_controls.ept_ad ? &ept_format : &ept_format_no_ad;
 }
 
 /* ops->can_step */

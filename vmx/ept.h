@@ -6,4 +6,4 @@
 
 #include "mm/pt_format.h"
 
-extern const struct pt_format ept_format;
+extern const struct pt_format ept_format, ept_format_no_ad;

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmx/ept.h"
 #include "vmx/vmx.h"
 
 const struct virt_ops vmx_ops = {
 	.name = "vmx",
-	.pt_format = &ept_format,
 	.caps = &vmx_caps,
 	.vcpu_size = sizeof(struct vmx_vcpu),
 	.loads_pdptes = true,
 	.present = vmx_present,
 	.caps_read = vmx_caps_read,
 	.setup = vmx_setup,
-	.max_leaf = vmx_max_leaf,
+	.pt_format = vmx_pt_format,
 	.can_step = vmx_can_step,
 	.cpu_enable = vmx_cpu_enable,
 	.cpu_disable = vmx_cpu_disable,

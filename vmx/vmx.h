@@ -92,7 +92,7 @@ bool vmx_present(void);
 void vmx_msr_pass(u64 *bitmap, u32 msr, bool read, bool write);
 void vmx_caps_read(struct virt_caps *caps);
 int vmx_setup(const struct virt_caps *reference, void (*missing)(const char *what));
-u8 vmx_max_leaf(void);
+const struct pt_format *vmx_pt_format(u8 *max_leaf);
 bool vmx_can_step(void);
 
 /* cpu.c */

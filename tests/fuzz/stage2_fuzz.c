@@ -229,7 +229,7 @@ static void step(const u8 *in)
 		write_protect_frame(pfn);
 		break;
 	case 12:
-		(void)frame_age(PFN(shared.v + pfn));
+		(void)frame_age(PFN(shared.v + pfn), pay_many);
 		break;
 	case 13:
 		starve(in[4] % 8);

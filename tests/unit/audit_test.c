@@ -267,6 +267,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(test_audit_finds_each_damage),
 		BOTH(test_each_bit_of_an_entry),
+		NO_AD(test_each_bit_of_an_entry),
 		BOTH(test_alias),
 	};
 

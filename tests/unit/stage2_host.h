@@ -68,4 +68,6 @@ void hw_set(struct stage2 *s, u64 gfn, u64 bits);
 #define BOTH(test)                                                                                 \
 	{ #test " (EPT)", test, NULL, NULL, (void *)&ept_format },                                 \
 	{ #test " (NPT)", test, NULL, NULL, (void *)&npt_format }
+#define NO_AD(test)                                                                                \
+	{ #test " (EPT, no A and D)", test, NULL, NULL, (void *)&ept_format_no_ad }
 /* clang-format on */
