@@ -53,7 +53,7 @@ static void once(u8 level, double *fork, double *write, double *next)
 	u64 step = s2_level_frames(level) << PAGE_SHIFT;
 	double t[4];
 
-	fake_vm_open(SIZE + 512 * MIB);
+	fake_vm_open(2 * SIZE + 512 * MIB); /* a GiB of it is aligned */
 	must(!vm_add_memory(&fake_vm, GPA(0), SIZE, 0), "no memory");
 	vm_clear_ahead(&fake_vm);
 	for (u64 gpa = 0; gpa < SIZE; gpa += EXTENT_SIZE) /* so that all of a GiB is there */
