@@ -277,8 +277,8 @@ static int base_write(struct vcpu *v, void *dev, u64 offset, u32 size, u64 value
 bool lapic_check(struct lapic *l, struct state *s)
 {
 	for (u32 i = APIC_LVT_TIMER / 16; i <= APIC_TDCR / 16; i++)
-		if (l->regs[i * 4] & ~(regs[i].writable | regs[i].read_only))
-			return state_refuse(s, "a register", i * 16);
+		if (l->regs[(size_t)i * 4] & ~(regs[i].writable | regs[i].read_only))
+			return state_refuse(s, "a register", (u64)i * 16);
 	return base_valid(l->base) || state_refuse(s, "base", l->base);
 }
 

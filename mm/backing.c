@@ -160,10 +160,10 @@ int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
 
 int backing_child(struct backing *parent, u16 owner, struct backing **out)
 {
-	u32 line = 0;
+	u32 line = parent->users > 1;
 	int err;
 
-	for (const struct backing *b = parent; b; b = b->parent)
+	for (const struct backing *b = parent->parent; b; b = b->parent)
 		line += b->users > 1;
 	if (line > BACKING_LINE_MAX)
 		return trace_error(-ENOSPC);
