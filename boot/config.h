@@ -74,6 +74,7 @@ struct config_vm {
 	u64 address;			    /* of a flat image, below 4 GiB */
 	bool test_devices;
 	bool apicv;			/* APIC virtualization where the CPU has it */
+	bool posted;			/* posted interrupts, likewise, and with apicv */
 	char disk[CONFIG_FILE_MAX + 1]; /* empty: none */
 	bool disk_readonly;
 	char net[CONFIG_NAME_MAX + 1]; /* the switch; empty: none */

@@ -407,6 +407,7 @@ const struct key vm_keys[] = {
 		     "mailbox, 0x100000000, readonly" },
 	{ "devices", set_flag, VM(bool, test_devices), .expects = "test" },
 	{ "apicv", set_flag, VM(bool, apicv), .expects = "auto or off" },
+	{ "posted", set_flag, VM(bool, posted), .expects = "on or off" },
 	{ "disk", set_disk, VM(char *, disk), .expects = "a file name, or one with ,readonly",
 	  .line = VM(u32, disk_line) },
 	{ "net", set_name, VM(char *, net), .expects = NAME_IS },

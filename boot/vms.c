@@ -424,6 +424,7 @@ static int build(const struct config_vm *c, const char *clone, const struct conf
 	}
 	(*vm)->config = c;
 	(*vm)->apicv = c->apicv;
+	(*vm)->posted = c->posted;
 	(*vm)->load = load_kernel;
 	set_split_policy(*vm, c);
 	err = clone ? 0 : add_memory(*vm, c);

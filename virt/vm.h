@@ -98,7 +98,8 @@ struct vm {
 	u64 unmapped;		/* when it is being destroyed: where the last slot ends now */
 	struct io_bus bus;
 	const struct irqchip_ops *irqchip;
-	bool apicv; /* its vCPUs may use APIC virtualization; not changed while it runs */
+	bool apicv;  /* its vCPUs may use APIC virtualization; not changed while it runs */
+	bool posted; /* ... and posted interrupts */
 	struct vcpu *vcpus[VM_MAX_VCPUS];
 	u32 nr_vcpus;
 	u32 running_vcpus;	    /* atomic */

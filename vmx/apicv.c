@@ -56,7 +56,7 @@ void vmx_apicv(struct vcpu *v, const void *page, const void *posted, u8 in_servi
 	struct vmx_vcpu *x = to_vmx(v);
 
 	v->apicv = page && vmx_controls.apicv;
-	WRITE_ONCE(v->posts, v->apicv && vmx_controls.posted);
+	WRITE_ONCE(v->posts, v->apicv && vmx_controls.posted && v->vm->posted);
 	x->apic = page;
 	x->proc = vmx_controls.proc | (x->proc & (u32)PROC_MOV_DR);
 	x->proc2 &= ~(u32)APICV_PROC2;
