@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Comparing TSCs, with two threads as CPUs whose TSCs and MSRs are made here. */
+/*
+ * Comparing TSCs, with two threads as CPUs whose TSCs and MSRs are made here. Their clock goes on
+ * when another thread reads it, not with the host's time: how long the host lets a thread wait
+ * is neither seen by the comparison nor by its limit of time.
+ */
 #define FAULTS 1 /* for its hook in cpuid() */
 #include "arch/x86/tsc.c"
 
@@ -8,16 +12,17 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "tests/unit/host.h"
 
 #define CPUS  3
 #define APART (-123456789012ll)
+#define TICKS 100
+#define LAG   (1000 * TICKS)
 
 struct cpumask cpus_online;
-u32 tsc_khz = 1000000; /* ns */
+u32 tsc_khz = 1000000;
 DEFINE_PERCPU(u32, cpu_id);
 
 static int (*handler)(void *arg);
@@ -31,13 +36,26 @@ static struct {
 	bool variant, has_adjust, ignores, silent;
 } cpu[CPUS];
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static u64 now = 1ull << 50; /* under the lock, like the next one */
+static u32 last_reader;
+static DEFINE_PERCPU(u64, last_tsc);
+
 u64 rdtsc(void)
 {
-	struct timespec now;
+	u32 me = this_cpu(cpu_id);
+	u64 time;
 
 	sched_yield();
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (u64)now.tv_sec * 1000000000 + (u64)now.tv_nsec + (u64)cpu[this_cpu(cpu_id)].off;
+	pthread_mutex_lock(&lock);
+	if (last_reader != me)
+		now += TICKS;
+	else if (cpu[1].silent)
+		now += tsc_khz;
+	last_reader = me;
+	time = now;
+	pthread_mutex_unlock(&lock);
+	return this_cpu(last_tsc) = time + (u64)cpu[me].off;
 }
 
 void fault_inject_cpuid(u32 leaf, u32 subleaf, struct cpuid_regs *r)
@@ -63,7 +81,10 @@ int rdmsr_safe(u32 msr, u64 *value)
 int wrmsr_safe(u32 msr, u64 value)
 {
 	u32 me = this_cpu(cpu_id);
-	u64 by = msr == MSR_TSC ? value - rdtsc() - cpu[me].lag : value - cpu[me].adjust;
+	u64 by = value - cpu[me].adjust;
+
+	if (msr == MSR_TSC)
+		by = value - this_cpu(last_tsc) - cpu[me].lag;
 
 	HOST_CHECK(me && msr == (cpu[me].has_adjust ? MSR_TSC_ADJUST : MSR_TSC));
 	if (cpu[me].ignores)
@@ -152,7 +173,7 @@ static void apart(void **state)
 		cpu[1].off = APART;
 		cpu[1].has_adjust = has_adjust;
 		cpu[1].adjust = 77;
-		cpu[1].lag = 10000000;
+		cpu[1].lag = LAG;
 		assert_int_equal(tsc_sync(1), 0);
 		assert_true(tsc_skew(1)->agrees);
 		assert_non_null(strstr(last_warning, "CPU 1: its TSC was -1234"));
