@@ -78,10 +78,10 @@ struct walk {
 	u64 linear;
 	u8 access, cpl;
 	u8 levels;  /* 0: no paging; 2: 32-bit; 3: PAE; 4 and 5 */
-	u64 rights; /* W, U and A, if all entries have them */
+	u64 rights; /* W and U, if all entries have them */
 	u64 nx;	    /* PTE_NX, if any entry has it */
-	u64 leaf;   /* entry */
-	bool marks; /* set accessed and dirty bits */
+	u64 lacks;  /* PTE_A and PTE_D that the CPU would have set */
+	bool marks; /* set them */
 	struct walk_fault *fault;
 };
 
@@ -198,6 +198,33 @@ static int read_entry(struct walk *w, u64 gpa, u64 *entry)
 	return 0;
 }
 
+/*
+ * As the CPU does it: in one piece, and only if the entry is still what was read. -EAGAIN: it is
+ * not; -EFAULT: it can't be written.
+ */
+static NOINLINE int mark_entry(struct walk *w, u64 gpa, u64 entry, u64 marked)
+{
+	const struct memslot *s = vm_slot(w->v->vm, GPA(gpa));
+	struct slot_memory m = { .kind = MEMORY_NO_MEMORY };
+	u32 entry32 = (u32)entry;
+	bool same;
+
+	if (s)
+		slot_memory(s, gpa, ACCESS_W, &m);
+	if (!m.ptr)
+		return stage2_fault(w, gpa, m.kind, ACCESS_W);
+	if (w->levels == 2)
+		same = __atomic_compare_exchange_n((u32 *)m.ptr, &entry32, (u32)marked, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	else
+		same = __atomic_compare_exchange_n((u64 *)m.ptr, &entry, marked, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	if (!same)
+		return -EAGAIN;
+	slot_dirty(s, gpa, 1);
+	return 0;
+}
+
 /* Physical address of a leaf's page. */
 static u64 leaf_base(const struct walk *w, u64 entry, u32 shift)
 {
@@ -227,55 +254,17 @@ static bool allowed(const struct walk *w)
 	return !data || ac || !(w->m->cr4 & X86_CR4_SMAP);
 }
 
-/* The bits that this walk sets in an entry. */
-static u64 marks_of(const struct walk *w, bool leaf)
-{
-	return PTE_A | (leaf && w->access & ACCESS_W ? PTE_D : 0);
-}
-
-/*
- * As the CPU does it: in one piece, and only if the entry is still what was read. -EAGAIN: it is
- * not; -EFAULT: it can't be written, or is a leaf without these rights.
- */
-static NOINLINE int mark_entry(struct walk *w, u64 gpa, u64 entry, bool leaf)
-{
-	const struct memslot *s = vm_slot(w->v->vm, GPA(gpa));
-	struct slot_memory m = { .kind = MEMORY_NO_MEMORY };
-	u64 marked = entry | marks_of(w, leaf);
-	u32 entry32 = (u32)entry;
-	bool same;
-
-	if (leaf && !allowed(w))
-		return page_fault(w, PF_P);
-	if (marked == entry)
-		return 0;
-	if (s)
-		slot_memory(s, gpa, ACCESS_W, &m);
-	if (!m.ptr)
-		return stage2_fault(w, gpa, m.kind, ACCESS_W);
-	if (w->levels == 2)
-		same = __atomic_compare_exchange_n((u32 *)m.ptr, &entry32, (u32)marked, false,
-						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	else
-		same = __atomic_compare_exchange_n((u64 *)m.ptr, &entry, marked, false,
-						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-	if (!same)
-		return -EAGAIN;
-	slot_dirty(s, gpa, 1);
-	return 0;
-}
-
 /* 0, -EFAULT with the fault, or -EAGAIN from mark_entry(). */
 static int descend(struct walk *w, gpa_t *gpa)
 {
 	u32 step = w->levels == 2 ? 10 : 9, size = w->levels == 2 ? 4 : 8;
 	u64 table = w->m->cr3 & (w->levels == 3 ? MASK(31, 5) : PTE_ADDR), entry;
 
-	w->rights = PTE_W | PTE_U | PTE_A;
-	w->nx = 0;
+	w->rights = PTE_W | PTE_U;
+	w->nx = w->lacks = 0;
 	for (u8 level = w->levels;; level--) {
 		u32 shift = PAGE_SHIFT + step * (level - 1u);
-		u64 at = table + (w->linear >> shift & (BIT(step) - 1)) * size;
+		u64 at = table + (w->linear >> shift & (BIT(step) - 1)) * size, lacks = 0;
 		bool leaf;
 		int err;
 
@@ -289,12 +278,17 @@ static int descend(struct walk *w, gpa_t *gpa)
 		if (w->levels != 3 || level != 3) { /* a PDPTE of PAE paging has none of these */
 			w->rights &= entry;
 			w->nx |= entry & PTE_NX;
-			err = unlikely(w->marks) ? mark_entry(w, at, entry, leaf) : 0;
-			if (unlikely(err))
+			lacks = ~entry & (leaf && w->access & ACCESS_W ? PTE_A | PTE_D : PTE_A);
+			w->lacks |= lacks;
+		}
+		if (leaf && !allowed(w))
+			return page_fault(w, PF_P);
+		if (w->marks && lacks) {
+			err = mark_entry(w, at, entry, entry | lacks);
+			if (err)
 				return err;
 		}
 		if (leaf) {
-			w->leaf = entry;
 			gpa->v = leaf_base(w, entry, shift) | (w->linear & (BIT(shift) - 1));
 			return 0;
 		}
@@ -324,19 +318,12 @@ int guest_walk_mmu(struct vcpu *v, const struct guest_mmu *m, u64 linear, u8 acc
 		*gpa = GPA(w.linear);
 		return 0;
 	}
-	err = descend(&w, gpa);
-	if (err)
-		return err;
-	if (!allowed(&w))
-		return page_fault(&w, PF_P);
-	if (likely(!(marks_of(&w, true) & ~(w.leaf & (w.rights | PTE_D))) || access & WALK_QUIET))
-		return 0;
-	/* Who changes his tables without end gets an access without them. */
-	w.marks = true;
-	for (u32 tries = 0; tries < MARK_TRIES; tries++) {
+	/* First without marks. Who changes his tables without end gets an access without them. */
+	for (u32 tries = 0; tries <= MARK_TRIES; tries++) {
 		err = descend(&w, gpa);
-		if (err != -EAGAIN)
+		if (err != -EAGAIN && (err || w.marks || !w.lacks || access & WALK_QUIET))
 			return err;
+		w.marks = true;
 	}
 	return 0;
 }
