@@ -194,47 +194,65 @@ static int map_exec(struct vm *vm, u64 gfn, u64 pfn)
 	return err;
 }
 
-/*
- * A leaf for the piece of that level around gpa. If something else stands in a part of it, a
- * smaller one. A GiB that has been mapped in leaves of 2 MiB becomes one leaf, unless another CPU
- * is at it.
- */
-static int map_piece(struct vm *vm, gpa_t gpa, const struct guest_frame *f, u8 access)
+/* One leaf of that level around gpa. */
+static INLINE int map_level(struct vm *vm, gpa_t gpa, const struct guest_frame *f, u8 level)
 {
-	bool exec_4k = f->level > 1 && x_split == X_SPLIT_ON;
-	u64 gfn = gpa_gfn(gpa).v;
+	u8 prot = level > 1 && x_split == X_SPLIT_ON ? f->prot & (u8)~S2_X : f->prot;
+
+	return unlikely(f->inherited)
+		       ? guest_map_inherited(vm, gpa, f->pfn, prot, level)
+		       : stage2_map_leaf(&vm->stage2, gpa_gfn(gpa), f->pfn, prot, level);
+}
+
+/*
+ * What a leaf of f->level was not all for, or could not be (err). If something else stands in a
+ * part of it, a smaller one. A GiB that has been mapped in leaves of 2 MiB becomes one leaf, unless
+ * another CPU is at it.
+ */
+static NOINLINE int map_more(struct vm *vm, gpa_t gpa, const struct guest_frame *f, u8 access,
+			     int err)
+{
+	bool exec = access == ACCESS_X && f->prot & S2_X;
 	struct flush_debt debt;
-	int err = -EEXIST;
+	gfn_t gfn = gpa_gfn(gpa);
+	u8 level = f->level;
 
-	for (u8 level = f->level; err == -EEXIST && level; level--) {
-		u8 prot = exec_4k && level > 1 ? f->prot & (u8)~S2_X : f->prot;
-
-		err = unlikely(f->inherited)
-			      ? guest_map_inherited(vm, gpa, f->pfn, prot, level)
-			      : stage2_map_leaf(&vm->stage2, GFN(gfn), f->pfn, prot, level);
-		if (!err && level == 3 && !stage2_merge(&vm->stage2, GFN(gfn), 3, &debt))
-			vm_pay_flush(vm, &debt);
-	}
-	if ((!err || err == -EEXIST) && exec_4k && access == ACCESS_X && f->prot & S2_X)
-		err = map_exec(vm, gfn, f->pfn.v);
-	else if (err == -EEXIST && access == ACCESS_X && f->prot & S2_X)
+	while (err == -EEXIST && --level)
+		err = map_level(vm, gpa, f, level);
+	if (!err && level == 3 && !stage2_merge(&vm->stage2, gfn, 3, &debt))
+		vm_pay_flush(vm, &debt);
+	if (exec && f->level > 1 && x_split == X_SPLIT_ON && (!err || err == -EEXIST))
+		err = map_exec(vm, gfn.v, f->pfn.v);
+	else if (exec && err == -EEXIST)
 		/* what is left of a larger leaf, a page of which was copied */
-		(void)stage2_change_leaf(&vm->stage2, GFN(gfn), 1, f->pfn, S2_RWX, S2_X, false);
+		(void)stage2_change_leaf(&vm->stage2, gfn, 1, f->pfn, S2_RWX, S2_X, false);
 	return err;
 }
 
 /*
- * The leaf that the access needs. In a slot that is logged one may stand there, without the right
- * to write; `mapped` only says what to try first.
+ * A page that is written, in a slot that is logged. A leaf without the right to write may stand
+ * there; `mapped` only says what to try first.
  */
+static NOINLINE int map_logged(struct vm *vm, gpa_t gpa, bool mapped, pfn_t pfn, u8 prot)
+{
+	gfn_t gfn = gpa_gfn(gpa);
+	int err = mapped ? -EEXIST : stage2_map_leaf(&vm->stage2, gfn, pfn, prot, 1);
+
+	if (err == -EEXIST && !stage2_change_leaf(&vm->stage2, gfn, 1, pfn, S2_RWX, S2_W, false))
+		err = stage2_map_leaf(&vm->stage2, gfn, pfn, prot, 1);
+	guest_logged(vm, gpa);
+	return err;
+}
+
+/* The leaf that the access needs. */
 static void map_fault(struct vcpu *v, gpa_t gpa, u8 access, bool mapped,
 		      const struct guest_frame *f)
 {
-	int err = f->logged && mapped ? -EEXIST : map_piece(v->vm, gpa, f, access);
+	int err = unlikely(f->logged) ? map_logged(v->vm, gpa, mapped, f->pfn, f->prot)
+				      : map_level(v->vm, gpa, f, f->level);
 
-	if (err == -EEXIST && f->logged &&
-	    !stage2_change_leaf(&v->vm->stage2, gpa_gfn(gpa), 1, f->pfn, S2_RWX, S2_W, false))
-		err = map_piece(v->vm, gpa, f, access);
+	if (unlikely(err || f->level == 3 || access == ACCESS_X))
+		err = map_more(v->vm, gpa, f, access, err);
 	vcpu_trace(v, TRACE_MAP, f->level, gpa_gfn(gpa).v, f->pfn.v);
 	/*
 	 * -EEXIST: another vCPU was faster, or made it weaker meanwhile: what the guest does next
@@ -242,8 +260,6 @@ static void map_fault(struct vcpu *v, gpa_t gpa, u8 access, bool mapped,
 	 */
 	if (err && err != -EEXIST)
 		vm_stop(v->vm, STOP_INTERNAL, "cannot map gpa %#lx: error %d", gpa.v, err);
-	if (f->logged)
-		guest_logged(v->vm, gpa);
 }
 
 static void exit_stage2_fault(struct vcpu *v)

@@ -193,10 +193,10 @@ enum memory_fault_kind guest_frame(struct vm *vm, gpa_t gpa, u8 access, struct g
 	if (!s)
 		return MEMORY_NO_MEMORY;
 	slot_memory(s, gpa.v, access, &m);
-	if (m.kind == MEMORY_INHERITED) {
+	if (unlikely(m.kind == MEMORY_INHERITED)) {
 		if (vm_own_page(vm, gpa))
 			return MEMORY_EXHAUSTED;
-		slot_memory(s, gpa.v, access, &m);
+		slot_memory_slow(s, gpa.v, access, &m);
 	}
 	if (m.kind != MEMORY_OK)
 		return m.kind;
