@@ -1093,7 +1093,7 @@ def offline():
                          for way in ("offline", "online"))
 
     text = conf("cpus = 1-2\n").replace("when_idle = poweroff\n", "")
-    for on, daily in ("qemu", 20), ("bochs", 3):
+    for on, daily in ("qemu", 8), ("bochs", 2):
         for rounds in daily, 500:
             yield Test(f"cpu-offline-{rounds * 2}-{on}", on, text, emu=["--cpus", "3"], status=1,
                        script=OFFLINE.replace("TURNS", turns(rounds)),
@@ -1338,8 +1338,9 @@ import split_lock  # noqa: E402  pylint: disable=wrong-import-position
 LONG = {"network-bochs", "idle-cpu-bochs", "smp-bochs-4on2-xapic", "smp-qemu-2on1", "smp-qemu-8on4",
         "start-ipis-4on4-bochs", "start-ipis-3on1-bochs", "start-ipis-4on4-qemu", "start-ipis-3on1-qemu",
         "crash-trap-qemu", "crash-trap-bochs", "crash-frame-bochs", "postmortem-trap-qemu", "postmortem-panic-bochs",
-        "crash-hang-bochs", "gdb-linux-bochs", "disk-bochs", "boot-bochs-8cpu-2048M", "guest-reboot-b-bochs",
-        "guest-reboot-t-bochs", "config-bad-size-bochs", "config-no-file-bochs", "config-unknown-key-bochs"}
+        "crash-hang-bochs", "gdb-linux-bochs", "disk-bochs", "boot-bochs-8cpu-2048M", "guest-reboot-a-bochs",
+        "guest-reboot-b-bochs", "guest-reboot-t-bochs", "config-bad-size-bochs", "config-no-file-bochs",
+        "config-unknown-key-bochs"}
 TESTS = [
     *boot_matrix(),
     *bad_guests(),
