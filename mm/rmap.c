@@ -257,6 +257,8 @@ u64 rmap_log_settle(struct rmap_log *log)
 
 /* --- look --- */
 
+struct spinlock rmap_moves = SPINLOCK_INIT(RANK_MOVES);
+
 struct visit {
 	bool (*visit)(void *arg, u64 key, pfn_t first);
 	void *arg;
@@ -276,6 +278,7 @@ void rmap_for_each(pfn_t pfn, bool (*visit)(void *arg, u64 key, pfn_t first), vo
 	struct rmap_op op = { 0 };
 	bool more = true;
 
+	spin_lock(&rmap_moves);
 	/* 4 KiB and 2 MiB under one hold of the lock: a split moves keys from one to the other. */
 	for (u8 level = 1; level <= 3 && more && rmap_move(&op, pfn, level); level++) {
 		const u64 *set = set_of(op.e, pfn, level);
@@ -284,6 +287,7 @@ void rmap_for_each(pfn_t pfn, bool (*visit)(void *arg, u64 key, pfn_t first), vo
 		more = !set || rmap_set_for_each(set, visit_key, &v);
 	}
 	rmap_unlock(&op);
+	spin_unlock(&rmap_moves);
 }
 
 bool rmap_extent_used(pfn_t pfn)
@@ -293,16 +297,18 @@ bool rmap_extent_used(pfn_t pfn)
 	return e && (READ_ONCE(e->large) || e->keys || READ_ONCE(extent_for(pfn, 3)->gib));
 }
 
+static bool count_key(void *arg, u64 key, pfn_t first)
+{
+	(void)key;
+	(void)first;
+	++*(u64 *)arg;
+	return true;
+}
+
 u64 rmap_count(pfn_t pfn)
 {
-	struct rmap_op op = { 0 };
 	u64 count = 0;
 
-	for (u8 level = 1; level <= 3 && rmap_move(&op, pfn, level); level++) {
-		const u64 *set = set_of(op.e, pfn, level);
-
-		count += set ? rmap_set_count(set) : 0;
-	}
-	rmap_unlock(&op);
+	rmap_for_each(pfn, count_key, &count);
 	return count;
 }

@@ -26,6 +26,9 @@
  * A key goes when the debt is paid. So a frame without keys is a frame that no CPU of any VM can
  * reach: then, and only then, may it be given to somebody else.
  *
+ * Where a leaf of 1 GiB is split, keys come and go in other extents, and a merge hides leaves for a
+ * while. These, and the looks at a frame by which nothing may be missed, take turns: rmap_moves.
+ *
  * Lock: RANK_EXTENT, one for 2 MiB. Any CPU, not from NMI context. Frames of which the allocator
  * knows nothing (device memory) have no keys.
  */
@@ -128,6 +131,9 @@ u32 rmap_run(struct rmap_op *op, u64 from, u64 to, u32 count);
  */
 bool rmap_move(struct rmap_op *op, pfn_t pfn, u8 level);
 
+/* RANK_MOVES. Held from before the first key is changed, or leaf hidden, until all stand. */
+extern struct spinlock rmap_moves;
+
 /* rmap_delete of one key. No lock held. Device memory: 0. */
 int rmap_remove(pfn_t pfn, u64 key);
 
@@ -153,7 +159,7 @@ u64 rmap_log_settle(struct rmap_log *log);
 
 /*
  * Every key of the frame, of all three levels, also those that wait for their flush; pfn is the
- * first frame that the key's leaf maps. Under the lock: visit must not take locks below
+ * first frame that the key's leaf maps. Under the locks: visit must not take locks up to
  * RANK_EXTENT, nor change keys. Stops when it returns false.
  */
 void rmap_for_each(pfn_t pfn, bool (*visit)(void *arg, u64 key, pfn_t first), void *arg);

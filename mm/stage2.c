@@ -317,6 +317,8 @@ static int split_leaf(struct s2_iter *it, u8 add)
 	if (err)
 		return err;
 	spin_lock(&it->s->split_lock);
+	if (it->level == 3)
+		spin_lock(&rmap_moves);
 	leaf = it->entry;
 	err = table_keys(it->s, table, leaf, 0, RMAP_NEW, ENTRIES);
 	if (!err) {
@@ -332,6 +334,8 @@ static int split_leaf(struct s2_iter *it, u8 add)
 			table_fill(it->s, table, 0);
 		(void)table_keys(it->s, table, leaf, RMAP_NEW, linked ? RMAP_KEY : 0, ENTRIES);
 	}
+	if (it->level == 3)
+		spin_unlock(&rmap_moves);
 	spin_unlock(&it->s->split_lock);
 	if (!linked)
 		table_release(it->s, table);
@@ -726,18 +730,21 @@ static int merge_table(struct s2_iter *it)
 
 	if (!entries)
 		return -EUCLEAN;
-	if (!merged || is_readonly(fmt, table_entry) || iter_cas(it, FROZEN))
+	if (!merged || is_readonly(fmt, table_entry))
 		return -EAGAIN;
-	if (merge_freeze(it, entries, merged, &hw)) {
-		err = iter_cas(it, merged | hw);
-		if (err)
-			merge_thaw(it, entries, merged, ENTRIES);
-	}
-	if (err) {
-		if (iter_cas(it, table_entry))
+	spin_lock(&rmap_moves);
+	if (!iter_cas(it, FROZEN)) {
+		if (merge_freeze(it, entries, merged, &hw)) {
+			err = iter_cas(it, merged | hw);
+			if (err)
+				merge_thaw(it, entries, merged, ENTRIES);
+		}
+		if (err && iter_cas(it, table_entry))
 			MMU_WARN_ON(true); /* a frozen entry was ours alone */
-		return err;
 	}
+	spin_unlock(&rmap_moves);
+	if (err)
+		return err;
 	garbage_add(it->s, table);
 	it->stale = true;
 	return 0;

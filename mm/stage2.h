@@ -201,7 +201,7 @@ int stage2_split_exec(struct stage2 *s, gfn_t gfn, struct flush_debt *debt) MUST
 /*
  * Merge a full table of equal, contiguous leaves below (gfn, level 2 or 3) into one leaf, through
  * non-present. 0 also if one such leaf stands there; -EAGAIN: not mergeable, or somebody changed it
- * meanwhile, nothing changed; -EINVAL: no such level or gfn.
+ * meanwhile, nothing changed; -ENOMEM: no place for its key; -EINVAL: no such level or gfn.
  */
 int stage2_merge(struct stage2 *s, gfn_t gfn, u8 level, struct flush_debt *debt) MUST_CHECK;
 

@@ -64,6 +64,7 @@ test_stage2 := $(U)/stage2_host.c svm/npt.c vmx/ept.c $(T_STAGE2)
 test_rmap := $(U)/rmap_host.c $(test_stage2)
 test_audit := $(test_rmap)
 test_rmap_threads := $(test_stage2)
+test_mappers := $(test_stage2)
 test_rmap_set := mm/rmap_set.c $(T_FRAMES)
 test_stage2_model := $(test_stage2)
 test_stage2_threads := $(test_stage2)
@@ -77,12 +78,13 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_state := $(test_virtio)
 test_virtio_devices := $(test_virtio)
 
-UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork fpu frames gdb guestmem host_acpi \
-	ioapic kvmclock lapic lazy lib linux loader look mce memfault monitor pic pieces pit rmap rmap_set screen \
-	share split_policy stage2 stage2_model state task_switch topology trace uart vcpu_reset virtio virtio_devices
+UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork fpu frames gdb guestmem host_acpi ioapic \
+	kvmclock lapic lazy lib linux loader look mappers mce memfault monitor pic pieces pit rmap rmap_set screen \
+	share split_policy stage2 stage2_model state task_switch topology trace uart vcpu_reset virtio \
+	virtio_devices
 TSAN_TESTS := fork_threads ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock \
 	split_lock_threads stage2_threads tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
 LONG_TESTS := rmap rmap_threads split_lock_threads stage2_model
 test_libs := -lcmocka -llz4 -lxxhash -lpthread -lZydis -lZycore
-$(B)/unit/memfault_threads: test_libs += -Wl,--wrap=spin_lock
+$(B)/unit/memfault_threads $(B)/unit/mappers: test_libs += -Wl,--wrap=spin_lock
