@@ -63,11 +63,11 @@ static bool protect_key(void *arg, u64 key, pfn_t first)
 	struct stage2 *s = stage2_find(rmap_vm(key), rmap_root(key));
 
 	(void)arg;
-	/* One whose table is being unlinked counts too: CPUs may still know it. */
-	if (s && !(key & RMAP_OLD)) {
+	/* One that is gone counts too: CPUs may still know it. */
+	if (s) {
 		(void)stage2_change_leaf(s, rmap_gfn(key), rmap_level(key), first, S2_R | S2_X, 0,
 					 false);
-		__atomic_store_n(&s->weakened, true, __ATOMIC_SEQ_CST);
+		__atomic_fetch_add(&s->weakened, 1, __ATOMIC_SEQ_CST);
 	}
 	return true;
 }
@@ -78,12 +78,14 @@ void frame_write_protect(pfn_t pfn, pay_fn pay)
 
 	rmap_for_each(pfn, protect_key, NULL);
 	for (u32 i = 0; (s = stage2_nth(i)); i++) {
+		u64 weakened = __atomic_load_n(&s->weakened, __ATOMIC_SEQ_CST);
 		struct flush_debt debt;
 
-		if (!__atomic_exchange_n(&s->weakened, false, __ATOMIC_SEQ_CST))
+		if (__atomic_load_n(&s->flushed, __ATOMIC_SEQ_CST) == weakened)
 			continue;
 		stage2_owe(s, &debt);
 		pay(&debt, 1);
+		__atomic_store_n(&s->flushed, weakened, __ATOMIC_SEQ_CST);
 	}
 }
 

@@ -3,7 +3,7 @@
  * From a host frame: look at, weaken or remove every mapping, of every VM, whatever the size of its
  * leaf. The way there is the reverse map (mm/rmap.h).
  *
- * Any CPU, no lock of rank RANK_MOVES or later held. Nobody destroys one of these VMs meanwhile.
+ * Any CPU, no lock of rank RANK_MOVES or later held. Nobody destroys a VM meanwhile.
  */
 #pragma once
 

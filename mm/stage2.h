@@ -100,7 +100,6 @@ struct stage2 {
 	u16 owner;  /* private_frames: of the frames; at first the VM. Changed while none are mapped
 		     */
 	u8 root_id; /* which of the VM's spaces this is, 0..15: part of its keys */
-	bool weakened; /* frame_write_protect took a right away that no debt covers yet; atomic */
 	struct spinlock
 		split_lock; /* one split at a time: keys of tables that are not linked yet */
 	/* calls under way that may leave keys and tables apart for a moment; atomic */
@@ -108,8 +107,10 @@ struct stage2 {
 	u64 corruptions; /* how often DATA_CORRUPTION_ON was true; atomic */
 	u64 generation;	 /* number of the last flush debt that was made; atomic */
 	u64 unpaid;	 /* flush debts made and not paid yet; atomic */
-	u64 tables;	 /* table pages in use, root and garbage included; atomic */
-	u64 leaves[4];	 /* present leaves by level (index 1..3); atomic */
+	/* by frame_write_protect: leaves, and how many of these a flush covers; atomic */
+	u64 weakened, flushed;
+	u64 tables;    /* table pages in use, root and garbage included; atomic */
+	u64 leaves[4]; /* present leaves by level (index 1..3); atomic */
 	/* tables in which a leaf was installed lately, whatever became of them; atomic */
 	struct s2_table *near[8] ALIGNED(64);
 	struct spinlock garbage_lock;

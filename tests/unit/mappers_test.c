@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a frame to its leaves while these move: walks by frame beside splits and merges, and two
- * CPUs that open the same table. What needs luck with threads happens here every time: an operation
- * is done in the middle of another one, in front of any lock that this one takes.
+ * From a frame to its leaves while these move: walks by frame beside splits, merges and each other,
+ * and two CPUs that open the same table. What needs luck with threads happens here every time: an
+ * operation is done in the middle of another one, in front of any lock that this one takes.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -35,6 +35,7 @@ static u64 locks_left; /* until it happens; 0: it has, or nothing is to happen *
 static void (*inside)(void);
 static pthread_t inner_thread;
 static __thread bool is_inner;
+static bool over;      /* the outer operation is */
 static bool inner_got; /* the inner one is as far as it gets: through, or it waits for the other */
 
 static void *inner_main(void *arg)
@@ -71,11 +72,12 @@ static bool interleave(u64 n, void (*outer)(void), void (*inner)(void))
 	bool both;
 
 	inside = inner;
-	inner_got = false;
+	over = inner_got = false;
 	locks_left = n;
 	outer();
 	both = !locks_left;
 	locks_left = 0;
+	__atomic_store_n(&over, true, __ATOMIC_SEQ_CST);
 	if (both)
 		pthread_join(inner_thread, NULL);
 	return both;
@@ -206,6 +208,54 @@ static void test_protect_beside_moves(void **state)
 	}
 }
 
+/* --- flushes of frame_write_protect --- */
+
+/* What somebody else has removed, and not flushed, CPUs may still know, and write to. */
+static void test_protect_what_is_gone(void **state)
+{
+	struct flush_debt debt;
+
+	open_frame(*state, 2);
+	paid = 0;
+	assert_int_equal(stage2_unmap(&s, GFN(BASE), FRAMES_1G, &debt), 0);
+	protect_it();
+	assert_int_equal(paid, 1);
+	stage2_debt_paid(&debt);
+	protect_it(); /* nobody has it: nothing to be flushed */
+	assert_int_equal(paid, 1);
+	close_frame();
+}
+
+/* A flush that takes until ours is done. */
+static void pay_late(struct flush_debt *debts, u32 n)
+{
+	__atomic_store_n(&inner_got, true, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST))
+		usleep(1);
+	for (u32 i = 0; i < n; i++)
+		stage2_debt_paid(&debts[i]);
+}
+
+static void protect_late(void)
+{
+	frame_write_protect(frame, pay_late);
+}
+
+/* Two CPUs protect one frame: neither relies on a flush that the other has not done yet. */
+static void test_protect_twice(void **state)
+{
+	bool both = true;
+
+	open_frame(*state, 2);
+	for (u64 n = 1; both; n++) {
+		paid = 0;
+		both = interleave(n, protect_it, protect_late);
+		assert_true(both || n > 3);
+		assert_int_equal(paid, 1);
+	}
+	close_frame();
+}
+
 /* --- two CPUs open one table --- */
 
 static void allow_it(void)
@@ -240,8 +290,8 @@ static void test_open_twice(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOTH(test_walk_beside_moves),
-		BOTH(test_protect_beside_moves),
+		BOTH(test_walk_beside_moves),	 BOTH(test_protect_beside_moves),
+		BOTH(test_protect_what_is_gone), BOTH(test_protect_twice),
 		BOTH(test_open_twice),
 	};
 
