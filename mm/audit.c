@@ -4,7 +4,7 @@
 #include "lib/assert.h"
 #include "lib/grace.h"
 #include "lib/printf.h"
-#include "mm/extent.h"
+#include "mm/rmap_first.h"
 #include "mm/stage2_entry.h"
 
 #define PATIENCE 100 /* looks at something that may be on its way, before it is a finding */
@@ -372,15 +372,17 @@ static bool has_mapping(void *arg, u64 key)
 static void blame_all(pfn_t pfn, enum audit_kind kind)
 {
 	static bool seen;
-	struct extent *e = extent_of(pfn);
+	struct extent *e = extent_of(pfn), *gib = extent_for(pfn, 3);
 	struct blame b;
 	char what[64];
 
 	fmt_snprintf(what, sizeof(what), "%s, pfn %#lx", kind_names[kind], pfn.v);
 	for (u32 i = 0; (b.s = stage2_nth(i)); i++) {
 		b.has = false;
+		spin_lock(&gib->lock);
+		rmap_set_for_each(&gib->gib, has_mapping, &b);
+		spin_unlock(&gib->lock);
 		spin_lock(&e->lock);
-		rmap_set_for_each(&e->gib, has_mapping, &b);
 		rmap_set_for_each(&e->large, has_mapping, &b);
 		for (u32 k = 0; e->keys && k < EXTENT_FRAMES; k++)
 			rmap_set_for_each((u64 *)pfn_ptr(PFN(e->keys)) + k, has_mapping, &b);

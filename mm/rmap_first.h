@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where the set of keys of a frame is, and the short way to its first key, in line: what a fault of
- * the guest waits for. Private to the reverse map and the single writer.
+ * the guest waits for. Private to the reverse map, the single writer and the audit.
  */
 #pragma once
 

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "lib/error.h"
+#include "mm/audit.h"
 #include "mm/mappers.h"
 #include "tests/unit/host.h"
 #include "tests/unit/stage2_host.h"
@@ -256,6 +257,18 @@ static void test_protect_twice(void **state)
 	close_frame();
 }
 
+/* --- memory that is freed while a leaf of 1 GiB maps it --- */
+
+/* Who maps it is found, though the key is not with the 2 MiB that are freed. */
+static void test_freed_in_a_gib(void **state)
+{
+	open_frame(*state, 3);
+	assert_false(audit_unmapped(frame));
+	assert_int_equal(s.corruptions, 1);
+	s.corruptions = host_warnings = 0;
+	close_frame();
+}
+
 /* --- two CPUs open one table --- */
 
 static void allow_it(void)
@@ -292,7 +305,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(test_walk_beside_moves),	 BOTH(test_protect_beside_moves),
 		BOTH(test_protect_what_is_gone), BOTH(test_protect_twice),
-		BOTH(test_open_twice),
+		BOTH(test_freed_in_a_gib),	 BOTH(test_open_twice),
 	};
 
 	host_hooks_open();
