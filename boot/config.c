@@ -209,7 +209,7 @@ static bool begin_vm(struct parser *p, struct text name)
 	vm->address = MIB;
 	vm->vcpus = 1;
 	vm->weight = 100;
-	vm->apicv = true;
+	vm->apicv = vm->posted = true;
 	memset(&vm->cpus, 0xff, sizeof(vm->cpus));
 	vm->autostart = true;
 	vm->rng = true;

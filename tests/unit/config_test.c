@@ -340,7 +340,7 @@ static void a_vm_has_defaults(void **state)
 	assert_int_equal(config.vms[0].vcpus, 1);
 	assert_int_equal(bitmap_weight(config.vms[0].cpus.bits, MAX_CPUS), MAX_CPUS);
 	assert_true(config.vms[0].autostart);
-	assert_true(config.vms[0].apicv);
+	assert_true(config.vms[0].apicv && config.vms[0].posted);
 	assert_int_equal(config.vms[0].on_exit, CONFIG_EXIT_STOP);
 	assert_false(config.vms[0].broken);
 	assert_int_equal(config.vms[0].line, 1);
@@ -375,6 +375,7 @@ static const char whole[] = "[corbel]\r\n"
 			    "mac = 02:00:0A:ff:00:10\r\n"
 			    "rng = off\r\n"
 			    "apicv = off\r\n"
+			    "posted = off\r\n"
 			    "[vm Other_VM-2]\r\n"
 			    "cmdline =\r\n"
 			    "kernel = vmlinuz-6.1.0-50-cloud-amd64\r\n"
@@ -410,7 +411,7 @@ static void check_whole(void)
 	assert_true(vm->cpus.bits[0] == 0xb && vm->cpus.bits[1] == 3);
 	assert_true(vm->cpus.bits[2] == 0 && vm->cpus.bits[3] == BIT(63));
 	assert_false(vm->autostart);
-	assert_false(vm->apicv);
+	assert_false(vm->apicv || vm->posted);
 	assert_int_equal(vm->on_exit, CONFIG_EXIT_RESTART);
 	assert_int_equal(vm->line, 12);
 	assert_int_equal(vm->kernel_line, 13);

@@ -7,7 +7,6 @@
  * vm: vcpus = 2
  * vm: cpus = 0-1
  * vm: pin = 0:0 1:1
- * vm: posted = on
  */
 #include <linux/serial_reg.h>
 #include "tests/guest/lib/apic.h"
