@@ -57,6 +57,7 @@ static bool poweroff_wanted;
 static struct task clone_task;
 static struct vm *cloned;   /* one at a time */
 static struct vm *replaced; /* by it; NULL: none */
+static u64 fork_ticks;	    /* of it: to fork the memory */
 static char clone_name[VM_NAME_MAX];
 static bool clone_runs; /* else it is a snapshot */
 #define SNAPSHOT_NAME (VM_NAME_MAX + sizeof("-snapshot"))
@@ -584,13 +585,11 @@ static int load_clone(struct vm *vm, char *why, size_t why_len)
 
 	platform_hold(cloned, true);
 	err = vm_fork_memory(cloned, vm);
-	log_debug("vm %s: its memory: %lu ticks", vm->name, rdtsc() - began);
+	fork_ticks = rdtsc() - began;
 	if (err == -EOPNOTSUPP || err == -ENOSPC)
 		fmt_snprintf(why, why_len, "vm %s can't be cloned: %s", cloned->name,
 			     err == -ENOSPC ? "too many clones of clones"
 					    : "memory of it comes by need");
-	if (!err && record)
-		state_set_memory(record, cloned);
 	if (!err && !record) {
 		record = vm_save(cloned, vm, why, why_len);
 		err = record ? 0 : -EOPNOTSUPP;
@@ -602,31 +601,30 @@ static int load_clone(struct vm *vm, char *why, size_t why_len)
 		vm->snapshot = record;
 	else if (record && !cloned->snapshot)
 		state_free(record);
+	if (vm->snapshot || cloned->snapshot) /* who finds it in a dump looks there */
+		state_set_memory(record, vm->snapshot ? vm : cloned);
 	return err;
 }
 
-/* All vCPUs of it are at rest. */
-static void make_clone(const struct vm *from)
+/* All vCPUs of it are at rest. NULL: reported. */
+static struct vm *make_clone(const struct vm *from)
 {
 	struct vm *vm;
-	u64 began = rdtsc();
 
 	if ((from->state != VM_RUNNING && !from->snapshot) ||
 	    build(from->config, clone_name, errors, &vm)) {
 		log_err("vm %s: not cloned as %s", from->name, clone_name);
-		return;
+		return NULL;
 	}
 	vm->load = load_clone;
 	if (vm_start(vm)) {
 		forget(vm);
 		while (destroy_step(vm))
 			;
-		return;
+		return NULL;
 	}
 	vm->load = load_kernel; /* from its next start on */
-	log_info("vm %s: a %s of %s (%lu us)", vm->name, clone_runs ? "clone" : "snapshot",
-		 from->name, tsc_to_ns(rdtsc() - began) / 1000);
-	log_debug("vm %s: all of it: %lu ticks", vm->name, rdtsc() - began);
+	return vm;
 }
 
 /* Restoring: the VM that is to be replaced has to end, and to be destroyed. False: not yet. */
@@ -647,7 +645,8 @@ static bool replaced_is_gone(void)
 
 static void clone_run(struct task *t)
 {
-	struct vm *vm = cloned;
+	struct vm *vm = cloned, *clone;
+	u64 ticks = rdtsc();
 
 	if (!vm)
 		return;
@@ -655,9 +654,15 @@ static void clone_run(struct task *t)
 		task_wake(t);
 		return;
 	}
-	make_clone(vm);
+	clone = make_clone(vm);
 	debug_detach(vm);
 	cloned = replaced = NULL;
+	if (!clone)
+		return;
+	ticks = rdtsc() - ticks; /* both run by now; the serial line takes longer */
+	log_info("vm %s: a %s of %s (%lu us)", clone->name, clone_runs ? "clone" : "snapshot",
+		 vm->name, tsc_to_ns(ticks) / 1000);
+	log_debug("vm %s: %lu ticks, its memory %lu", clone->name, ticks, fork_ticks);
 }
 
 /* A VM called `name` is to become as vm is now. */

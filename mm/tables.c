@@ -15,10 +15,10 @@ static u64 *words_of(hpa_t table)
 	return hpa_ptr(table);
 }
 
-static void fill(hpa_t table, u64 word)
+static void poison(hpa_t table)
 {
 	for (u32 i = 0; i < PAGE_SIZE / sizeof(u64); i++)
-		words_of(table)[i] = word;
+		words_of(table)[i] = POISON;
 }
 
 static bool poisoned(hpa_t table)
@@ -75,8 +75,6 @@ static int grow(struct stage2 *s)
 	if (!pfn_valid(block))
 		return -ENOMEM;
 	memset(pfn_ptr(block), 0, PAGE_SIZE);
-	for (u64 i = 1; i < TABLE_BLOCK / PAGE_SIZE; i++)
-		fill(pfn_hpa(PFN(block.v + i)), POISON);
 	spin_lock(&s->pool.lock);
 	table_pool_desc(s, pfn_ptr(block))->next = s->pool.blocks;
 	s->pool.blocks = pfn_hpa(block);
@@ -108,7 +106,7 @@ static hpa_t take_free(struct stage2 *s, bool *few)
 
 int table_pool_alloc(struct stage2 *s, hpa_t *table)
 {
-	bool few;
+	bool few, used;
 
 	*table = take_free(s, &few);
 	/* That there is no memory for the reserve matters when it is needed. */
@@ -116,14 +114,15 @@ int table_pool_alloc(struct stage2 *s, hpa_t *table)
 		*table = take_free(s, &few);
 	if (!table->v)
 		return trace_error(-ENOMEM);
-	DATA_CORRUPTION_ON(s, NO_GFN, !poisoned(*table));
-	fill(*table, 0);
+	used = table_pool_desc(s, words_of(*table))->generation;
+	DATA_CORRUPTION_ON(s, NO_GFN, used && !poisoned(*table));
+	memset(words_of(*table), 0, PAGE_SIZE);
 	return 0;
 }
 
 void table_pool_free(struct stage2 *s, hpa_t table)
 {
-	fill(table, POISON);
+	poison(table);
 	spin_lock(&s->pool.lock);
 	put_free(s, table);
 	spin_unlock(&s->pool.lock);

@@ -6,8 +6,8 @@
  *	block	[ descriptors: 64 x 64 bytes | table 1 | table 2 | ... | table 63 ]
  *
  * The VM keeps its blocks until it goes, so a reserve of free tables is at hand for a fault, and
- * the number of tables is bounded by the memory that the VM has. A free table is poisoned: no entry
- * is present, and whoever writes to it is found out when it is used again.
+ * the number of tables is bounded by the memory that the VM has. One that was used and is free is
+ * poisoned: no entry is present, and whoever writes to it is found out when it is used again.
  */
 #pragma once
 

@@ -53,7 +53,7 @@ int fpu_init(u64 xcr0)
 
 void fpu_reset(void *area)
 {
-	memset(area, 0, PAGE_SIZE << FPU_ORDER);
+	memset(area, 0, MAX(size, XSAVE_HEADER + 64));
 	*(u16 *)area = FCW_RESET;
 	*(u32 *)((u8 *)area + MXCSR) = MXCSR_RESET;
 	/* XSTATE_BV: x87 and SSE from the image, the rest initial */

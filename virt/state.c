@@ -41,30 +41,40 @@ static u64 convert(u8 rule, u64 value, u64 now)
 	return value;
 }
 
-static void move(struct state *s, const struct state_field *f, u8 *live)
+/* No look at each value: any will do, it is written, or all are as they have to be. */
+static bool all_good(const struct state *s, const struct state_field *f, const u8 *live)
 {
-	const u32 each = f->limit == ~0ull ? f->size : f->each;
+	if (!s->loading)
+		return f->rule < STATE_TIME;
+	return f->limit == ~0ull || (f->rule == STATE_SAME && !memcmp(s->at, live, f->size));
+}
+
+static void move_value(struct state *s, const struct state_field *f, u8 *live)
+{
+	u8 *to = s->loading ? live : s->at, *from = s->loading ? s->at : live;
 	u64 value = 0, own = 0;
 
-	for (u32 i = 0; i < f->size; i += each, s->at += each) {
-		u8 *to = s->loading ? live + i : s->at, *from = s->loading ? s->at : live + i;
+	memcpy(&own, live, f->each);
+	memcpy(&value, from, f->each);
+	if (s->loading && !allowed(f, value, own)) {
+		state_refuse(s, f->name, value);
+		return;
+	}
+	value = convert(f->rule, value, s->loading ? s->now : 0 - s->now);
+	memcpy(to, &value, f->each);
+	s->at += f->each;
+}
 
-		if (each > s->end - s->at) {
-			state_refuse(s, "cut short", (u64)(s->end - s->at));
-			return;
-		}
-		if (f->limit == ~0ull) {
-			memcpy(to, from, each);
-			continue;
-		}
-		memcpy(&own, live + i, each);
-		memcpy(&value, from, each);
-		if (s->loading && !allowed(f, value, own)) {
-			state_refuse(s, f->name, value);
-			return;
-		}
-		value = convert(f->rule, value, s->loading ? s->now : 0 - s->now);
-		memcpy(to, &value, each);
+static void move(struct state *s, const struct state_field *f, u8 *live)
+{
+	if (f->size > s->end - s->at) {
+		state_refuse(s, "cut short", (u64)(s->end - s->at));
+	} else if (all_good(s, f, live)) {
+		memcpy(s->loading ? live : s->at, s->loading ? s->at : live, f->size);
+		s->at += f->size;
+	} else {
+		for (u32 i = 0; i < f->size && !s->why[0]; i += f->each)
+			move_value(s, f, live + i);
 	}
 }
 
@@ -181,7 +191,6 @@ struct state_header *vm_save(struct vm *vm, const struct vm *memory, char *why, 
 		return NULL;
 	}
 	h->size = (u32)(s.at - (u8 *)h);
-	state_set_memory(h, memory);
 	return h;
 }
 

@@ -104,12 +104,13 @@ void vcpu_state(struct state *s, struct vcpu *v);
 
 /*
  * The record of a VM, whose vCPUs are at rest and whose devices touch nothing; with the memory of
- * `memory`, which shares it (or is the same VM). In frames: state_free() gives them back. NULL, and
- * *why (why_len bytes) has one line. From a task.
+ * `memory`, which shares it (or is the same VM). It is good for vm_load_state(); to leave the
+ * machine it needs state_set_memory(). In frames: state_free() gives them back. NULL, and *why
+ * (why_len bytes) has one line. From a task.
  */
 struct state_header *vm_save(struct vm *vm, const struct vm *memory, char *why, size_t why_len);
 void state_free(struct state_header *record);
-/* The objects of that VM's slots have changed, and are what the record is about. */
+/* The objects of that VM's slots are what the record is about; and its checksum. */
 void state_set_memory(struct state_header *record, const struct vm *vm);
 /* NULL, or what is wrong with a file that begins with STATE_MAGIC: header and checksum. */
 const char *state_check(const void *file, u64 length);

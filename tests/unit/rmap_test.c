@@ -322,6 +322,26 @@ static void test_cve_2026_53359_table_reused(void **state)
 	close_vms();
 }
 
+/* Whoever writes to a table that is free is found out when it is used again. */
+static void test_free_table_written(void **state)
+{
+	u64 *entries;
+
+	open_vms(*state);
+	assert_int_equal(map(0, 5, 5, 1, 1), 0);
+	entries = vms[0].env->table_ptr(&vms[0], vms[0].root);
+	for (u8 level = 4; level > 1; level--)
+		entries = hpa_ptr(HPA(entries[0] & vms[0].fmt->addr_mask));
+	unmap(0, 0, 1 << 18);
+	entries[100] = 0;
+	assert_int_equal(vms[0].corruptions, 0);
+	assert_int_equal(map(0, 5, 5, 1, 1), 0);
+	assert_int_equal(vms[0].corruptions, 1);
+	unmap(0, 5, 1);
+	vms[0].corruptions = host_warnings = 0;
+	close_vms();
+}
+
 /* --- out of memory at each allocation --- */
 
 static pfn_t hoard[MEMORY / PAGE_SIZE];
@@ -565,6 +585,7 @@ int main(void)
 		BOTH(test_foreign_frames),
 		BOTH(test_cve_2026_46113_two_roles),
 		BOTH(test_cve_2026_53359_table_reused),
+		BOTH(test_free_table_written),
 		BOTH(test_out_of_memory),
 		BOTH(test_split_moves_keys),
 		BOTH(test_random),

@@ -128,6 +128,7 @@ static struct state_header *save(struct vm *vm)
 
 	if (!h)
 		fail_msg("%s", why);
+	state_set_memory(h, vm);
 	assert_null(state_check(h, h->size));
 	return h;
 }
