@@ -586,10 +586,12 @@ static int load_clone(struct vm *vm, char *why, size_t why_len)
 	platform_hold(cloned, true);
 	err = vm_fork_memory(cloned, vm);
 	fork_ticks = rdtsc() - began;
+	if (!err)
+		err = platform_fork(cloned, vm);
 	if (err == -EOPNOTSUPP || err == -ENOSPC)
 		fmt_snprintf(why, why_len, "vm %s can't be cloned: %s", cloned->name,
-			     err == -ENOSPC ? "too many clones of clones"
-					    : "memory of it comes by need");
+			     err == -ENOSPC ? "32 generations of its clones live: destroy some"
+					    : "its memory comes by need");
 	if (!err && !record) {
 		record = vm_save(cloned, vm, why, why_len);
 		err = record ? 0 : -EOPNOTSUPP;

@@ -2,6 +2,7 @@
 #include "dev/platform.h"
 
 #include <asm-generic/errno.h>
+#include <linux/virtio_blk.h>
 #include "arch/x86/tsc.h"
 #include "dev/acpi.h"
 #include "dev/clock.h"
@@ -104,6 +105,13 @@ void platform_hold(struct vm *vm, bool held)
 		u->input_ready(u->arg);
 }
 
+int platform_fork(struct vm *vm, struct vm *clone)
+{
+	struct virtio *disk = platform_virtio(vm, VIRTIO_SLOT_BLK);
+
+	return disk ? virtio_blk_fork(disk, platform_virtio(clone, VIRTIO_SLOT_BLK)) : 0;
+}
+
 #define FIELD(m, ...)	   STATE_FIELD(struct platform, m, __VA_ARGS__)
 #define RUN(from, to, ...) STATE_RUN(struct platform, from, to, __VA_ARGS__)
 static const struct state_field fields[] = {
@@ -146,6 +154,7 @@ static const struct state_field pit_fields[] = {
 static void platform_state(struct vm *vm, struct state *s)
 {
 	struct platform *p = platform_of(vm);
+	const struct virtio *disk;
 
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		lapic_state(vm->vcpus[i], s);
@@ -160,8 +169,8 @@ static void platform_state(struct vm *vm, struct state *s)
 	for (u32 i = 0; i < VIRTIO_SLOTS; i++)
 		if (p->virtio[i])
 			virtio_state(p->virtio[i], s);
-	if (p->virtio[VIRTIO_SLOT_BLK])
-		state_refuse(s, "it has a disk", 0);
+	disk = p->virtio[VIRTIO_SLOT_BLK];
+	s->disk = disk && !(disk->features & BIT(VIRTIO_BLK_F_RO));
 }
 
 static const struct irqchip_ops irqchip = {

@@ -64,6 +64,8 @@ static inline void platform_destroy(struct vm *vm)
  * waits. Its vCPUs are at rest.
  */
 void platform_hold(struct vm *vm, bool held);
+/* A clone's disk, while the VM is held: virtio_blk_fork(). 0 also if there is none. */
+int platform_fork(struct vm *vm, struct vm *clone);
 /* Power-on state: see struct irqchip_ops. */
 void platform_reset(struct vm *vm);
 /*

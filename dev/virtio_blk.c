@@ -4,14 +4,7 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include "lib/string.h"
-#include "mm/frames.h"
-#include "mm/phys.h"
-
-#define ENTRIES	    (PAGE_SIZE / sizeof(void *))
-#define ENTRY_SHIFT 9
-#define LEVELS	    3 /* of tables, above the pages */
-
-#define FREED_AT_ONCE 128 /* frames */
+#include "mm/backing.h"
 
 struct virtio_blk {
 	struct virtio d;
@@ -21,56 +14,38 @@ struct virtio_blk {
 	struct virtio_blk_outhdr header;
 	u64 length; /* bytes of data */
 	u8 status;
-	/* What the guest has written: pages by number, in LEVELS levels of tables. */
-	void *overlay;
+	struct backing *overlay; /* what the guest has written; what is ZERO is in the file */
 };
 _Static_assert(sizeof(struct virtio_blk) <= VIRTIO_SIZE_MAX,
 	       "struct virtio_blk outgrew its frames");
-_Static_assert(VIRTIO_BLK_SIZE_MAX >> PAGE_SHIFT <= BIT(LEVELS * ENTRY_SHIFT), "levels of overlay");
 
-/* The page's own copy, NULL if there is none; with `make` it is made, with what is in the file. */
+/*
+ * The page that was written, NULL if none was; with `make` it is the VM's own, with what was there
+ * before. Nothing of an overlay is mapped, and the lock keeps others out: COPIED is PRESENT.
+ */
 static u8 *overlay_page(struct virtio_blk *b, u64 page, bool make)
 {
 	u64 at = page << PAGE_SHIFT;
-	void **entry = &b->overlay;
-	bool fresh = false;
+	struct backing *o = b->overlay;
+	u8 level, piece;
+	u64 *word = backing_find(&o, at, &level, &piece);
+	u8 *there = backing_memory(*word);
 
-	for (u32 level = LEVELS + 1; level--;) {
-		if (!*entry && make) {
-			*entry = frame_alloc_zero(FRAME_HEAP, b->d.vm->id);
-			fresh = true;
-		}
-		if (!*entry || !level)
-			break;
-		entry = (void **)*entry + (page >> (level - 1) * ENTRY_SHIFT) % ENTRIES;
-	}
-	if (*entry && fresh)
-		memcpy(*entry, (const u8 *)b->disk.base + at, MIN(PAGE_SIZE, b->disk.size - at));
-	return *entry;
-}
-
-/* Free *entry and what is below it, at most *budget frames. False: there is more. */
-static bool overlay_free(void **entry, u32 level, u16 vm, u32 *budget)
-{
-	void **table = *entry;
-
-	for (u32 i = 0; level && i < ENTRIES; i++)
-		if (table[i] && !overlay_free(&table[i], level - 1, vm, budget))
-			return false;
-	if (!*budget)
-		return false;
-	--*budget;
-	frame_free(hpa_pfn(ptr_hpa(table)), FRAME_HEAP, vm);
-	*entry = NULL;
-	return true;
+	if (!make || (there && o == b->overlay))
+		return there;
+	if (backing_own(b->overlay, at) < 0)
+		return NULL;
+	backing_owned(b->overlay, at);
+	word = backing_word(b->overlay, at, &level);
+	if (!there)
+		memcpy(backing_memory(*word), (const u8 *)b->disk.base + at,
+		       MIN(PAGE_SIZE, b->disk.size - at));
+	return backing_memory(*word);
 }
 
 static bool blk_destroy(struct virtio *d)
 {
-	struct virtio_blk *b = (struct virtio_blk *)d;
-	u32 budget = FREED_AT_ONCE;
-
-	return b->overlay && !overlay_free(&b->overlay, LEVELS, d->vm->id, &budget);
+	return backing_put_step(&((struct virtio_blk *)d)->overlay);
 }
 
 /* "Device Operation": is it a request at all, and how will it end if nothing else fails? */
@@ -195,11 +170,21 @@ static const struct virtio_kind kind = {
 
 int virtio_blk_create(struct vm *vm, const struct virtio_disk *disk, struct virtio **out)
 {
-	int err = virtio_create(vm, VIRTIO_SLOT_BLK, &kind, out);
-	struct virtio_blk *b = (struct virtio_blk *)*out;
+	struct backing *overlay;
+	int err = backing_sparse(ALIGN_UP(disk->size, PAGE_SIZE), VM_NONE, &overlay);
+	struct virtio_blk *b;
 
 	if (err)
 		return err;
+	overlay->users = 1;
+	err = virtio_create(vm, VIRTIO_SLOT_BLK, &kind, out);
+	b = (struct virtio_blk *)*out;
+	if (err) {
+		while (backing_put_step(&overlay))
+			;
+		return err;
+	}
+	b->overlay = overlay;
 	b->disk = *disk;
 	b->config.capacity = disk->size / VIRTIO_BLK_SECTOR;
 	b->config.seg_max = VIRTIO_QUEUE_MAX - 2; /* beside header and status */
@@ -208,4 +193,13 @@ int virtio_blk_create(struct vm *vm, const struct virtio_disk *disk, struct virt
 	b->d.config = &b->config;
 	b->d.config_size = sizeof(b->config);
 	return 0;
+}
+
+int virtio_blk_fork(struct virtio *from, struct virtio *to)
+{
+	struct backing **its = &((struct virtio_blk *)to)->overlay;
+
+	while (backing_put_step(its))
+		;
+	return backing_fork(&((struct virtio_blk *)from)->overlay, VM_NONE, its);
 }

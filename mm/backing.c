@@ -141,21 +141,49 @@ static int object_alloc(u64 size, u16 owner, struct backing **out)
 	return 0;
 }
 
-int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
+static int check_size(u64 size)
 {
-	int err;
-
 	if (!size || size & ~PAGE_MASK)
 		return trace_error(-EINVAL);
 	if (size > BIT(18) * EXTENT_SIZE || object_order(object_parts(size)) > 9)
 		return trace_error(-ENOSPC);
-	err = object_alloc(size, owner, out);
+	return 0;
+}
+
+int backing_create(u64 size, u16 owner, bool zero, struct backing **out)
+{
+	int err = check_size(size);
+
+	if (!err)
+		err = object_alloc(size, owner, out);
 	if (err)
 		return err;
 	err = reserve(*out, object_parts(size), zero ? BACKING_ZERO : BACKING_MISSING);
 	while (err && backing_free_step(*out))
 		;
 	return err;
+}
+
+static int alloc_sparse(u64 size, u16 owner, enum backing_state state, struct backing **out)
+{
+	const u64 word = make_word(NULL, state);
+	const u32 parts = object_parts(size);
+	int err = object_alloc(size, owner, out);
+
+	if (err)
+		return err;
+	(*out)->sparse = true;
+	(*out)->parts = parts;
+	for (u64 *w = (*out)->words; w < (*out)->words + parts; w++)
+		*w = word;
+	return 0;
+}
+
+int backing_sparse(u64 size, u16 owner, struct backing **out)
+{
+	int err = check_size(size);
+
+	return err ? err : alloc_sparse(size, owner, BACKING_ZERO, out);
 }
 
 int backing_child(struct backing *parent, u16 owner, struct backing **out)
@@ -167,15 +195,36 @@ int backing_child(struct backing *parent, u16 owner, struct backing **out)
 		line += b->users > 1;
 	if (line > BACKING_LINE_MAX)
 		return trace_error(-ENOSPC);
-	err = object_alloc(parent->size, owner, out);
+	err = alloc_sparse(parent->size, owner, BACKING_INHERITED, out);
 	if (err)
 		return err;
-	(*out)->sparse = true;
 	(*out)->parent = parent;
-	(*out)->parts = parent->parts;
 	__atomic_fetch_add(&parent->users, 1, __ATOMIC_SEQ_CST);
-	for (u32 i = 0; i < parent->parts; i++)
-		(*out)->words[i] = make_word(NULL, BACKING_INHERITED);
+	return 0;
+}
+
+int backing_fork(struct backing **b, u16 owner, struct backing **clone)
+{
+	struct backing *old = *b, *own;
+	/* What has written nothing since it was forked is no parent: its own is as good. */
+	bool parent = old->own || !old->parent;
+	int err = backing_child(parent ? old : old->parent, owner, clone);
+
+	if (err)
+		return err;
+	(*clone)->users = 1;
+	if (!parent)
+		return 0;
+	err = backing_child(old, owner, &own);
+	if (err) {
+		while (backing_put_step(clone))
+			;
+		return err;
+	}
+	own->users = 1;
+	*b = own;
+	backing_freeze(old);
+	(void)backing_put_step(&old); /* it has its children */
 	return 0;
 }
 
@@ -240,6 +289,20 @@ bool backing_free_step(struct backing *b)
 	frame_free_order(hpa_pfn(ptr_hpa(b)), object_order(object_parts(b->size)), FRAME_HEAP,
 			 VM_NONE);
 	return false;
+}
+
+bool backing_put_step(struct backing **b)
+{
+	struct backing *object = *b, *parent = object ? object->parent : NULL;
+
+	if (!object || (object->users && __atomic_sub_fetch(&object->users, 1, __ATOMIC_SEQ_CST))) {
+		*b = NULL;
+		return false;
+	}
+	list_del(&object->node);
+	if (!backing_free_step(object))
+		*b = parent;
+	return true;
 }
 
 void backing_reset(struct backing *b, bool zero)

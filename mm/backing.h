@@ -127,12 +127,20 @@ static inline u8 *backing_memory(u64 word)
  * multiple of 4 KiB; -ENOSPC: above 500 GiB; -ENOMEM, and nothing is left behind.
  */
 int backing_create(u64 size, u16 owner, bool zero, struct backing **out);
+/* The same, all ZERO, but memory comes page by page, with backing_own(). */
+int backing_sparse(u64 size, u16 owner, struct backing **out);
 /*
  * An object that has what the parent has, until it is written: the parent must be frozen before
  * anybody uses the child, and lives as long. Its memory is owned by `owner`. 0; -ENOMEM; -ENOSPC:
  * BACKING_LINE_MAX.
  */
 int backing_child(struct backing *parent, u16 owner, struct backing **out);
+/*
+ * *b, which is sparse, is shown nowhere and has one user, is frozen and becomes what two children
+ * have: *b and *clone, of one user each. 0, or backing_child()'s errors: *b is as it was, *clone
+ * NULL or not touched.
+ */
+int backing_fork(struct backing **b, u16 owner, struct backing **clone);
 /*
  * Nobody changes it any more, it is in nobody's list, and goes with its last user. Whose frames
  * they are does not change (frames_set_shared). A parent of which it is the last user is merged
@@ -166,6 +174,11 @@ u64 *backing_find(struct backing **b, u64 offset, u8 *level, u8 *piece);
  * parent has that user still, as after backing_reset(). No users; nothing of it is mapped.
  */
 bool backing_free_step(struct backing *b);
+/*
+ * A step of having one user less: what nobody uses goes back, with its parents. *b is what is left
+ * to do. False: nothing. For what goes with its last user; nothing of it is mapped then.
+ */
+bool backing_put_step(struct backing **b);
 /*
  * As after creation; what its source has is MISSING. Nothing of it is mapped, nobody uses it
  * meanwhile.

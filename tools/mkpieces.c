@@ -390,6 +390,8 @@ static void snapshot(const char *vm, const char *in, const char *out, const char
 
 	open_dump(&d, in);
 	h = find_record(&d, vm);
+	if (h->disk)
+		die("%s: %s has a disk that it may write, which no image has", in, vm);
 	end = ALIGN_UP(h->size, 8);
 	file = allocate(end);
 	memset(file, 0, end);

@@ -274,17 +274,14 @@ static void wake_waiting(struct vm *vm, const struct memslot *s)
 	}
 }
 
-/* One user less: what nobody uses goes back, and so on with its parents. */
+/* One user less. What has a name stays without any. */
 static void put(struct backing *b)
 {
-	while (b && !__atomic_sub_fetch(&b->users, 1, __ATOMIC_SEQ_CST) && (b->vm || b->frozen)) {
-		struct backing *parent = b->parent;
-
-		list_del(&b->node);
-		while (backing_free_step(b))
+	if (b && !b->vm && !b->frozen)
+		__atomic_sub_fetch(&b->users, 1, __ATOMIC_SEQ_CST);
+	else
+		while (backing_put_step(&b))
 			;
-		b = parent;
-	}
 }
 
 /* The object of a slot that is gone. */

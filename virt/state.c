@@ -191,13 +191,14 @@ struct state_header *vm_save(struct vm *vm, const struct vm *memory, char *why, 
 		return NULL;
 	}
 	h->size = (u32)(s.at - (u8 *)h);
+	h->disk = s.disk;
 	return h;
 }
 
 void state_free(struct state_header *h)
 {
 	h->magic[0] = 0; /* nobody is to find it in a dump */
-	frame_free_order(hpa_pfn(ptr_hpa(h)), (u32)h->order, FRAME_HEAP, VM_NONE);
+	frame_free_order(hpa_pfn(ptr_hpa(h)), h->order, FRAME_HEAP, VM_NONE);
 }
 
 const char *state_check(const void *file, u64 length)

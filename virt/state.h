@@ -30,7 +30,8 @@ struct state_header {
 	u32 version, size; /* size: bytes, with this */
 	/* While it is in memory: where, so that who finds it in a dump knows where 0 is. */
 	u64 address;
-	u64 order; /* of its frames */
+	u32 order; /* of its frames */
+	u32 disk;  /* it has one that it may write, the contents of which are not here */
 	/*
 	 * Of its own memory, a slot each: while this is in memory, the physical address of the
 	 * backing object (mm/backing.h); in a file, where in it the contents are (lib/pieces.h).
@@ -82,6 +83,7 @@ struct state_field {
 struct state {
 	u8 *at, *end; /* of what is left */
 	bool loading;
+	bool disk;		/* as in the header */
 	u64 now;		/* host TSC */
 	struct state_part part; /* at this one */
 	char why[96];		/* what is wrong; empty: nothing, so far */

@@ -635,6 +635,8 @@ key ctrl-]
 wait corbel>
 send vm lazy info
 match image=memory.lz gpa=0x0 pieces=16 fetched=8 ahead=2 damaged=0 hot=0,8,[0-9,]+\s
+send clone lazy c
+wait vm c: not started: vm lazy can't be cloned: its memory comes by need
 send console lazy
 send-raw d
 match vm lazy: stopped: .*\n
@@ -657,10 +659,12 @@ send poweroff""")
                "initrd.lz": packed(plain_initrd)})
 
 
-# A Linux is forked ten times; each clone has what it had, writes, ends and goes, and the first one sees none of that.
-# Then back to a snapshot, twice. When all are gone, the machine has what it had before.
+# A Linux is forked ten times; each clone has what it had, in memory and on its disk, writes, ends and goes, and the
+# first one sees none of that. Then back to a snapshot, twice. When all are gone, the machine has what it had before.
 def clones():
     hold = "head -c 1500000 /dev/urandom >/tmp/{0}; md5sum /tmp/{0} >/tmp/{0}.sum"
+    store = "dd if=/tmp/{0} of=/dev/vda bs=64k conv=notrunc 2>/dev/null; sync"
+    stored = "echo 3 >/proc/sys/vm/drop_caches; head -c 1500000 /dev/vda | cmp - /tmp/{0}"
     owners = r"owner=\"guest\" kib=(\d+)"
 
     def same(folder, text):
@@ -674,7 +678,7 @@ match owner=total.*\\n
 send vm linux start
 send console linux
 wait guest#
-send {hold.format("x")}; echo kep''t
+send {hold.format("x")}; {store.format("x")}; echo kep''t
 wait kept
 key ctrl-]
 wait corbel>
@@ -683,7 +687,9 @@ wait corbel>
         script += f"send clone linux c{n}\nmatch vm c{n}: a clone of linux.*\\n\n"
     for n in range(1, 11):
         script += f"""send console c{n}
-send md5sum -c /tmp/x.sum && {hold.format("y")}; md5sum -c /tmp/x.sum /tmp/y.sum && echo c{n} is we''ll
+send {stored.format("x")} && md5sum -c /tmp/x.sum && {hold.format("y")}; {store.format("y")}; echo c{n} wro''te
+wait c{n} wrote
+send {stored.format("y")} && md5sum -c /tmp/x.sum /tmp/y.sum && echo c{n} is we''ll
 wait c{n} is well
 send poweroff
 match vm c{n}: ended: power-off.*\\n
@@ -697,14 +703,14 @@ wait a snapshot
 """
     for n in 1, 2:
         script += f"""send console linux
-send ls /tmp; rm /tmp/x; touch /tmp/gone{n}; echo chan''ged
+send ls /tmp; echo over >/tmp/x; {store.format("x")}; rm /tmp/x; touch /tmp/gone{n}; echo chan''ged
 wait changed
 key ctrl-]
 wait corbel>
 send restore linux
 match vm linux: a clone of linux-snapshot.*\\n
 send console linux
-send md5sum -c /tmp/x.sum && ls /tmp/gone* ; echo loo''ked
+send {stored.format("x")} && md5sum -c /tmp/x.sum && ls /tmp/gone* ; echo loo''ked
 match /tmp/x: OK[^$]*No such file[^$]*looked
 key ctrl-]
 wait corbel>
@@ -759,10 +765,11 @@ match vm {name}: destroyed.*\\n
                    "[corbel]\nx_split = on\n[vm a]\nkernel = checksum\nmemory = 64M\nautostart = no\n",
                    script=small, judge=same, files={"checksum": "tiny/checksum"}, never_says=["WRONG", "PANIC"])
 
-    text = conf(autostart="no", vcpus=2, net="lan").replace("when_idle = poweroff\nattach = linux\n", "")
+    text = conf(autostart="no", vcpus=2, net="lan", disk="disk.img").replace(
+        "when_idle = poweroff\nattach = linux\n", "")
     for on in "qemu", "bochs":
-        yield Test(f"clone-{on}", on, text, script=script, judge=same, emu=["--cpus", "2", "--memory", "1024"],
-                   timeout=900, soak=on == "bochs")
+        yield Test(f"clone-{on}", on, text, script=script, judge=same, files={**GUEST, "disk.img": DISK},
+                   emu=["--cpus", "2", "--memory", "1024"], timeout=900, soak=on == "bochs")
 
 
 # A task switch that meets missing memory at every step: the guest has the picture, and checks what came of it. The

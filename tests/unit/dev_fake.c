@@ -5,8 +5,10 @@
 #include "arch/x86/tsc.h"
 #include "dev/lapic.h"
 #include "dev/virtio_rng.h"
+#include "mm/audit.h"
 #include "mm/frames.h"
 #include "mm/phys.h"
+#include "mm/rmap.h"
 #include "lib/log.h"
 #include "lib/printf.h"
 #include "arch/x86/insn.h"
@@ -220,6 +222,11 @@ pfn_t frame_alloc_order(u32 order, enum frame_kind kind, u16 vm)
 	return hpa_pfn(ptr_hpa(p));
 }
 
+pfn_t frame_alloc(enum frame_kind kind, u16 vm)
+{
+	return frame_alloc_order(0, kind, vm);
+}
+
 void *frame_alloc_zero(enum frame_kind kind, u16 vm)
 {
 	pfn_t f = frame_alloc_order(0, kind, vm);
@@ -238,6 +245,37 @@ int frame_free_order(pfn_t f, u32 order, enum frame_kind kind, u16 vm)
 int frame_free(pfn_t f, enum frame_kind kind, u16 vm)
 {
 	return frame_free_order(f, 0, kind, vm);
+}
+
+/* Disks have no extents, and nothing of them is mapped. */
+pfn_t extent_alloc(u64 count, u64 align, enum frame_kind kind, u16 vm)
+{
+	(void)count, (void)align, (void)kind, (void)vm;
+	return PFN_NONE;
+}
+
+u64 extent_quarantine(pfn_t f, u16 vm)
+{
+	(void)f, (void)vm;
+	return 0;
+}
+
+struct frame_owner frame_owner_peek(pfn_t f)
+{
+	(void)f;
+	return (struct frame_owner){ FRAME_GUEST, VM_NONE };
+}
+
+bool audit_unmapped(pfn_t extent)
+{
+	(void)extent;
+	return true;
+}
+
+u64 rmap_count(pfn_t f)
+{
+	(void)f;
+	return 0;
 }
 
 u64 fake_missing, fake_missing_size;
@@ -329,6 +367,11 @@ void spin_unlock(struct spinlock *l)
 {
 	l->owner++;
 	assert_int_equal(l->next, l->owner);
+}
+
+void spin_wait(void)
+{
+	fail_msg("one thread waits for ever");
 }
 
 int io_register(struct vm *vm, enum io_space space, const struct io_region *region)

@@ -560,10 +560,16 @@ static void test_other_vm(void **unused)
 	h = save(a);
 	refused(b, h, "vCPU 0: CR4");
 	fake_devices.disk = (struct virtio_disk){ .base = disk, .size = sizeof(disk), .id = "d" };
-	b = vm_of(VCPUS);
-	assert_null(vm_save(b, b, why, sizeof(why)));
-	assert_string_equal(why, "queue 1: it has a disk: 0");
-	fake_vm_free(b);
+	refused(vm_of(VCPUS), h, "virtio-blk 0: its place");
+	assert_int_equal(h->disk, 0);
+	for (u32 readonly = 0; readonly < 2; readonly++) {
+		fake_devices.disk.readonly = readonly;
+		b = vm_of(VCPUS);
+		state_free(h);
+		h = save(b);
+		assert_int_equal(h->disk, !readonly);
+		fake_vm_free(b);
+	}
 	state_free(h);
 	fake_vm_free(a);
 	assert_int_equal(fake_frames, 0);

@@ -12,7 +12,7 @@ T_VM := $(U)/fake_vm.c mm/backing.c $(patsubst %,virt/%.c,slots memfault guestme
 T_DEV := $(U)/dev_fake.c $(patsubst %,dev/%.c,acpi ioapic kvmclock lapic lapic_io lapic_ipi lapic_timer mce pic pit \
 	platform pm_timer power rtc testdev uart16550 \
 	virtio virtio_blk virtio_console virtio_net virtio_rng virtq) $(B)/dsdt_aml.c \
-	virt/fpu.c virt/state.c virt/vcpu_state.c lib/error.c lib/printf.c lib/assert.c lib/xxh64.c
+	mm/backing.c virt/fpu.c virt/state.c virt/vcpu_state.c lib/error.c lib/printf.c lib/assert.c lib/xxh64.c
 
 test_acpi := $(T_DEV)
 T_DEBUG := $(patsubst %,debug/%.c,commands commands_cpu commands_ipi commands_irq commands_memory \
