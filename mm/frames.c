@@ -406,6 +406,11 @@ void frames_stats(struct frame_stats *out)
 	spin_unlock(&frames.lock);
 }
 
+u64 frames_end(void)
+{
+	return frames.extent_count << EXTENT_SHIFT;
+}
+
 /* How many frames of the extent are the VM's, and of these kinds. With `jail`: they go there. */
 static u64 vm_frames_in(struct extent *e, u16 vm, u32 kinds, bool jail)
 {

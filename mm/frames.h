@@ -135,6 +135,8 @@ struct frame_stats {
 	u64 whole_free_extents;
 };
 void frames_stats(struct frame_stats *out);
+/* Where the machine's memory ends, rounded up to 2 MiB. */
+u64 frames_end(void);
 /* Frames (of any kind) that a VM owns. Walks the extents: for the monitor. */
 u64 frames_of_vm(u16 vm);
 const char *frame_kind_name(enum frame_kind kind);

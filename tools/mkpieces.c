@@ -3,13 +3,15 @@
  * mkpieces [-H LIST] IN OUT: pack IN, any file, into pieces that Corbel unpacks one by one, by need
  * (lib/pieces.h). LIST names the pieces to be loaded ahead, a number a line, the most wanted first.
  * mkpieces -x IN OUT: unpack. mkpieces -l IN: say what is in it.
- * mkpieces -s VM [-H LIST] DUMP OUT: the snapshot of that VM, out of the memory of the machine that
- * Corbel ran on: its saved state (virt/state.h), and behind that its memory, packed. DUMP is that
- * machine's physical memory, as it is (of an emulator: what pmemsave writes, or a file that it has
- * its memory in), or an ELF core file of it (dump-guest-memory).
+ * mkpieces -s VM [-r] [-H LIST] DUMP OUT: the snapshot of that VM, out of the memory of the machine
+ * that Corbel ran on: its saved state (virt/state.h), and behind that its memory, packed. DUMP is
+ * an ELF core file of that machine (QEMU's dump-guest-memory), or its physical memory from address
+ * 0 on, as it is (pmemsave). With -r it is a file that an emulator has its memory in, without the
+ * hole below 4 GiB.
  *
  * What was packed is opened and compared with Corbel's own code before it is called good.
  */
+#define _GNU_SOURCE /* SEEK_DATA */
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -229,7 +231,8 @@ struct dump {
 	const char *path;
 	const u8 *file;
 	u64 size;
-	u32 nr;
+	int fd;
+	u32 nr; /* 0: as it is, from address 0 on */
 	struct {
 		u64 address, offset, size;
 	} range[RANGES];
@@ -244,11 +247,10 @@ static void open_dump(struct dump *d, const char *path)
 
 	if (end < 0)
 		die("%s: %s", path, strerror(errno));
-	*d = (struct dump){ .path = path, .size = (u64)end };
+	*d = (struct dump){ .path = path, .size = (u64)end, .fd = fd };
 	d->file = end ? mmap(NULL, d->size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
 	if (d->file == MAP_FAILED)
 		die("%s: can't be read", path);
-	close(fd);
 	elf = (const void *)d->file;
 	if (d->size < sizeof(*elf) || memcmp(elf->e_ident, ELFMAG, SELFMAG))
 		return;
@@ -293,13 +295,21 @@ static bool is_record(const struct state_header *h, u64 room)
 	       !h->name[sizeof(h->name) - 1];
 }
 
-/* A snapshot of the VM; where it says that it lies tells where the dump's address 0 is. */
-static const struct state_header *find_record(struct dump *d, const char *vm)
+/* The next 2 MiB of the file in which there is something: most of a large dump may be a hole. */
+static u64 skip_hole(const struct dump *d, u64 at)
+{
+	off_t data = at % PIECE_SIZE ? (off_t)at : lseek(d->fd, (off_t)at, SEEK_DATA);
+
+	return data < 0 ? d->size : ALIGN_DOWN((u64)data, sizeof(u64));
+}
+
+static const struct state_header *find_record(const struct dump *d, const char *vm)
 {
 	const struct state_header *found = NULL;
-	u64 others = 0, where = 0;
+	u64 others = 0;
 
-	for (u64 at = 0; at + sizeof(*found) <= d->size; at += sizeof(u64)) {
+	for (u64 at = skip_hole(d, 0); at + sizeof(*found) <= d->size;
+	     at = skip_hole(d, at + sizeof(u64))) {
 		const struct state_header *h = (const void *)(d->file + at);
 
 		if (!is_record(h, d->size - at))
@@ -313,25 +323,41 @@ static const struct state_header *find_record(struct dump *d, const char *vm)
 			die("%s: has several snapshots of %s", d->path, vm);
 		else
 			found = h;
-		where = found == h ? at : where;
 	}
 	if (!found)
 		die("%s: has no snapshot of %s (%llu of other VMs)", d->path, vm,
 		    (unsigned long long)others);
-	if (!d->nr && where < found->address)
-		die("%s: does not begin at address 0", d->path);
-	if (!d->nr) {
-		d->range[0].offset = where - found->address;
-		d->range[0].size = d->size - d->range[0].offset;
-		d->nr = 1;
-	}
 	return found;
+}
+
+/* Which addresses are where in a file that does not say so; the record says where memory ends. */
+static void place_memory(struct dump *d, const struct state_header *h, bool no_hole)
+{
+	u64 high = no_hole && h->end > 4 * GIB ? MIN(h->end - 4 * GIB, d->size) : 0;
+	u64 low = d->size - high;
+
+	if (d->nr)
+		return;
+	d->range[0].size = low;
+	d->range[1].address = 4 * GIB;
+	d->range[1].offset = low;
+	d->range[1].size = high;
+	d->nr = 2;
+	if (!high && ALIGN_UP(d->size, PIECE_SIZE) < h->end)
+		die("%s: ends at %#llx, but the machine's memory does at %#llx: -r?", d->path,
+		    (unsigned long long)d->size, (unsigned long long)h->end);
+	if (physical(d, h->address, sizeof(*h)) != h)
+		die("%s: the snapshot is not where it says, at %#llx", d->path,
+		    (unsigned long long)h->address);
 }
 
 static const struct backing *object(const struct dump *d, u64 address)
 {
 	const struct backing *b = physical(d, address, sizeof(*b));
 
+	if (!b->size || b->size % PAGE_SIZE)
+		die("%s: no VM's memory at %#llx: is that a whole dump?", d->path,
+		    (unsigned long long)address);
 	return physical(d, address, sizeof(*b) + (b->size + PIECE_SIZE - 1) / PIECE_SIZE * 8);
 }
 
@@ -381,7 +407,8 @@ static u8 *pack_object(const struct dump *d, u64 address, const char *out, const
 	return file;
 }
 
-static void snapshot(const char *vm, const char *in, const char *out, const char *list)
+static void snapshot(const char *vm, const char *in, const char *out, const char *list,
+		     bool no_hole)
 {
 	const struct state_header *h;
 	struct state_header *file;
@@ -390,13 +417,14 @@ static void snapshot(const char *vm, const char *in, const char *out, const char
 
 	open_dump(&d, in);
 	h = find_record(&d, vm);
+	place_memory(&d, h, no_hole);
 	if (h->disk)
 		die("%s: %s has a disk that it may write, which no image has", in, vm);
 	end = ALIGN_UP(h->size, 8);
 	file = allocate(end);
 	memset(file, 0, end);
 	memcpy(file, h, h->size);
-	file->address = file->order = 0;
+	file->address = file->order = file->end = 0;
 	for (u32 i = 0; i < STATE_OBJECTS && h->memory[i]; i++) {
 		u64 length;
 		u8 *packed = pack_object(&d, h->memory[i], out, i ? NULL : list, &length);
@@ -414,6 +442,7 @@ static void snapshot(const char *vm, const char *in, const char *out, const char
 	write_file(out, file, end);
 	free(file);
 	munmap((void *)(uintptr_t)d.file, d.size);
+	close(d.fd);
 }
 
 static void unpack(const char *in, const char *out)
@@ -463,14 +492,17 @@ static void list(const char *in)
 int main(int argc, char **argv)
 {
 	const char *hot = NULL, *vm = NULL;
+	bool no_hole = false;
 	char what = 0;
 	int option;
 
-	while ((option = getopt(argc, argv, "H:s:xl")) != -1) {
+	while ((option = getopt(argc, argv, "H:s:rxl")) != -1) {
 		if (option == 'H')
 			hot = optarg;
 		else if (option == 's')
 			vm = optarg;
+		else if (option == 'r')
+			no_hole = true;
 		else
 			what = (char)option;
 	}
@@ -479,10 +511,10 @@ int main(int argc, char **argv)
 	else if (what == 'x' && argc - optind == 2)
 		unpack(argv[optind], argv[optind + 1]);
 	else if (vm && !what && argc - optind == 2)
-		snapshot(vm, argv[optind], argv[optind + 1], hot);
+		snapshot(vm, argv[optind], argv[optind + 1], hot, no_hole);
 	else if (!what && argc - optind == 2)
 		pack(argv[optind], argv[optind + 1], hot);
 	else
-		die("usage: mkpieces [-s VM] [-H LIST] IN OUT | -x IN OUT | -l IN");
+		die("usage: mkpieces [-s VM [-r]] [-H LIST] IN OUT | -x IN OUT | -l IN");
 	return 0;
 }

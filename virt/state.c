@@ -183,7 +183,8 @@ struct state_header *vm_save(struct vm *vm, const struct vm *memory, char *why, 
 	*h = (struct state_header){ .magic = STATE_MAGIC,
 				    .version = STATE_VERSION,
 				    .address = pfn_hpa(f).v,
-				    .order = frame_order(room) };
+				    .order = frame_order(room),
+				    .end = frames_end() };
 	memcpy(h->name, vm->name, sizeof(h->name));
 	if (!walk(&s, vm, memory)) {
 		fmt_snprintf(why, why_len, "%s", s.why);

@@ -23,7 +23,7 @@ struct vm;
 
 #define STATE_MAGIC   "CRBLVMST"
 #define STATE_OBJECTS 2
-#define STATE_VERSION 1 /* of everything here, the tables of fields included */
+#define STATE_VERSION 2 /* of everything here, the tables of fields included */
 
 struct state_header {
 	char magic[8];
@@ -37,6 +37,7 @@ struct state_header {
 	 * backing object (mm/backing.h); in a file, where in it the contents are (lib/pieces.h).
 	 */
 	u64 memory[STATE_OBJECTS];
+	u64 end;       /* of the machine's physical memory: a dump has to reach there */
 	char name[32]; /* of the VM; ends with 0 */
 	u64 check;     /* xxh64(what follows, seed = xxh64(the header up to here, seed = 0)) */
 };

@@ -822,17 +822,18 @@ def images():
 kernel = kernel
 image = vm.image
 {1}
-[vm small]
+"""
+    misfits = """[vm small]
 kernel = kernel
 memory = 16M
 image = vm.image
 [vm more]
 kernel = kernel
 image = vm.image
-{2}vcpus = 3
+{1}vcpus = 3
 [vm damaged]
 kernel = kernel
-{1}image = damaged.image
+{0}image = damaged.image
 """
     second = """wait corbel>
 send vm {0} info
@@ -847,8 +848,8 @@ key ctrl-]
 wait corbel>
 send snapshot {0}
 wait a snapshot of {0}
-dump $FOLDER/dump
-run cd $FOLDER && PATH=$BUILD/host:$PATH && mkpieces -s {0} dump vm.image && mkpieces -l vm.image && rm -f dump
+{2}
+run cd $FOLDER && PATH=$BUILD/host:$PATH && mkpieces -s {0} {3} vm.image && mkpieces -l vm.image && rm -f dump
 run cd $FOLDER && cp vm.image damaged.image && printf X | dd of=damaged.image bs=1 seek=4000 conv=notrunc
 run $TOOLS/mkusb --efi $BUILD/corbel.efi -c $FOLDER/second.conf -o $FOLDER/second $FILES
 run $TOOLS/emu --on {1} $EMU --timeout 600 --script $FOLDER/second.script $FOLDER/second || test $? = 1
@@ -858,37 +859,42 @@ wait ended
 send poweroff
 """
 
-    def test(name, on, first, rest, files, conf, **more):
-        vm = name.split("-")[0]
-        run = steps.format(vm, on)
-        text = boot.format(vm, conf, conf.replace("vcpus = 2\n", ""))
+    def test(name, on, first, rest, files, conf, ram="", **more):
+        vm, high = name.split("-")[0], "high" in name
+        run = steps.format(vm, on, "sleep 0" if ram else "dump $FOLDER/dump", ram or "dump")
+        text = boot.format(vm, conf) + ("" if high else misfits.format(conf, conf.replace("vcpus = 2\n", "")))
         for word, value in (("TOOLS", os.path.join(ROOT, "tools")),
                             ("FILES", " ".join(f"{file}=$BUILD/{path}" for file, path in files.items()) +
                              " vm.image=$FOLDER/vm.image damaged.image=$FOLDER/damaged.image"),
                             ("EMU", f"--qemu $({ROOT}/tools/get-qemu $BUILD/qemu)" if on == "qemu" else
                              "--bochs $BUILD/bochs")):
-            run = run.replace("$" + word, value)
+            run = run.replace("$" + word, value + (" --memory 4608" if high and word == "EMU" else ""))
         return Test(f"image-{name}-{on}", on, f"[corbel]\nattach = {vm}\n[vm {vm}]\nkernel = kernel\n{conf}",
                     script=first + run, files={**files, "second.conf": text.encode(),
                                                "second.script": second.format(vm, rest).encode()},
-                    says=[rf"vm {vm}-snapshot: a snapshot of {vm}",
-                          r"corbel.conf:\d+: image: 'vm.image': its memory is not as large as the VM's",
-                          r"vm more: not started: its saved state: vm 0: nr_vcpus: ",
-                          r"corbel.conf:\d+: image: 'damaged.image': its saved state is damaged",
+                    says=[rf"vm {vm}-snapshot: a snapshot of {vm}", *([] if high else [
+                        r"corbel.conf:\d+: image: 'vm.image': its memory is not as large as the VM's",
+                        r"vm more: not started: its saved state: vm 0: nr_vcpus: ",
+                        r"corbel.conf:\d+: image: 'damaged.image': its saved state is damaged"]),
                           rf"vm {vm}: ended: power-off"], **more)
 
+    share = [f"--qemu-arg={arg}" for arg in (
+        "-machine", "memory-backend=ram", "-object",
+        "memory-backend-file,id=ram,size=4608M,share=on,mem-path=$FOLDER/dump")]
     for on in "qemu", "bochs":
         yield test("checksum", on, "wait checksum: ready\n", "send-raw q\nwait every round was right",
                    {"kernel": "tiny/checksum"}, "memory = 32M\n")
-        yield test("linux", on, """wait guest#
+        for name, memory, more in (("linux", "128M", {}), *([("linux-high", "3300M", {
+                "ram": "-r dump", "emu": ["--memory", "4608", *share]})] if on == "qemu" else [])):
+            yield test(name, on, """wait guest#
 send virtio rng console; head -c 1500000 /dev/urandom >/tmp/x; md5sum /tmp/x >/tmp/x.sum; n=1; echo kep''t
 wait kept
 """, r"""send md5sum -c /tmp/x.sum && echo n is $n, $(nproc) CPUs, a se''cond; sleep 1; date; md5sum -c /tmp/x.sum
 wait n is 1, 2 CPUs, a second
 wait x: OK
 send poweroff""", {"kernel": "guest/vmlinuz", "initrd.gz": "guest/initrd.gz"},
-                   f"initrd = initrd.gz\ncmdline = {CMDLINE}\nmemory = 128M\nvcpus = 2\nnet = lan\n",
-                   soak=True, timeout=1200)
+                       f"initrd = initrd.gz\ncmdline = {CMDLINE}\nmemory = {memory}\nvcpus = 2\nnet = lan\n",
+                       soak=True, timeout=1200, **more)
 
 
 def boot_protocols():

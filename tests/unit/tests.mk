@@ -50,6 +50,7 @@ test_memfault := $(T_VM)
 test_memfault_threads := $(T_VM)
 test_monitor := $(T_DEBUG)
 test_pic := $(T_DEV)
+test_mkpieces := $(T_PIECES)
 test_pieces := $(T_PIECES) $(U)/host.c $(T_LIB)
 test_pit := $(T_DEV)
 test_posted_threads := dev/lapic.c virt/request.c $(U)/host.c $(T_LIB)
@@ -78,10 +79,10 @@ test_virtio := $(U)/virtio_fake.c $(T_DEV)
 test_state := $(test_virtio)
 test_virtio_devices := $(test_virtio)
 
-UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork fpu frames gdb guestmem host_acpi ioapic \
-	kvmclock lapic lazy lib linux loader look mappers mce memfault monitor pic pieces pit rmap rmap_set screen \
-	share split_policy stage2 stage2_model state task_switch topology trace uart vcpu_reset virtio \
-	virtio_devices
+UNIT_TESTS := acpi audit bus caps config console cpuid decode emulate fork fpu frames gdb guestmem host_acpi \
+	ioapic kvmclock lapic lazy lib linux loader look mappers mce memfault mkpieces monitor pic pieces pit rmap \
+	rmap_set screen share split_policy stage2 stage2_model state task_switch topology trace uart vcpu_reset \
+	virtio virtio_devices
 TSAN_TESTS := fork_threads ipi memfault_threads pic_threads posted_threads rmap_threads spinlock split_lock \
 	split_lock_threads stage2_threads tsc
 # With CORBEL_TEST_LONG=1 these take minutes (make soak).
