@@ -70,7 +70,8 @@ static void reset(struct virtio *d)
 	d->status = 0;
 	d->driver_features = 0;
 	d->features_sel = d->driver_features_sel = d->queue_sel = 0;
-	memset(d->q, 0, sizeof(d->q));
+	for (u32 i = 0; i < VIRTIO_QUEUES; i++)
+		memset(&d->q[i], 0, offsetof(struct virtq, chain));
 	set_interrupts(d, 0);
 }
 

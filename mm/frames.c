@@ -164,29 +164,37 @@ static void free_frame(struct extent *e, u32 index)
 
 /* --- allocate --- */
 
-/* Index of n free frames in a row, aligned to n: the first; or EXTENT_FRAMES. (Any one will do.) */
+static bool all_free(const struct frame_head *heads, u32 n)
+{
+	while (n && heads[n - 1].kind == FRAME_FREE)
+		n--;
+	return !n;
+}
+
+/* Index of n free frames in a row, aligned to n, or EXTENT_FRAMES: around the first in the list,
+ * which is likely, or the lowest. */
 static u32 find_block(const struct extent *e, u32 n)
 {
 	const struct frame_head *heads = extent_heads(e);
-	u32 base = 0, i = 0;
+	u32 base = ALIGN_DOWN(e->first_free, n);
 
-	if (n == 1)
-		return e->first_free;
-	while (base < EXTENT_FRAMES && i < n) {
-		if (heads[base + i].kind == FRAME_FREE) {
-			i++;
-		} else {
-			base += n;
-			i = 0;
-		}
-	}
+	if (all_free(heads + base, n))
+		return base;
+	for (base = 0; base < EXTENT_FRAMES && !all_free(heads + base, n);)
+		base += n;
 	return base;
 }
 
 static pfn_t take_block(struct extent *e, u32 index, u32 n, struct frame_owner owner)
 {
-	for (u32 i = 0; i < n; i++)
-		extent_set_owner(e, index + i, owner);
+	struct frame_head *heads = extent_heads(e);
+
+	for (u32 i = index; i < index + n; i++) {
+		free_list_del(e, i);
+		heads[i].kind = owner.kind;
+		heads[i].vm = owner.vm;
+	}
+	count_frames(FRAME_FREE, owner.kind, n);
 	return PFN(extent_pfn(e) + index);
 }
 

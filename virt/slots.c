@@ -121,13 +121,16 @@ void vm_clear_ahead(struct vm *vm)
 
 /* --- the arrays --- */
 
-static void *array_alloc(struct vm *vm, u64 bytes)
+/* With those at `from`, or cleared. */
+static void *array_alloc(struct vm *vm, u64 bytes, const void *from)
 {
 	pfn_t f = frame_order(bytes) <= 9
 			  ? frame_alloc_order(frame_order(bytes), FRAME_HEAP, vm->id)
 			  : PFN_NONE;
 
-	return pfn_valid(f) ? memset(pfn_ptr(f), 0, PAGE_SIZE << frame_order(bytes)) : NULL;
+	if (!pfn_valid(f))
+		return NULL;
+	return from ? memcpy(pfn_ptr(f), from, bytes) : memset(pfn_ptr(f), 0, bytes);
 }
 
 static void array_free(struct vm *vm, const void *array, u64 bytes)
@@ -139,7 +142,7 @@ static void array_free(struct vm *vm, const void *array, u64 bytes)
 static struct slot_map *map_alloc(struct vm *vm, u32 nr)
 {
 	u64 bytes = sizeof(struct slot_map) + (nr + 1) * sizeof(struct memslot);
-	struct slot_map *map = array_alloc(vm, bytes);
+	struct slot_map *map = array_alloc(vm, bytes, NULL);
 
 	if (map)
 		*map = (struct slot_map){ .nr = nr, .order = frame_order(bytes) };
@@ -162,11 +165,11 @@ static u64 dirty_bytes(const struct memslot *s)
 	return BITMAP_WORDS(s->size >> PAGE_SHIFT) * sizeof(u64);
 }
 
-/* What belongs to the slot at this place, with these flags. */
-static int slot_arrays(struct vm *vm, struct memslot *s)
+/* What belongs to the slot at this place, with these flags; its log of writes begins as `log`. */
+static int slot_arrays(struct vm *vm, struct memslot *s, const u64 *log)
 {
-	s->bias = array_alloc(vm, bias_bytes(s));
-	s->dirty = s->flags & SLOT_LOG_DIRTY ? array_alloc(vm, dirty_bytes(s)) : NULL;
+	s->bias = array_alloc(vm, bias_bytes(s), NULL);
+	s->dirty = s->flags & SLOT_LOG_DIRTY ? array_alloc(vm, dirty_bytes(s), log) : NULL;
 	if (!s->bias || (s->flags & SLOT_LOG_DIRTY && !s->dirty)) {
 		array_free(vm, s->bias, bias_bytes(s));
 		array_free(vm, s->dirty, dirty_bytes(s));
@@ -370,7 +373,7 @@ int vm_slot_add(struct vm *vm, gpa_t gpa, u64 size, struct backing *b, u64 offse
 		return trace_error(-EFBIG);
 	if (vm->slots->nr >= VM_MAX_SLOTS)
 		return trace_error(-ENOSPC);
-	err = slot_arrays(vm, &s);
+	err = slot_arrays(vm, &s, NULL);
 	if (err)
 		return err;
 	s.id = new_slot_id(vm);
@@ -412,7 +415,7 @@ static int replace(struct vm *vm, const struct memslot *at, gpa_t gpa, u8 flags)
 	new.gpa = gpa;
 	new.flags = flags;
 	new.generation = ++vm->slot_changes;
-	err = slot_arrays(vm, &new);
+	err = slot_arrays(vm, &new, NULL);
 	if (err)
 		return err;
 	err = change(vm, at, &new);
@@ -642,9 +645,7 @@ static int child_slots(const struct slot_map *from, struct vm *vm, u16 owner, st
 			list_add_tail(&vm->own_memory, &s->backing->node);
 		}
 		__atomic_fetch_add(&s->backing->users, 1, __ATOMIC_SEQ_CST);
-		err = slot_arrays(vm, s);
-		if (s->dirty)
-			memcpy(s->dirty, from->slot[n].dirty, dirty_bytes(s));
+		err = slot_arrays(vm, s, from->slot[n].dirty);
 		n++;
 	}
 	if (err)

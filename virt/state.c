@@ -11,7 +11,7 @@
 #include "virt/ops.h"
 #include "virt/slots.h"
 
-#define VM_ROOM	  (32 * KIB) /* what all parts need that are there once, or for each device */
+#define VM_ROOM	  (16 * KIB) /* what all parts need that are there once, or for each device */
 #define VCPU_ROOM (4 * KIB)  /* beside the FPU's */
 #define SLOT_ROOM 128
 
@@ -41,10 +41,10 @@ static u64 convert(u8 rule, u64 value, u64 now)
 	return value;
 }
 
-/* No look at each value: any will do, it is written, or all are as they have to be. */
+/* No look at each value: any will do, they are Corbel's own, or as they have to be. */
 static bool all_good(const struct state *s, const struct state_field *f, const u8 *live)
 {
-	if (!s->loading)
+	if (s->own)
 		return f->rule < STATE_TIME;
 	return f->limit == ~0ull || (f->rule == STATE_SAME && !memcmp(s->at, live, f->size));
 }
@@ -172,7 +172,7 @@ struct state_header *vm_save(struct vm *vm, const struct vm *memory, char *why, 
 		   (u64)vm->nr_vcpus * (fpu_size() + VCPU_ROOM);
 	pfn_t f = frame_alloc_order(frame_order(room), FRAME_HEAP, VM_NONE);
 	struct state_header *h = pfn_valid(f) ? pfn_ptr(f) : NULL;
-	struct state s = { .now = rdtsc() };
+	struct state s = { .own = true, .now = rdtsc() };
 
 	if (!h) {
 		fmt_snprintf(why, why_len, "no memory for its state");
@@ -215,7 +215,9 @@ const char *state_check(const void *file, u64 length)
 
 int vm_load_state(struct vm *vm, const struct state_header *h, char *why, size_t why_len)
 {
-	struct state s = { .at = (u8 *)(uintptr_t)(h + 1), .loading = true, .now = rdtsc() };
+	struct state s = {
+		.at = (u8 *)(uintptr_t)(h + 1), .loading = true, .own = h->address, .now = rdtsc()
+	};
 	const struct cpuid_policy own = *vm->cpuid;
 
 	s.end = s.at + h->size - sizeof(*h);

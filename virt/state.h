@@ -8,9 +8,9 @@
  *	struct state_part, the values of its fields; the next part; ...
  *
  * Writing and reading are the same walk: a part is a structure of Corbel's and a table of its
- * fields. What is read is believed by nobody: each value is checked against its field's rule, and
- * what only shows beside other values by who walks. What rules don't cover can make the entry to
- * the guest fail, or the guest: its VM's affair.
+ * fields. What is read from a file is believed by nobody: each value is checked against its field's
+ * rule, and what only shows beside other values by who walks. What rules don't cover can make the
+ * entry to the guest fail, or the guest: its VM's affair.
  *
  * Time stands still for who is kept: moments are stored as distances from now.
  */
@@ -28,7 +28,7 @@ struct vm;
 struct state_header {
 	char magic[8];
 	u32 version, size; /* size: bytes, with this */
-	/* While it is in memory: where, so that who finds it in a dump knows where 0 is. */
+	/* While it is in memory: where, so that who finds it in a dump knows where 0 is; else 0. */
 	u64 address;
 	u32 order; /* of its frames */
 	u32 disk;  /* it has one that it may write, the contents of which are not here */
@@ -84,6 +84,7 @@ struct state_field {
 struct state {
 	u8 *at, *end; /* of what is left */
 	bool loading;
+	bool own;		/* it was written by this Corbel, and has not left its memory */
 	bool disk;		/* as in the header */
 	u64 now;		/* host TSC */
 	struct state_part part; /* at this one */

@@ -128,6 +128,8 @@ static struct state_header *save(struct vm *vm)
 
 	if (!h)
 		fail_msg("%s", why);
+	assert_int_equal(h->address, (u64)(uintptr_t)h);
+	h->address = 0; /* as in a file: it is not believed */
 	state_set_memory(h, vm);
 	assert_null(state_check(h, h->size));
 	return h;
@@ -479,7 +481,6 @@ static void test_header(void **unused)
 	h = save(a);
 	assert_memory_equal(h->magic, STATE_MAGIC, 8);
 	assert_string_equal(h->name, "test");
-	assert_int_equal(h->address, (u64)(uintptr_t)h);
 	for (u32 size = 0; size < h->size; size += size < 200 ? 1 : 97) {
 		copy = malloc(size + 1);
 		memcpy(copy, h, size);
