@@ -17,7 +17,7 @@ const char *command_vm_state(const struct vm *vm)
 		[VM_STOPPED] = "stopped",
 	};
 
-	return vm->dead ? "dead" : names[vm->state];
+	return vm->dead ? "dead" : vm->snapshot ? "snapshot" : names[vm->state];
 }
 
 u64 command_vm_memory(const struct vm *vm)

@@ -760,10 +760,22 @@ send vm {name} destroy
 match vm {name}: destroyed.*\\n
 """
     small += "send vm a create\nwait create=ok\nsend mem\nmatch owner=total.*\\n\nsend poweroff\n"
+    # As many generations as there may be, and one.
+    many = "wait corbel>\nsend vm a start\n"
+    for n in range(34):
+        many += f"""send console a
+{"send-raw t" if n else ""}
+wait checksum: ready
+key ctrl-]
+send clone a c{n}
+match vm c{n}: {"a clone of a" if n < 33 else "not started: vm a can't be cloned: 32 generations of its clones live"}
+"""
     for on in "qemu", "bochs":
-        yield Test(f"clone-small-{on}", on,
-                   "[corbel]\nx_split = on\n[vm a]\nkernel = checksum\nmemory = 64M\nautostart = no\n",
-                   script=small, judge=same, files={"checksum": "tiny/checksum"}, never_says=["WRONG", "PANIC"])
+        for name, script_of, more in (("small", small, {"judge": same}), ("many", many + "send poweroff\n", {
+                "status": 1, "soak": True})):
+            yield Test(f"clone-{name}-{on}", on,
+                       "[corbel]\nx_split = on\n[vm a]\nkernel = checksum\nmemory = 64M\nautostart = no\n",
+                       script=script_of, files={"checksum": "tiny/checksum"}, never_says=["WRONG", "PANIC"], **more)
 
     text = conf(autostart="no", vcpus=2, net="lan", disk="disk.img").replace(
         "when_idle = poweroff\nattach = linux\n", "")
