@@ -5,14 +5,7 @@
 int memcmp(const void *a, const void *b, size_t n)
 {
 	const u8 *x = a, *y = b;
-	u64 v, w;
 
-	for (; n >= 8; n -= 8, x += 8, y += 8) {
-		__builtin_memcpy(&v, x, 8);
-		__builtin_memcpy(&w, y, 8);
-		if (v != w)
-			break;
-	}
 	for (; n; n--, x++, y++)
 		if (*x != *y)
 			return *x - *y;

@@ -165,18 +165,25 @@ static u64 dirty_bytes(const struct memslot *s)
 	return BITMAP_WORDS(s->size >> PAGE_SHIFT) * sizeof(u64);
 }
 
+static int slot_bias_array(struct vm *vm, struct memslot *s)
+{
+	s->bias = array_alloc(vm, bias_bytes(s), NULL);
+	s->gpa_bias = (const u64 *)((uintptr_t)s->bias - (s->gpa.v >> EXTENT_SHIFT) * sizeof(u64));
+	return s->bias ? 0 : trace_error(-ENOMEM);
+}
+
 /* What belongs to the slot at this place, with these flags; its log of writes begins as `log`. */
 static int slot_arrays(struct vm *vm, struct memslot *s, const u64 *log)
 {
-	s->bias = array_alloc(vm, bias_bytes(s), NULL);
+	int err = slot_bias_array(vm, s);
+
 	s->dirty = s->flags & SLOT_LOG_DIRTY ? array_alloc(vm, dirty_bytes(s), log) : NULL;
-	if (!s->bias || (s->flags & SLOT_LOG_DIRTY && !s->dirty)) {
+	if (err || (s->flags & SLOT_LOG_DIRTY && !s->dirty)) {
 		array_free(vm, s->bias, bias_bytes(s));
 		array_free(vm, s->dirty, dirty_bytes(s));
 		s->bias = s->dirty = NULL;
 		return trace_error(-ENOMEM);
 	}
-	s->gpa_bias = (const u64 *)((uintptr_t)s->bias - (s->gpa.v >> EXTENT_SHIFT) * sizeof(u64));
 	s->prot = (u8)(S2_R | (s->flags & SLOT_READONLY ? 0 : S2_W) |
 		       (s->flags & SLOT_NOEXEC ? 0 : S2_X));
 	return 0;
@@ -611,20 +618,28 @@ static bool becomes_parent(const struct backing *b)
 	return b->vm && (b->own || !b->parent);
 }
 
-/* The first nr slots of an array that is no VM's any more, and the array. */
-static void drop_slots(struct vm *vm, const struct slot_map *map, u32 nr)
+/* The first nr slots of an array that is no VM's any more, and the array; with their logs? */
+static void drop_slots(struct vm *vm, const struct slot_map *map, u32 nr, bool logs)
 {
 	for (u32 i = 0; i < nr; i++) {
-		slot_arrays_free(vm, &map->slot[i]);
-		release(vm, map->slot[i].backing);
+		struct memslot s = map->slot[i];
+
+		if (!logs)
+			s.dirty = NULL;
+		slot_arrays_free(vm, &s);
+		release(vm, s.backing);
 	}
 	map_free(vm, map);
 }
 
-/* The same slots, for `vm`: of new objects, where one is a VM's own, with frames of that owner. */
+/*
+ * The same slots, for `vm`: of new objects, where one is a VM's own, with frames of that owner. The
+ * logs of writes are copies, or the same, if it is the VM that has them.
+ */
 static int child_slots(const struct slot_map *from, struct vm *vm, u16 owner, struct slot_map **out)
 {
 	struct slot_map *map = *out = owner ? map_alloc(vm, from->nr) : NULL;
+	bool logs = from != vm->slots;
 	int err = 0;
 	u32 n = 0;
 
@@ -645,11 +660,11 @@ static int child_slots(const struct slot_map *from, struct vm *vm, u16 owner, st
 			list_add_tail(&vm->own_memory, &s->backing->node);
 		}
 		__atomic_fetch_add(&s->backing->users, 1, __ATOMIC_SEQ_CST);
-		err = slot_arrays(vm, s, from->slot[n].dirty);
+		err = logs ? slot_arrays(vm, s, s->dirty) : slot_bias_array(vm, s);
 		n++;
 	}
 	if (err)
-		drop_slots(vm, map, n);
+		drop_slots(vm, map, n, logs);
 	return err;
 }
 
@@ -677,7 +692,7 @@ static int inherit(struct vm *vm)
 	frames_set_shared(vm->stage2.owner, true);
 	vm->stage2.owner = owner;
 	publish(vm, map);
-	drop_slots(vm, old, old->nr);
+	drop_slots(vm, old, old->nr, false);
 	return vm->dead ? trace_error(-EUCLEAN) : 0;
 }
 

@@ -480,6 +480,57 @@ static void fork_unwinds(void **state)
 	assert_true(good);
 }
 
+static u64 logged(u32 vm, u64 page)
+{
+	u64 bits[PAGES / 64 + 1], count;
+
+	assert_int_equal(vm_slot_dirty(vms[vm], 1, 0, PAGES - 768, bits, &count), 0);
+	return count && bits[page / 64] >> page % 64 & 1 ? count : 0;
+}
+
+/* The log of writes is there for both, and then each has its own; nothing is lost without memory.
+ */
+static void logs(void **state)
+{
+	struct frame_stats before, after;
+	bool good = false;
+	u64 taken = 0;
+
+	(void)state;
+	open_first(64 * MIB);
+	end(0);
+	frames_now(&before);
+	for (u32 spare = 0; !good && spare < 40; spare++) {
+		pfn_t kept[64];
+		u32 n = 0;
+
+		open_first(64 * MIB);
+		assert_int_equal(vm_slot_flags(vms[0], 1, SLOT_LOG_DIRTY), 0);
+		corbel_write(vms[0], gpa_of(5), 1);
+		vms[1] = &more[1];
+		fake_vm_add(vms[1], 21);
+		while (n < spare && pfn_valid(kept[n] = frame_alloc(FRAME_HEAP, 3)))
+			n++;
+		for (taken = 0; pfn_valid(frame_alloc(FRAME_HEAP, 4)); taken++)
+			;
+		while (n)
+			frame_free(kept[--n], FRAME_HEAP, 3);
+		good = !vm_fork_memory(vms[0], vms[1]);
+		assert_int_equal(logged(0, 5), 1);
+		assert_int_equal(logged(0, 5), 0);
+		if (good) {
+			assert_int_equal(logged(1, 5), 1);
+			assert_int_equal(logged(1, 5), 0);
+		}
+		end(1);
+		end(0);
+		frames_now(&after);
+		assert_int_equal(after.frames[FRAME_HEAP], before.frames[FRAME_HEAP] + taken);
+	}
+	assert_true(good);
+	assert_int_equal(fake_bugs | host_warnings, 0);
+}
+
 static void refused(void **state)
 {
 	(void)state;
@@ -494,11 +545,17 @@ static void refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sharing),	cmocka_unit_test(by_model),
-		cmocka_unit_test(late_mapper),	cmocka_unit_test(no_memory_left),
-		cmocka_unit_test(fork_unwinds), cmocka_unit_test(refused),
-		cmocka_unit_test(snapshot),	cmocka_unit_test(many_generations),
-		cmocka_unit_test(too_many),	cmocka_unit_test(writable_by_damage),
+		cmocka_unit_test(sharing),
+		cmocka_unit_test(by_model),
+		cmocka_unit_test(late_mapper),
+		cmocka_unit_test(no_memory_left),
+		cmocka_unit_test(fork_unwinds),
+		cmocka_unit_test(logs),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(snapshot),
+		cmocka_unit_test(many_generations),
+		cmocka_unit_test(too_many),
+		cmocka_unit_test(writable_by_damage),
 	};
 
 	host_hooks_open();
