@@ -239,7 +239,7 @@ static void check_counts(struct forward *f, const u64 *before, u64 generation)
 	bool still = generation == READ_ONCE(f->s->generation) && !READ_ONCE(f->s->changing);
 
 	for (u8 level = 1; level <= 3; level++) {
-		u64 now = READ_ONCE(f->s->leaves[level]);
+		u64 now = stage2_leaves(f->s, level);
 
 		f->a->leaves += f->leaves[level];
 		if (still && now == before[level] && now != f->leaves[level])
@@ -253,7 +253,7 @@ static void audit_forward(struct audit *a, struct stage2 *s)
 	u64 before[4], generation = READ_ONCE(s->changing) ? ~0ull : READ_ONCE(s->generation);
 
 	for (u8 level = 1; level <= 3; level++)
-		before[level] = READ_ONCE(s->leaves[level]);
+		before[level] = stage2_leaves(s, level);
 	grace_enter();
 	check_table(&f, s->root, s->fmt->levels, 0);
 	grace_leave();
@@ -473,7 +473,7 @@ void audit_run(struct audit *a)
 		if ((!a->only || s == a->only) && !in_quarantine(s))
 			audit_forward(a, s);
 		for (u8 level = 1; level <= 3; level++)
-			leaves += READ_ONCE(s->leaves[level]);
+			leaves += stage2_leaves(s, level);
 	}
 	audit_backward(a, leaves);
 }

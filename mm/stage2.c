@@ -14,7 +14,6 @@
 #include "lib/assert.h"
 #include "lib/error.h"
 #include "lib/grace.h"
-#include "lib/string.h"
 #include "mm/stage2.h"
 #include "mm/stage2_entry.h"
 
@@ -608,7 +607,9 @@ int stage2_protect_top(struct stage2 *s, gfn_t gfn, u64 count, struct flush_debt
 	if (!range_ok(s, gfn.v, count))
 		return trace_error(-EINVAL);
 	change_begin(s);
-	memset(s->near, 0, sizeof(s->near)); /* they may lie below what is not to be written */
+	/* They may lie below what is not to be written. */
+	for (u32 i = 0; i < ARRAY_SIZE(s->recent); i++)
+		WRITE_ONCE(s->recent[i].table, NULL);
 	if (count)
 		iter_begin(&it, gfn.v, gfn.v + count);
 	while (it.gfn < it.end) {
@@ -840,7 +841,7 @@ void stage2_destroy(struct stage2 *s)
 	DATA_CORRUPTION_ON(s, NO_GFN, s->unpaid);
 	drop_table(s, s->root, 0, s->fmt->levels);
 	garbage_free(s, ~0ull);
-	MMU_WARN_ON(s->tables || s->leaves[1] || s->leaves[2] || s->leaves[3]);
+	MMU_WARN_ON(s->tables || stage2_leaves(s, 1) || stage2_leaves(s, 2) || stage2_leaves(s, 3));
 	s->root = HPA(0);
 	stage2_forget(s);
 }

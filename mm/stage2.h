@@ -109,10 +109,15 @@ struct stage2 {
 	u64 unpaid;	 /* flush debts made and not paid yet; atomic */
 	/* by frame_write_protect: leaves, and how many of these a flush covers; atomic */
 	u64 weakened, flushed;
-	u64 tables;    /* table pages in use, root and garbage included; atomic */
-	u64 leaves[4]; /* present leaves by level (index 1..3); atomic */
-	/* tables in which a leaf was installed lately, whatever became of them; atomic */
-	struct s2_table *near[8] ALIGNED(64);
+	u64 tables; /* table pages in use, root and garbage included; atomic */
+	/*
+	 * What each fault looks at, and writes: a line for each of the regions that tables cover,
+	 * by a hash, so that faults here and there don't meet. All atomic.
+	 */
+	struct s2_recent {
+		struct s2_table *table; /* a leaf was installed there lately; whatever it is now */
+		u64 leaves[4];		/* parts of stage2_leaves(); may be below zero */
+	} ALIGNED(64) recent[8];
 	struct spinlock garbage_lock;
 	hpa_t garbage; /* unlinked tables that wait for their debt, linked by their descriptors */
 	struct table_pool pool; /* for an env that takes tables from there */
@@ -235,6 +240,16 @@ struct stage2_leaf {
 	bool accessed, dirty;
 	u64 entry; /* as it stands in memory */
 };
+
+/* How many leaves of that level (1..3) are present. */
+static inline u64 stage2_leaves(const struct stage2 *s, u8 level)
+{
+	u64 sum = 0;
+
+	for (u32 i = 0; i < ARRAY_SIZE(s->recent); i++)
+		sum += READ_ONCE(s->recent[i].leaves[level]);
+	return sum;
+}
 
 static inline pfn_t stage2_leaf_pfn(const struct stage2_leaf *leaf, gfn_t gfn)
 {

@@ -96,6 +96,13 @@ void table_linked(struct stage2 *s, hpa_t table)
 
 /* --- the single writer --- */
 
+/* Of the region that a table of that level covers. */
+static inline struct s2_recent *recent_of(struct stage2 *s, u64 gfn, u8 level)
+{
+	_Static_assert(ARRAY_SIZE(s->recent) == 8, "3 bits of the hash");
+	return &s->recent[(gfn >> (9 * level)) * 0x9e3779b97f4a7c15ull >> 61];
+}
+
 /* Of one entry: what is asked for. */
 struct change {
 	struct stage2 *s;
@@ -118,7 +125,8 @@ static inline bool entry_store(const struct change *c, s32 leaves, s32 present)
 		return false;
 
 	if (leaves)
-		__atomic_fetch_add(&c->s->leaves[c->level], (u64)(s64)leaves, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&recent_of(c->s, c->gfn, c->level)->leaves[c->level],
+				   (u64)(s64)leaves, __ATOMIC_RELAXED);
 	if (present)
 		__atomic_fetch_add(&c->t->live, (u32)present, __ATOMIC_RELAXED);
 	return true;
@@ -244,7 +252,8 @@ void table_fill(struct stage2 *s, hpa_t table, u64 leaf)
 		if (new != before && entry_store(&c, 0, 0))
 			tell_changed(&c, before);
 	}
-	__atomic_fetch_add(&s->leaves[t->level], (u64)(s64)more, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&recent_of(s, t->base, t->level)->leaves[t->level], (u64)(s64)more,
+			   __ATOMIC_RELAXED);
 	__atomic_fetch_add(&t->live, (u32)more, __ATOMIC_RELAXED);
 }
 
@@ -281,17 +290,13 @@ int table_keys(struct stage2 *s, hpa_t table, u64 leaf, u64 from, u64 to, u32 co
 
 /* --- a fault: in the table in which the last leaf was installed, without a walk --- */
 
-static inline struct s2_table **near_of(struct stage2 *s, u64 gfn, u8 level)
-{
-	return &s->near[(gfn >> (9 * level)) % ARRAY_SIZE(s->near)];
-}
-
 void entry_filled(struct stage2 *s, const u64 *slot, u64 gfn, u8 level)
 {
-	struct s2_table **near = near_of(s, gfn, level), *t = table_of(s, slot);
+	struct s2_recent *recent = recent_of(s, gfn, level);
+	struct s2_table *t = table_of(s, slot);
 
-	if (READ_ONCE(*near) != t)
-		WRITE_ONCE(*near, t);
+	if (READ_ONCE(recent->table) != t)
+		WRITE_ONCE(recent->table, t);
 }
 
 /*
@@ -303,7 +308,7 @@ void entry_filled(struct stage2 *s, const u64 *slot, u64 gfn, u8 level)
  */
 static INLINE int fill_near(struct stage2 *s, u64 gfn, u8 level, u64 leaf, pfn_t pfn)
 {
-	struct s2_table *t = READ_ONCE(*near_of(s, gfn, level));
+	struct s2_table *t = READ_ONCE(recent_of(s, gfn, level)->table);
 	u64 *slot, old = 0;
 	struct extent *e;
 

@@ -60,7 +60,7 @@ static void once(u8 level, double *fork, double *write, double *next)
 		must(!guest_touch(&fake_vm, GPA(gpa), 1), "not touched");
 	for (u64 gpa = 0; gpa < SIZE; gpa += step)
 		map(&fake_vm, gpa, ACCESS_W, level);
-	must(fake_vm.stage2.leaves[level] == SIZE / step, "other leaves");
+	must(stage2_leaves(&fake_vm.stage2, level) == SIZE / step, "other leaves");
 	fake_vm_add(&clone, vm_new_id());
 	t[0] = now_us();
 	must(!vm_fork_memory(&fake_vm, &clone), "not forked");

@@ -163,11 +163,11 @@ static void test_audit_finds_each_damage(void **state)
 	assert_int_equal(rmap_set_add(word_of(1107, 1), rmap_key(3, 0, 1, 807), &r), 0);
 
 	/* A count of leaves. */
-	vms[2].leaves[1]++;
+	vms[2].recent[0].leaves[1]++;
 	audit(NULL);
 	assert_true(has_finding(AUDIT_LEAF_COUNT, &vms[2], 0));
 	expect_victims(4);
-	vms[2].leaves[1]--;
+	vms[2].recent[0].leaves[1]--;
 
 	/* A frame that was freed while it is mapped. */
 	assert_int_equal(extent_free(PFN(guest.v + 1024), 1, FRAME_GUEST, 99), 0);

@@ -52,8 +52,8 @@ static u64 check_all(void)
 			}
 			gfn = leaf.gfn.v + s2_level_frames(leaf.level);
 		}
-		assert_true(vms[i].leaves[3] == 0);
-		leaves -= vms[i].leaves[1] + vms[i].leaves[2];
+		assert_true(stage2_leaves(&vms[i], 3) == 0);
+		leaves -= stage2_leaves(&vms[i], 1) + stage2_leaves(&vms[i], 2);
 	}
 	assert_int_equal(leaves, 0);
 	for (u64 e = guest.v / 512; e < guest.v / 512 + EXTENT_COUNT; e++) {
@@ -69,7 +69,7 @@ static u64 check_all(void)
 		}
 	}
 	for (u32 i = 0; i < VMS; i++)
-		keys -= vms[i].leaves[1] + vms[i].leaves[2];
+		keys -= stage2_leaves(&vms[i], 1) + stage2_leaves(&vms[i], 2);
 	assert_int_equal(keys, old);
 	assert_int_equal(host_failures, 0);
 	assert_int_equal(audit(NULL).findings, 0);
@@ -146,7 +146,7 @@ static void test_all_mappings_of_a_frame(void **state)
 	assert_int_equal(rmap_count(PFN(guest.v + 77)), 0);
 	assert_false(stage2_lookup(&vms[0], GFN(3), &leaf));
 	assert_true(stage2_lookup(&vms[1], GFN(6), &leaf));
-	assert_int_equal(vms[2].leaves[1], 0);
+	assert_int_equal(stage2_leaves(&vms[2], 1), 0);
 	check_all();
 
 	/* A flush that somebody else owes: the frame is not free. */
@@ -236,7 +236,7 @@ static void test_foreign_frames(void **state)
 		stage2_map(&vms[0], GFN(1), PFN(guest.v + EXTENT_COUNT * 512), 1, S2_RWX, S2_WB, 1),
 		-EPERM);
 	assert_int_equal(vms[0].corruptions, 3);
-	assert_int_equal(vms[0].leaves[1], 0);
+	assert_int_equal(stage2_leaves(&vms[0], 1), 0);
 	frame_free(f, FRAME_HEAP, VM_NONE);
 	vms[0].corruptions = host_warnings = 0;
 	close_vms();
@@ -443,8 +443,8 @@ static void expect_not_split(u32 others)
 		count += keys_of(i).count - 1;
 	}
 	assert_int_equal(count, others);
-	assert_int_equal(vms[0].leaves[2], 1);
-	assert_int_equal(vms[0].leaves[1], 0);
+	assert_int_equal(stage2_leaves(&vms[0], 2), 1);
+	assert_int_equal(stage2_leaves(&vms[0], 1), 0);
 	assert_int_equal(vms[0].corruptions, 0);
 	check_all();
 }

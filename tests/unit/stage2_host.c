@@ -149,7 +149,7 @@ void close_stage2(struct stage2 *s)
 	stage2_destroy(s);
 	assert_int_equal(tables_live, 0);
 	for (u32 level = 1; level <= 3; level++) {
-		assert_int_equal(s->leaves[level], 0);
+		assert_int_equal(stage2_leaves(s, level), 0);
 		assert_int_equal(leaves_seen[level], 0);
 	}
 	assert_int_equal(host_failures, 0);
