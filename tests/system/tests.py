@@ -431,13 +431,13 @@ def smp():
 
 
 # Linux under load on 4 vCPUs (tools/guest/load): two VMs that talk to each other, each with a disk, on 2 CPUs.
-# The short form runs every day; ten minutes of it in make soak.
+# The short form runs every day; ten minutes of it in make soak, on Bochs three, each of which takes it several.
 def loads():
     one = ("kernel = vmlinuz\ninitrd = initrd.gz\nmemory = 160M\nvcpus = 4\n"
            f"cmdline = {CMDLINE}\nnet = lab\ndisk = disk.img\n")
     text = f"[corbel]\nwhen_idle = poweroff\n[vm a]\n{one}[vm b]\n{one}"
     for on, name, seconds, soak in (("qemu", "load", 15, False), ("bochs", "load", 5, False),
-                                    ("qemu", "load-long", 600, True), ("bochs", "load-long", 600, True)):
+                                    ("qemu", "load-long", 600, True), ("bochs", "load-long", 180, True)):
         starts = "".join(f"wait corbel>\nsend console {vm}\nwait -- {vm}:\nwait guest#\n"
                          f"send load {seconds} 10.0.0.{me} 10.0.0.{3 - me}\nwait load {seconds}\nkey ctrl-]\n"
                          for vm, me in (("a", 1), ("b", 2)))
